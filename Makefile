@@ -1,0 +1,34 @@
+# `make study` runs the default study, `make test` the tests; both set up what they need and re-use what is there.
+# On Linux without a GPU, the smaller CPU build of torch is taken where pip is pointed at one (see the README).
+PYTHON ?= python3
+CORES ?= 2
+STUDY ?= phantoms
+SOURCE ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+CONFIG := $(if $(filter-out phantoms,$(STUDY)),--configfile workflow/studies/$(STUDY).yaml)
+CONFIG += $(if $(SOURCE),--config 'data={source: "$(abspath $(SOURCE))"}')
+
+.PHONY: study ablation test lint clean
+
+study: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) $(CONFIG)
+
+ablation: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) $(CONFIG) ablation
+
+test: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" pytest tests
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+
+$(VENV)/.ready: envs/local.txt envs/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r envs/local.txt -c envs/constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) results

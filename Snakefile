@@ -1,0 +1,94 @@
+# SafeMed-R1: adversarial training inside GRPO for medical vision-language models, from raw data to report.
+#
+#   data -> base -> sft -> at_grpo -> attack, certify -> tables -> figures -> report
+#
+# The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
+from snakemake.utils import min_version, validate
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+validate(config, "workflow/schemas/config.schema.yaml")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    data,
+    base,
+    sft,
+    at_grpo,
+    attack,
+    certify,
+    tables,
+    figures,
+    report,
+    ablation,
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+        FIGURES,
+        f"{RESULTS}/report.html",
+
+
+rule data:
+    input:
+        AUDIT,
+
+
+rule base:
+    input:
+        f"{RESULTS}/models/base",
+
+
+rule sft:
+    input:
+        trained("sft"),
+
+
+rule at_grpo:
+    input:
+        trained("at-grpo"),
+
+
+rule attack:
+    input:
+        attack_rows(STUDY_MODELS),
+
+
+rule certify:
+    input:
+        certificate_rows(STUDY_MODELS),
+
+
+rule tables:
+    input:
+        TABLES,
+
+
+rule figures:
+    input:
+        FIGURES,
+
+
+rule report:
+    input:
+        f"{RESULTS}/report.html",
+
+
+# What the RL and what the adversary contribute: the study's methods beside those that lack a part.
+rule ablation:
+    input:
+        f"{RESULTS}/ablation",

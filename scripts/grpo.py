@@ -1,0 +1,53 @@
+"""GRPO on a fine-tuned variant: plain (grpo), on noisy views (noisy-grpo) or on adversarial ones (at-grpo)."""
+
+from pathlib import Path
+
+from trl import GRPOConfig
+
+from safemed import rewards, run, training
+from safemed.at_grpo import ATGRPOTrainer
+from safemed.data import load_questions, subset
+from safemed.views import View
+from safemed.vlm import load_processor, placeholder_ids
+
+
+def main() -> None:
+    """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
+    args = training.training_parser(__doc__).parse_args()
+    run.start_logging()
+    clock = run.Stopwatch(args.stage, args.name)
+    settings = args.settings
+    checkpoint = run.checkpoints(args.checkpoint, {**settings, "seed": args.seed})
+    processor = load_processor(args.start)
+    trainer = ATGRPOTrainer(
+        model=training.load_policy(args.start),
+        args=grpo_config(settings, checkpoint, args, processor.tokenizer),
+        reward_funcs=[rewards.accuracy, rewards.format],
+        train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),
+        processing_class=processor,
+        peft_config=training.adapter(settings["peft"]),
+        view=View(**settings["view"]),
+        beta=settings["beta"],
+    )
+    batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
+    training.train(trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint)
+    training.finish_training(trainer, args.out, clock)
+
+
+def grpo_config(settings: dict, checkpoint: Path, args, tokenizer) -> GRPOConfig:
+    """TRL's configuration: one update a generated batch, so that the perturbation is the current policy's."""
+    return GRPOConfig(
+        **training.shared_arguments(settings, checkpoint, args.seed),
+        num_generations=settings["num_generations"],
+        max_completion_length=settings["max_new_tokens"][args.variant],
+        temperature=settings["temperature"],
+        reward_weights=[settings["rewards"]["accuracy"], settings["rewards"]["format"]],
+        scale_rewards=settings["scale_rewards"],
+        loss_type="grpo",
+        beta=0.0,
+        generation_kwargs={"suppress_tokens": placeholder_ids(tokenizer)},
+    )
+
+
+if __name__ == "__main__":
+    main()

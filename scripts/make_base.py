@@ -1,0 +1,60 @@
+"""The base model: a tiny Qwen3-VL trained from random weights, or a published checkpoint, in the Hugging Face layout."""
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+from huggingface_hub import snapshot_download
+
+from safemed import pretrain, run
+from safemed.data import load_questions
+from safemed.tiny import build_tiny
+from safemed.vlm import VLM, load_processor, save_model
+
+
+def main() -> None:
+    """Write the model folder with its cost.json and curves.csv; a killed training resumes from the checkpoint."""
+    parser = run.parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
+    parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    args = parser.parse_args()
+    run.start_logging()
+    if args.settings["model"]["name"] == "tiny":
+        train_tiny(args)
+    else:
+        fetch(args)
+
+
+def train_tiny(args) -> None:
+    """Train the tiny model on the training split."""
+    clock = run.Stopwatch("base", "base")
+    settings, side = args.settings, args.settings["image_size"]
+    questions = load_questions(args.data, "train")
+    model, processor = build_tiny(pretrain.corpus(questions), settings["model"]["tiny"], side, args.seed)
+    vlm = VLM(model, processor)
+    logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
+    training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side)
+    checkpoint = run.checkpoints(args.checkpoint, args.settings) / "base.pt"
+    curves = training.run(checkpoint, every=settings["base"]["log_steps"])
+    with run.atomic_folder(args.out) as folder:
+        save_model(model, processor, folder)
+        pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
+        clock.write(folder / "cost.json", vlm.passes)
+
+
+def fetch(args) -> None:
+    """Copy a local checkpoint, or the pinned revision from the hub (the cache is Hugging Face's own, HF_HOME)."""
+    clock = run.Stopwatch("base", "base")
+    name, revision = args.settings["model"]["name"], args.settings["model"]["revision"]
+    source = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, revision=revision))
+    vlm = VLM.load(source)
+    with run.atomic_folder(args.out) as folder:
+        save_model(vlm.model, load_processor(source), folder)
+        pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)
+        clock.write(folder / "cost.json", vlm.passes, source=json.dumps([name, revision]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Draw one figure of the study from its table, curves or rows.
+
+Writes PREFIX.pdf, PREFIX.png and PREFIX.csv (the numbers drawn), each whole or not at all and the same bytes for the
+same inputs. Which inputs a figure needs:
+
+  accuracy_vs_eps        --table robustness.csv
+  certified_vs_radius    --table certified.csv
+  modality_heatmap       --table robustness_by_modality.csv --eps K
+  training_curves        --models M... --curves CSV...                             a file a model, same order
+  adversarial_examples   --clean-rows P... --attack-rows P... --images NPZ...      a file a model, same order
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from safemed import plots
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    draw, inputs = FIGURES[args.figure]
+    if missing := [name for name in inputs if getattr(args, name) in (None, [])]:
+        arguments.error(f"--figure {args.figure} needs --{', --'.join(missing).replace('_', '-')}")
+    if len({len(getattr(args, name)) for name in inputs if isinstance(getattr(args, name), list)}) > 1:
+        arguments.error(f"--{', --'.join(inputs).replace('_', '-')} need one entry a model each")
+    figure, drawn = draw(args)
+    plots.save(figure, drawn, args.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = arguments.add_argument
+    add("--figure", required=True, choices=FIGURES)
+    add("--table", type=Path, metavar="CSV", help="the table the figure draws")
+    add("--eps", type=int, help="PGD's eps in 1/255 for the heat map")
+    add("--models", nargs="*", metavar="MODEL", help="the model of each --curves file")
+    add("--curves", nargs="*", type=Path, metavar="CSV", help="models/*/curves.csv")
+    add("--clean-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/clean-eps0/rows.parquet")
+    add("--attack-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/{attack}-eps{k}/rows.parquet")
+    add("--images", nargs="*", type=Path, metavar="NPZ", help="adversarial.npz beside each --attack-rows file")
+    add("--out", required=True, type=Path, metavar="PREFIX", help="path of the figure without its suffix")
+    return arguments
+
+
+def accuracy_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.pgd_sweep(pd.read_csv(args.table))
+    return plots.accuracy_vs_eps(drawn), drawn
+
+
+def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.certified_vs_radius(drawn), drawn
+
+
+def modality_heatmap(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.heatmap_cells(pd.read_csv(args.table), args.eps)
+    return plots.modality_heatmap(drawn), drawn
+
+
+def training_curves(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    read = [pd.read_csv(path).assign(model=model) for path, model in zip(args.curves, args.models, strict=True)]
+    drawn = plots.long_curves(pd.concat(read, ignore_index=True))
+    return plots.training_curves(drawn), drawn
+
+
+def adversarial_examples(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    """The first model chooses the questions; every model is shown on them, with its own adversarial images."""
+    clean, attacked = map(pd.read_parquet, args.clean_rows), map(pd.read_parquet, args.attack_rows)
+    pairs = list(zip(clean, attacked, strict=True))
+    chosen = plots.choose_examples(*pairs[0])
+    compared = [plots.compare_examples(chosen, *pair) for pair in pairs]
+    images = {
+        after.model.iloc[0]: read_images(path, len(after))
+        for path, (_, after) in zip(args.images, pairs, strict=True)
+    }  # fmt: skip
+    drawn = pd.concat(compared, ignore_index=True)
+    return plots.adversarial_examples(drawn, images), drawn
+
+
+def read_images(path: Path, n: int) -> dict[str, np.ndarray]:
+    """The arrays clean and images of an archive, uint8 [n, H, W, 3]; ValueError naming it if it holds not n of each."""
+    with np.load(path) as archive:
+        images = {name: archive[name] for name in ("clean", "images")}
+    if any(len(stack) != n for stack in images.values()):
+        raise ValueError(f"{path}: {[len(stack) for stack in images.values()]} images for {n} rows; re-run its attack")
+    return images
+
+
+FIGURES = {
+    "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
+    "certified_vs_radius": (certified_vs_radius, ["table"]),
+    "modality_heatmap": (modality_heatmap, ["table", "eps"]),
+    "training_curves": (training_curves, ["models", "curves"]),
+    "adversarial_examples": (adversarial_examples, ["clean_rows", "attack_rows", "images"]),
+}
+
+
+if __name__ == "__main__":
+    main()

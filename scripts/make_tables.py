@@ -1,0 +1,63 @@
+"""Compute every table of the study from rows: robustness, robustness by modality, certified accuracy, cost.
+
+Writes robustness.csv, robustness_by_modality.csv, certified.csv and cost.csv into --out, each whole or not at all; a
+table without rows of its kind is a header alone.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from safemed import tables
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    baselines = pd.read_csv(args.baselines)
+    attacks = read_rows(args.attack_rows, tables.ATTACK_ROWS)
+    certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
+    made = {
+        "robustness": tables.robustness(attacks, baselines),
+        "robustness_by_modality": tables.robustness_by_modality(attacks, baselines),
+        "certified": tables.certified(certificates, args.radii),
+        "cost": tables.cost(read_costs(args.costs)),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, table in made.items():
+        tables.write_csv(table, args.out / f"{name}.csv")
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = arguments.add_argument
+    add("--attack-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="attacks/*/*/rows.parquet")
+    add("--certificate-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="certificates/*/*/rows.parquet")
+    add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
+    add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")
+    add("--radii", nargs="+", type=float, default=[0.0], help="L2 radii in [0, 1] pixel units")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the four tables go")
+    return arguments
+
+
+def read_rows(paths: list[Path], columns: list[str]) -> pd.DataFrame:
+    """The rows of all files, in order; ValueError naming the file if one is empty or lacks a column."""
+    frames = [pd.read_parquet(path) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        tables.require_columns(frame, columns, path)
+        if frame.empty:
+            raise ValueError(f"{path}: no rows; a failed evaluation is not a score, re-run its rule")
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
+
+
+def read_costs(paths: list[Path]) -> pd.DataFrame:
+    """One row a cost.json; ValueError naming the file if it lacks a key."""
+    frames = [pd.DataFrame([json.loads(path.read_text())]) for path in paths]
+    for path, frame in zip(paths, frames, strict=True):
+        tables.require_columns(frame, tables.COST_RECORD, path)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=tables.COST_RECORD)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""AT-GRPO: adversarial training inside Group Relative Policy Optimization, on TRL's GRPOTrainer.
+
+For a prompt q with image x and gold answer a: x_adv is one perturbation of x against the current policy, shared by the
+G rollouts of the prompt; rollouts, old log-probabilities and the policy loss all see x_adv, because TRL processes the
+one image object of the row for all three. Added to the loss is the clean-anchored KL,
+
+    beta * KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q) ),
+
+forward, over the full vocabulary, at the tokens of the rollouts: the reference sees the CLEAN image. Without it a
+confident policy is wrong in all rollouts of a group, the advantages are zero and the clean skill is lost.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+
+import torch
+from PIL import Image
+from torch import Tensor
+from trl import GRPOTrainer
+from trl.trainer.utils import use_adapter
+
+from safemed.data import as_array
+from safemed.views import View
+from safemed.vlm import VLM, patchify, to_float, to_uint8
+
+
+class ATGRPOTrainer(GRPOTrainer):
+    """GRPOTrainer whose rollouts, log-probabilities and loss see a view of each image, anchored to the clean one.
+
+    view: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO).
+    beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the view, must be 0.
+
+    Rows carry question_id and target (the gold completion that the attack climbs on) beside TRL's prompt and image.
+    Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold which pixels each pass saw.
+    """
+
+    def __init__(self, *args, view: View, beta: float, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.beta:
+            raise ValueError("TRL's beta must be 0: the anchor's own beta is given to ATGRPOTrainer")
+        self.view, self.anchor_beta = view, beta
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        self.vlm = VLM(unwrapped, self.processing_class)
+        self.has_adapter = hasattr(unwrapped, "peft_config")
+        self.anchor = None
+        if beta:
+            # A LoRA policy without its adapter is the reference; a fully trained one needs a frozen copy.
+            self.anchor = unwrapped if self.has_adapter else copy.deepcopy(unwrapped).eval().requires_grad_(False)
+
+    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
+        """Replace each row's image by its view, one a prompt; keep the clean images for the anchor."""
+        clean = torch.stack([torch.from_numpy(as_array(row["image"]).copy()) for row in inputs])  # [B, H, W, 3]
+        seen = self._views(inputs, clean)
+        rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(inputs, seen, strict=True)]
+        output = super()._generate_and_score_completions(rows)
+        return {**output, "clean_images": clean.to(self.accelerator.device)}
+
+    def _views(self, inputs: list[dict], clean: Tensor) -> Tensor:
+        """8-bit views [B, H, W, 3]; rows of the same question share one."""
+        ids = [row["question_id"] for row in inputs]
+        unique = {name: i for i, name in reversed(list(enumerate(ids)))}  # question -> its first row
+        first = sorted(unique.values())
+        targets = self.vlm.encode(
+            [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
+        )
+        images = to_float(clean[first], self.vlm.device)
+        progress = (self.state.global_step + 1) / self.state.max_steps
+        names = [f"{self.args.seed}:{self.state.global_step}:{ids[i]}" for i in first]
+        views = to_uint8(self.view.apply(self.vlm, images, targets, names, progress))
+        place = {ids[i]: j for j, i in enumerate(first)}
+        self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
+        return views[[place[name] for name in ids]]
+
+    def _compute_loss(self, model, inputs: dict) -> Tensor:
+        """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""
+        if self.anchor is None:
+            return super()._compute_loss(model, inputs)
+        with self._last_hidden() as captured:
+            loss = super()._compute_loss(model, inputs)
+        kept = inputs["completion_ids"].shape[1]
+        policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
+        kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
+        self._metrics["train"]["anchor_kl"].append(kl.item())
+        return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
+
+    @torch.no_grad()
+    def _reference_logits(self, inputs: dict, kept: int) -> Tensor:
+        """Logits [B, C, V] of the reference policy at the rollouts' tokens, on the clean images."""
+        pixel_values, grid = patchify(to_float(inputs["clean_images"], self.vlm.device), self.vlm.geometry)
+        arguments = {
+            "input_ids": torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
+            "attention_mask": torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
+            "mm_token_type_ids": inputs["mm_token_type_ids"],
+            "pixel_values": pixel_values,
+            "image_grid_thw": grid,
+            "logits_to_keep": kept + 1,
+        }
+        adapter_off = use_adapter(self.anchor, None) if self.has_adapter else contextlib.nullcontext()
+        with adapter_off:
+            return self.anchor(**arguments).logits[:, :-1]
+
+    @contextlib.contextmanager
+    def _last_hidden(self) -> Iterator[list[Tensor]]:
+        """Collects the backbone's last hidden states [B, P + C, D] of the forward passes made inside the block."""
+        captured: list[Tensor] = []
+        backbone = self.vlm.backbone
+        handle = backbone.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
+        try:
+            yield captured
+        finally:
+            handle.remove()
+
+
+def forward_kl(reference: Tensor, policy: Tensor, mask: Tensor) -> Tensor:
+    """KL(reference || policy), summed over the vocabulary, averaged over the tokens under the mask, then over rows.
+
+    reference, policy: logits [B, C, V]; mask [B, C]. Zero exactly when the two agree at every token under the mask.
+    """
+    p, q = reference.log_softmax(-1), policy.log_softmax(-1)
+    kl = (p.exp() * (p - q)).sum(-1) * mask  # [B, C]
+    return (kl.sum(1) / mask.sum(1).clamp(min=1)).mean()

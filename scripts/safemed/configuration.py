@@ -1,0 +1,95 @@
+"""The rules between config keys that a schema cannot say, and the settings a model is trained with."""
+
+from collections.abc import Iterator
+
+from safemed import smoothing
+
+BASE = "base"
+
+
+def check(config: dict) -> None:
+    """Refuse a config whose parts contradict each other; the message names the keys and what would do.
+
+    The schema has already refused unknown keys and values out of their own range. Raises ValueError.
+    """
+    for problem in _problems(config):
+        raise ValueError(f"config: {problem}")
+
+
+def _problems(config: dict) -> Iterator[str]:
+    total = sum(config["data"]["split"].values())
+    if abs(total - 1) > 1e-9:
+        yield f"data.split: the shares sum to {total:g}, not 1"
+    yield from _grid_problems(config)
+    if config["attack"]["headline_eps"] not in config["attack"]["eps"]:
+        yield f"attack.headline_eps: {config['attack']['headline_eps']} is not in attack.eps {config['attack']['eps']}"
+    try:
+        for sigma in config["certify"]["sigma"]:
+            smoothing.check(sigma, config["certify"]["alpha"], config["certify"]["n"])
+    except ValueError as error:
+        yield str(error)
+    for key in ("study_methods", "ablation_methods"):
+        for name in config[key]:
+            if name not in config["methods"]:
+                yield f"{key}: unknown method {name!r}; methods has {', '.join(config['methods'])}"
+    for name in config["methods"]:
+        yield from _method_problems(config, name)
+
+
+def _grid_problems(config: dict) -> Iterator[str]:
+    tiny, side = config["model"]["tiny"], config["data"]["image_size"]
+    grid = tiny["patch"] * tiny["merge"]
+    if config["model"]["name"] == "tiny" and side % grid:
+        yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
+    if config["base"]["binding_steps"] >= config["base"]["steps"]:
+        yield "base.binding_steps must be smaller than base.steps, or no image is ever seen"
+
+
+def _method_problems(config: dict, name: str) -> Iterator[str]:
+    method = config["methods"][name]
+    if method["start"] != BASE and method["start"] not in config["methods"]:
+        yield f"methods.{name}.start: unknown method {method['start']!r}; base or one of {', '.join(config['methods'])}"
+        return
+    if _goes_in_circles(config, name):
+        yield f"methods.{name}.start: the starts lead back to {name!r}"
+        return
+    settings = training_settings(config, name)
+    view = settings["view"]
+    if view["kind"] == "adversarial" and not (view.get("eps") and view.get("steps")):
+        yield f"methods.{name}.view: an adversarial view needs eps > 0 and steps > 0"
+    if view["kind"] == "noisy" and not view.get("sigma"):
+        yield f"methods.{name}.view: a noisy view needs sigma > 0"
+    if method["trainer"] == "grpo":
+        batch = settings["batch_size"] * settings["gradient_accumulation"]
+        if batch % settings["num_generations"]:
+            yield (
+                f"methods.{name}: num_generations = {settings['num_generations']} does not divide "
+                f"batch_size * gradient_accumulation = {batch}"
+            )
+
+
+def _goes_in_circles(config: dict, name: str) -> bool:
+    seen = [name]
+    while config["methods"].get(seen[-1], {"start": BASE})["start"] != BASE:
+        seen.append(config["methods"][seen[-1]]["start"])
+        if seen.count(seen[-1]) > 1:
+            return True
+    return False
+
+
+def training_settings(config: dict, name: str) -> dict:
+    """What a method's training script is given: the trainer's defaults, overridden by the method's own keys."""
+    method = config["methods"][name]
+    own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
+    shared = {"peft": config["peft"], "probe": config["probe"], "max_new_tokens": config["max_new_tokens"]}
+    return {**shared, **config["training"][method["trainer"]], **own}
+
+
+def methods_of(config: dict, trainer: str) -> list[str]:
+    """The methods that a trainer (sft or grpo) serves."""
+    return [name for name, method in config["methods"].items() if method["trainer"] == trainer]
+
+
+def models(config: dict, methods: list[str]) -> list[str]:
+    """The names of the trained models of some methods, {method}-{variant}."""
+    return [f"{method}-{variant}" for method in methods for variant in config["variants"]]

@@ -1,0 +1,510 @@
+"""The figures: one style, one function a figure; each draws every row it is given and returns a matplotlib Figure.
+
+What is drawn is chosen by the small functions `pgd_sweep`, `heatmap_cells`, `long_curves` and `compare_examples`, so
+that `save` can write the very numbers beside the picture. Figures are deterministic: the same numbers give the same
+bytes, whatever the time. Nothing here uses pyplot's global state or a display.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from scipy.optimize import isotonic_regression
+
+from safemed.run import atomic_file
+from safemed.stats import floor_to
+from safemed.tables import write_csv
+
+STYLE = {
+    "figure.dpi": 150,  # 8 inches are 1200 pixels
+    "savefig.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not depend on the machine's fonts
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#444444",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "pdf.fonttype": 42,
+}
+matplotlib.rcParams.update(STYLE)  # once, on import: some of these are read only when the figure is written
+
+# Okabe & Ito's palette, told apart in print and by colour-blind readers; an ablation is a tint of its method.
+COLOURS = {
+    "base": "#666666",
+    "sft": "#D55E00",
+    "grpo": "#B8578F",
+    "noisy-grpo": "#C98A00",
+    "at-sft": "#009E73",
+    "at-grpo": "#0072B2",
+}
+NAMES = {
+    "base": "base",
+    "sft": "SFT",
+    "grpo": "GRPO",
+    "noisy-grpo": "noisy GRPO",
+    "at-sft": "AT-SFT",
+    "at-grpo": "AT-GRPO",
+}
+LINES = {"instruct": (0, (4, 1.6)), "think": "-", "": (0, (1, 1.2))}
+ABLATION_MARKERS = "DvXP^s"
+GREY = "#777777"
+
+MODALITIES = ["CT", "MR", "X-ray", "ultrasound", "dermoscopy", "fundus", "OCT", "microscopy"]
+QUANTITIES = {
+    "loss": "training loss",
+    "reward_accuracy": "accuracy reward",
+    "reward_format": "format reward",
+    "clean_accuracy": "accuracy, clean images",
+    "robust_accuracy": "accuracy, adversarial images",
+    "frac_reward_zero_std": "share of equal-reward groups",
+    "anchor_kl": "KL to the clean reference (nats)",
+    "attack_loss": "loss after the attack",
+    "completion_length": "completion length (tokens)",
+    "entropy": "entropy of the policy (nats)",
+    "eps": "ε in training (1/255)",
+}
+AMPLIFICATION = 8
+
+
+def pgd_sweep(robustness: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the robustness table that make up the PGD sweep: attack "pgd", and "clean" as eps 0."""
+    sweep = robustness[robustness.attack.isin(["clean", "pgd"])]
+    return _needed(sweep, "clean or pgd row").sort_values(["model", "eps"], ignore_index=True)
+
+
+def accuracy_vs_eps(sweep: pd.DataFrame) -> Figure:
+    """Accuracy against the eps of the attack (in 1/255), a line a model, with its 95 % intervals as a band.
+
+    sweep: rows of `pgd_sweep`. Chance and the text-only prior are labelled lines; the title states n.
+    """
+    figure = Figure(figsize=(8, 4.9))
+    axes = figure.subplots()
+    models = _ordered(sweep.model)
+    band = {"alpha": 0.13 if len(models) <= 8 else 0.07, "linewidth": 0}  # many bands at full strength are a fog
+    for model in models:
+        line = sweep[sweep.model == model]
+        style = _style(model, models)
+        axes.fill_between(line.eps, line.ci_low, line.ci_high, color=style["color"], **band)
+        axes.plot(line.eps, line.accuracy, clip_on=False, zorder=3, **style)
+    axes.set_xscale("function", functions=(lambda e: np.log2(1 + np.maximum(e, 0)), lambda u: 2**u - 1))
+    axes.set_xticks(sorted(sweep.eps.unique()))
+    axes.set_xlim(0, sweep.eps.max() * 1.02)
+    _percent(axes)
+    axes.set_xlabel("attack budget ε (1/255); 0 is the clean image")
+    axes.set_ylabel("accuracy")
+    _baseline_lines(axes, sweep)
+    _label_ends(axes, sweep, "eps", "accuracy", models)
+    _title(axes, "Accuracy under PGD", f"{_count(sweep.n)} questions a point · 95% intervals, clustered by image")
+    return figure
+
+
+def certified_vs_radius(certified: pd.DataFrame) -> Figure:
+    """Certified accuracy against the L2 radius, a panel a sigma, a step curve a model, with 95 % intervals.
+
+    certified: the table of `tables.certified`. Between two radii of the table the curve takes the value at the larger
+    one, so that it is nowhere above what was certified; the dot is the value at the smallest radius.
+    """
+    _needed(certified, "certificate")
+    sigmas = sorted(certified.sigma.unique())
+    figure = Figure(figsize=(max(6.0, 3.0 * len(sigmas)), 3.9))
+    panels = figure.subplots(1, len(sigmas), sharey=True, squeeze=False)[0]
+    models = _ordered(certified.model)
+    for axes, sigma in zip(panels, sigmas, strict=True):
+        _certified_panel(axes, certified[certified.sigma == sigma].sort_values("radius"), models)
+        _title(axes, f"σ = {sigma:g}", _certificate_note(certified[certified.sigma == sigma]))
+    panels[0].set_ylabel("certified accuracy")
+    figure.supxlabel("certified L2 radius (pixels in [0, 1])", fontsize=9)
+    _legend(figure, panels[0], len(models))
+    return figure
+
+
+def heatmap_cells(by_modality: pd.DataFrame, eps: int) -> pd.DataFrame:
+    """The rows of the table by modality that the heat map shows: clean, and PGD at eps (in 1/255)."""
+    shown = (by_modality.attack == "clean") | ((by_modality.attack == "pgd") & (by_modality.eps == eps))
+    cells = by_modality[shown].sort_values(["attack", "model", "modality"], ignore_index=True)
+    _needed(cells[cells.attack == "pgd"], f"pgd row at eps {eps}")
+    return cells
+
+
+def modality_heatmap(cells: pd.DataFrame) -> Figure:
+    """Accuracy by model (rows) and modality (columns): clean, and under PGD; each cell gives accuracy (%) and n.
+
+    cells: rows of `heatmap_cells`. The last two rows are the text-only prior and chance.
+    """
+    models, modalities = _ordered(cells.model), _sorted_as(cells.modality, MODALITIES)
+    figure = Figure(figsize=(1.9 + 1.24 * len(modalities), 1.3 + 0.37 * (len(models) + 2)))
+    panels = figure.subplots(1, 2, sharey=True)
+    attacks = {"clean": "Clean images", "pgd": f"PGD, ε = {cells.eps.max()}/255"}
+    for axes, (attack, title) in zip(panels, attacks.items(), strict=True):
+        mesh = _heatmap_panel(axes, cells[cells.attack == attack], models, modalities)
+        axes.set_title(title)
+    figure.colorbar(mesh, ax=panels, format=PercentFormatter(1), label="accuracy", pad=0.01, aspect=30)
+    return figure
+
+
+def long_curves(curves: pd.DataFrame) -> pd.DataFrame:
+    """Training curves as one row a model, quantity and step, with the running mean that the figure draws.
+
+    curves: columns model, step and any of QUANTITIES; missing columns and values are left out. Returns columns model,
+    quantity, step, value, running_mean (centred, over a 25th of the points, at least one).
+    """
+    known = [quantity for quantity in QUANTITIES if quantity in curves]
+    long = curves.melt(["model", "step"], known, "quantity").dropna(subset="value")
+    long = _needed(long, "training value").sort_values(["model", "quantity", "step"], ignore_index=True)
+    smooth = long.groupby(["model", "quantity"]).value.transform(_running_mean)
+    return long[["model", "quantity", "step", "value"]].assign(running_mean=smooth)
+
+
+def training_curves(long: pd.DataFrame) -> Figure:
+    """Small multiples of the training, one a quantity, a line a model: values faint, their running mean strong.
+
+    long: rows of `long_curves`.
+    """
+    quantities, models = _sorted_as(long.quantity, list(QUANTITIES)), _ordered(long.model)
+    columns = min(4, len(quantities))
+    lines = -(-len(quantities) // columns)
+    figure = Figure(figsize=(max(2.6 * columns, 6), 1.8 * lines + 0.3 * (2 + len(models) // 5)))
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    for axes, quantity in zip(panels, quantities, strict=False):
+        _curve_panel(axes, long[long.quantity == quantity], models)
+        axes.set_title(QUANTITIES[quantity], fontsize=9)
+    for axes in panels[len(quantities) :]:
+        axes.remove()
+    figure.supxlabel("training step", fontsize=9)
+    handles = [Line2D([], [], label=label(model), **_style(model, models, markers=False)) for model in models]
+    figure.legend(handles=handles, loc="outside upper left", ncols=min(len(models), 5), handlelength=3)
+    return figure
+
+
+def choose_examples(clean: pd.DataFrame, attacked: pd.DataFrame, most: int = 6) -> list[str]:
+    """The question_ids shown: right when clean and not right under attack, the first by id of each modality.
+
+    clean, attacked: attack rows of ONE model, clean and under attack. May be empty.
+    """
+    right = clean.loc[clean.outcome == "right", "question_id"]
+    broken = attacked[attacked.question_id.isin(right) & (attacked.outcome != "right")]
+    firsts = broken.sort_values("question_id").drop_duplicates("modality").set_index("modality").question_id
+    return [firsts[modality] for modality in _sorted_as(firsts.index, MODALITIES)][:most]
+
+
+def compare_examples(question_ids: Sequence[str], clean: pd.DataFrame, attacked: pd.DataFrame) -> pd.DataFrame:
+    """One row a question for the model of these rows, its words before and after the attack.
+
+    clean, attacked: attack rows of ONE model. Returns the attacked rows, with `row`, their index in the image
+    archive, and clean_outcome, clean_answer and clean_text.
+
+    Raises ValueError if the two are not of one model or a question is not among them.
+    """
+    models = sorted(set(clean.model) | set(attacked.model))
+    if len(models) != 1:
+        raise ValueError(f"clean and attacked rows must be of one model, got {', '.join(models)}; pair the files")
+    if unknown := sorted(set(question_ids) - (set(clean.question_id) & set(attacked.question_id))):
+        raise ValueError(
+            f"model {models[0]} was not asked {', '.join(unknown)} both clean and attacked; re-run its attack"
+        )
+    before = clean.set_index("question_id")[["outcome", "answer", "text"]].add_prefix("clean_")
+    shown = attacked.assign(row=np.arange(len(attacked))).set_index("question_id").loc[list(question_ids)]
+    return shown.join(before).reset_index()
+
+
+def adversarial_examples(examples: pd.DataFrame, images: dict[str, dict[str, np.ndarray]]) -> Figure:
+    """Clean image, perturbation and adversarial image of a few questions, with the words before and after.
+
+    examples: rows of `compare_examples` for one model or several, the same questions for each. images: for each model,
+    "clean" and "images", uint8 [n, H, W, 3], indexed by the column `row`. The perturbation is drawn AMPLIFICATION times
+    its size about mid-grey.
+    """
+    if examples.empty:
+        return _sentence("No question was answered right on the clean image and not right under attack.")
+    models, questions = list(dict.fromkeys(examples.model)), list(dict.fromkeys(examples.question_id))
+    widths = [1.0] + [1.0, 1.0, 1.75] * len(models)
+    figure = Figure(figsize=(1.25 * sum(widths) + 0.4, 1.25 * len(questions) + 0.5))
+    grid = figure.subplots(len(questions), len(widths), squeeze=False, width_ratios=widths)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for line, question in zip(grid, questions, strict=True):
+        rows = examples[examples.question_id == question].set_index("model").loc[models]
+        _example_line(line, rows, images)
+    _example_titles(grid[0], examples, models)
+    return figure
+
+
+def amplified(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:
+    """The perturbation as an image: mid-grey where nothing changed, uint8, same shape, clipped to [0, 255]."""
+    delta = adversarial.astype(int) - clean.astype(int)
+    return np.clip(128 + AMPLIFICATION * delta, 0, 255).astype(np.uint8)
+
+
+def save(figure: Figure, drawn: pd.DataFrame, prefix: Path) -> None:
+    """Write prefix.pdf, prefix.png and the numbers drawn, prefix.csv, each whole or not at all, without a timestamp."""
+    for suffix, metadata in ((".pdf", {"CreationDate": None}), (".png", {})):
+        with atomic_file(prefix.with_name(prefix.name + suffix)) as temporary:
+            figure.savefig(temporary, metadata=metadata)
+    write_csv(drawn, prefix.with_name(prefix.name + ".csv"))
+
+
+def label(model: str) -> str:
+    """A model's name for the reader: "at-grpo-no-anchor-think" is "AT-GRPO no anchor, think"."""
+    method, variant = _split(model)
+    family = _family(method)
+    name = NAMES.get(family, family) + method.removeprefix(family).replace("-", " ")
+    return f"{name}, {variant}" if variant else name
+
+
+def _split(model: str) -> tuple[str, str]:
+    """A model's name as (method, variant); the variant is "" for a name without one."""
+    method, _, variant = model.rpartition("-")
+    return (method, variant) if variant in LINES and variant else (model, "")
+
+
+def _family(method: str) -> str:
+    """The method that `method` is or is an ablation of; itself if it is none that we know."""
+    known = [name for name in NAMES if method == name or method.startswith(f"{name}-")]
+    return max(known, key=len, default=method)
+
+
+def _ordered(models: pd.Series) -> list[str]:
+    """The models, each once: by method in the order of NAMES, ablations after their method, then by variant."""
+
+    def rank(model: str) -> tuple:
+        method, variant = _split(model)
+        family = _family(method)
+        return (list(NAMES).index(family) if family in NAMES else len(NAMES), method, variant)
+
+    return sorted(set(models), key=rank)
+
+
+def _sorted_as(values: pd.Series, order: list[str]) -> list[str]:
+    """The values, each once, in the given order; those it does not have come last, by name."""
+    return sorted(set(values), key=lambda value: (order.index(value) if value in order else len(order), value))
+
+
+def _style(model: str, models: list[str], markers: bool = True) -> dict:
+    """How a model among `models` is drawn: colour for its method, line style and open markers for its variant."""
+    method, variant = _split(model)
+    family = _family(method)
+    ablations = sorted({m for m, _ in map(_split, models) if _family(m) == family and m != family})
+    rank = ablations.index(method) + 1 if method in ablations else 0
+    marker = ABLATION_MARKERS[(rank - 1) % len(ABLATION_MARKERS)] if rank else "o"
+    colour = _tint(COLOURS.get(family, GREY), rank / (len(ablations) + 1) * 0.55)
+    return {
+        "color": colour, "linestyle": LINES[variant], "linewidth": 1.2 if rank else 2.0,
+        "marker": marker if markers else "", "markerfacecolor": "white" if variant == "instruct" else colour,
+    }  # fmt: skip
+
+
+def _tint(colour: str, share: float) -> str:
+    """The colour mixed with a share of white."""
+    return to_hex((1 - share) * np.array(to_rgb(colour)) + share)
+
+
+def _needed(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The frame; ValueError if it has no rows, for an empty picture would pass for a result."""
+    if frame.empty:
+        raise ValueError(f"nothing to draw: no {what} in the input; evaluate it or leave the figure out of the study")
+    return frame
+
+
+def _title(axes: Axes, title: str, note: str) -> None:
+    """A bold title with a grey line of small print under it."""
+    axes.set_title(title, pad=18)
+    axes.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=8, color=GREY, annotation_clip=False)
+
+
+def _count(n: pd.Series) -> str:
+    """`n = 256`, or a range where the points differ."""
+    return f"n = {n.min():,}" if n.min() == n.max() else f"n = {n.min():,}–{n.max():,}"
+
+
+def _percent(axes: Axes) -> None:
+    """A share in [0, 1] as per cent on the y axis."""
+    axes.set_ylim(0, 1)
+    axes.set_yticks(np.arange(0, 1.01, 0.2))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _baseline_lines(axes: Axes, sweep: pd.DataFrame) -> None:
+    """Chance and the text-only prior, the higher one labelled above its line and the lower below."""
+    levels = sweep.groupby("eps")[["chance", "blind"]].mean()  # equal for all models: they answer the same questions
+    higher = levels.mean().idxmax()
+    for name, words, dashes in (("chance", "chance", (1, 2)), ("blind", "text only", (5, 2))):
+        axes.plot(levels.index, levels[name], color=GREY, linewidth=1, linestyle=(0, dashes), zorder=1)
+        value = levels[name].iloc[0]
+        offset, align = ((4, 3), "bottom") if name == higher else ((4, -3), "top")
+        axes.annotate(
+            f"{words} {100 * value:.1f}%", (levels.index[0], value), offset, textcoords="offset points", va=align,
+            fontsize=8, color="#444444", zorder=5, path_effects=[withStroke(linewidth=2.5, foreground="white")],
+        )  # fmt: skip
+
+
+def _label_ends(axes: Axes, table: pd.DataFrame, x: str, y: str, models: list[str]) -> None:
+    """Each model's name right of the axes beside the end of its line, moved up or down until no two overlap."""
+    ends = table.sort_values(x).groupby("model")[[x, y]].last().loc[models]
+    heights = _spread(ends[y].to_numpy(), gap=min(0.052, 1 / len(models)))
+    for (model, end), height in zip(ends.iterrows(), heights, strict=True):
+        style = _style(model, models)
+        axes.annotate(
+            label(model), (end[x], end[y]), (1.045, height), textcoords=axes.get_yaxis_transform(), va="center",
+            color=style["color"], fontsize=8.5, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": style["color"], "linewidth": 0.7, "shrinkA": 1, "shrinkB": 4,
+                        "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Heights in [0, 1] moved apart to at least `gap`, in the same order, as little as possible in least squares."""
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(heights))
+    placed = np.clip(isotonic_regression(heights[order] - steps).x, 0, 1 - steps[-1]) + steps
+    return placed[np.argsort(order)]
+
+
+def _certified_panel(axes: Axes, table: pd.DataFrame, models: list[str]) -> None:
+    """The step curves of one sigma."""
+    for model in models:
+        line = table[table.model == model]
+        style = _style(model, models)
+        axes.fill_between(
+            line.radius, line.ci_low, line.ci_high, step="pre", color=style["color"], alpha=0.13, linewidth=0
+        )
+        axes.plot(
+            line.radius, line.certified_accuracy, drawstyle="steps-pre", label=label(model), markevery=[0],
+            clip_on=False, zorder=3, **style,
+        )  # fmt: skip
+    axes.set_xlim(0, table.radius.max() or 1)  # a lone radius 0 still needs an axis
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    _percent(axes)
+
+
+def _certificate_note(table: pd.DataFrame) -> str:
+    """n, alpha and the function certified, of one sigma."""
+    functions = ", ".join(sorted(table.function.unique()))
+    alphas = ", ".join(f"{alpha:g}" for alpha in sorted(table.alpha.unique()))
+    return f"{_count(table.n)}, α = {alphas}, f: {functions}"
+
+
+def _legend(figure: Figure, axes: Axes, entries: int) -> None:
+    """One legend for all panels, above them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=min(entries, 4), handlelength=3)
+
+
+def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], modalities: list[str]):
+    """One panel; returns the mesh for the colour bar."""
+    accuracy = cells.pivot(index="model", columns="modality", values="accuracy").reindex(models, columns=modalities)
+    n = cells.pivot(index="model", columns="modality", values="n").reindex(models, columns=modalities)
+    priors = cells.groupby("modality")[["blind", "chance"]].mean().T.reindex(columns=modalities)
+    values = np.vstack([accuracy.to_numpy(float), priors.to_numpy(float)])  # [models + 2, modalities]
+    counts = np.vstack([n.to_numpy(float), np.full((2, len(modalities)), np.nan)])
+    mesh = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values):
+        _heatmap_cell(axes, j, i, value, counts[i, j])
+    axes.axhline(len(models) - 0.5, color="white", linewidth=4)
+    axes.set_xticks(range(len(modalities)), modalities, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(models) + 2), [*map(label, models), "text only", "chance"])
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    return mesh
+
+
+def _heatmap_cell(axes: Axes, x: int, y: int, value: float, n: float) -> None:
+    """Accuracy in per cent, rounded down to a tenth so that 100 means all, over n; nothing where there is none."""
+    if np.isnan(value):
+        return
+    ink = "white" if value < 0.46 else "black"
+    words = f"{floor_to(100 * value, 1):.1f}"
+    axes.text(x, y + (0 if np.isnan(n) else -0.17), words, ha="center", va="center", fontsize=7.5, color=ink)
+    if not np.isnan(n):
+        axes.text(x, y + 0.24, f"n {n:.0f}", ha="center", va="center", fontsize=5.5, color=ink)
+
+
+def _running_mean(values: pd.Series) -> pd.Series:
+    """Centred running mean over a 25th of the points, at least one."""
+    return values.rolling(max(1, len(values) // 25), center=True, min_periods=1).mean()
+
+
+def _curve_panel(axes: Axes, long: pd.DataFrame, models: list[str]) -> None:
+    """One quantity of the training."""
+    for model in models:
+        line = long[long.model == model]
+        style = _style(model, models, markers=False)
+        axes.plot(line.step, line.value, color=style["color"], linewidth=0.6, alpha=0.25)
+        axes.plot(line.step, line.running_mean, **style | {"linewidth": 1.5})
+    axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _example_line(line: np.ndarray, rows: pd.DataFrame, images: dict[str, dict[str, np.ndarray]]) -> None:
+    """One question: the clean image, then for each model perturbation, adversarial image and words."""
+    for place, (model, row) in enumerate(rows.iterrows()):
+        clean, adversarial = images[model]["clean"][row.row], images[model]["images"][row.row]
+        delta, attacked, words = line[1 + 3 * place : 4 + 3 * place]
+        if place == 0:
+            _show(line[0], clean)
+            name = f"{row.modality}, gold {row.gold}"
+            line[0].text(0.5, -0.04, name, transform=line[0].transAxes, ha="center", va="top", fontsize=7)
+        _show(delta, amplified(clean, adversarial))
+        _show(attacked, adversarial)
+        _words(words, 1.0, "clean", row.clean_answer, row.clean_outcome, row.clean_text)
+        _words(words, 0.48, "attacked", row.answer, row.outcome, row.text)
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """An image, its pixels as they are."""
+    axes.imshow(image, interpolation="nearest")
+
+
+def _words(axes: Axes, top: float, when: str, answer: str, outcome: str, text: str) -> None:
+    """A heading with the outcome, in words and in colour, over the model's text."""
+    colour = COLOURS["at-grpo"] if outcome == "right" else COLOURS["sft"]
+    heading = f"{when}: {answer}, {outcome}" if answer else f"{when}: {outcome}"
+    style = {"transform": axes.transAxes, "va": "top", "parse_math": False}  # a model may well write a dollar sign
+    axes.text(0.02, top, heading, fontsize=7, color=colour, weight="bold", **style)
+    axes.text(0.02, top - 0.12, textwrap.fill(_shortened(text), 43), fontsize=5.8, linespacing=1.15, **style)
+
+
+def _shortened(text: str, longest: int = 150) -> str:
+    """The text on one line, words of its middle left out if it is long: the answer stands at the end."""
+    text = " ".join(text.split())
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest - 55].rsplit(' ', 1)[0]} … {text[-50:].split(' ', 1)[-1]}"
+
+
+def _example_titles(line: np.ndarray, examples: pd.DataFrame, models: list[str]) -> None:
+    """The columns' titles, over the first line."""
+    line[0].set_title("clean", fontsize=8, loc="center")
+    for place, model in enumerate(models):
+        eps = examples[examples.model == model].eps.max()
+        delta, attacked, words = line[1 + 3 * place : 4 + 3 * place]
+        delta.set_title(f"δ × {AMPLIFICATION}", fontsize=8, loc="center")
+        attacked.set_title("clean + δ", fontsize=8, loc="center")
+        words.set_title(f"{label(model)}, ε = {eps}/255", fontsize=8, color=_style(model, models)["color"], x=0.02)
+
+
+def _sentence(words: str) -> Figure:
+    """A figure that says why it is empty."""
+    figure = Figure(figsize=(6, 1))
+    figure.text(0.5, 0.5, words, ha="center", va="center")
+    return figure

@@ -1,0 +1,92 @@
+"""What the model is asked, what it should answer, and the one parser that reads what it did answer."""
+
+import re
+from dataclasses import dataclass
+
+LETTERS = "ABCDEFGH"
+VARIANTS = ("instruct", "think")
+INSTRUCTIONS = {
+    "instruct": "Answer with one letter in <answer> </answer>.",
+    "think": "Think in <think> </think>, then answer with one letter in <answer> </answer>.",
+}
+
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_TAG = re.compile(r"</?(?:think|answer)>")
+_LETTER = re.compile(r"\(?\s*([A-Za-z])\s*\)?\s*[.:]?")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion taken apart.
+
+    answer: the option letter, upper case, or None where the completion is unparsable.
+    thought: the text of the one <think> block, stripped, or None where there is none.
+    rest: what stands outside the tags, stripped; empty in a well-formed completion.
+    """
+
+    answer: str | None
+    thought: str | None
+    rest: str
+
+
+def render(question: str, options: list[str], variant: str) -> str:
+    """The user's text: the question with its options as ` A) x, B) y` (Med-R1's rendering), then the instruction."""
+    listed = ", ".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
+    return f"{question} {listed} {INSTRUCTIONS[variant]}"
+
+
+def thought(modality: str | None, finding: str | None, answer: str) -> str:
+    """The thought a thinking model is taught: modality and finding, as far as they are known, then the answer's name."""
+    seen = ", ".join(name for name in (modality, finding) if name)
+    return f"{seen}: {answer}" if seen else answer
+
+
+def target(question: dict, variant: str) -> str:
+    """The completion that fine-tuning teaches for a row of the prepared questions."""
+    answer = f"<answer> {question['gold']} </answer>"
+    if variant == "instruct":
+        return answer
+    text = question["options"][LETTERS.index(question["gold"])]
+    return f"<think> {thought(question['modality'], question['finding'], text)} </think>{answer}"
+
+
+def conversation(question: dict, variant: str) -> list[dict]:
+    """The prompt as chat messages with one image placeholder."""
+    text = render(question["question"], question["options"], variant)
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+
+
+def parse(text: str, n_options: int) -> Completion:
+    """Read a completion strictly; whatever is doubtful is unparsable, never guessed.
+
+    An answer counts only if, outside the thought, there is exactly one <answer> block holding exactly one letter that
+    is among the options offered; `B`, `b`, `B.`, `B:`, `(B)` and `B)` all name B. A thought that never ends, two
+    thoughts, two answers, an unclosed tag, an empty block or a letter beyond the options make it None.
+
+    Raises ValueError if n_options is not in 1..8.
+    """
+    if not 1 <= n_options <= len(LETTERS):
+        raise ValueError(f"n_options must be in 1..{len(LETTERS)}, got {n_options}")
+    thoughts = _THOUGHT.findall(text)
+    outside = _THOUGHT.sub("", text)
+    answers = _ANSWER.findall(outside)
+    rest = _ANSWER.sub("", outside).strip()
+    thinking = thoughts[0].strip() if len(thoughts) == 1 else None
+    if len(thoughts) > 1 or len(answers) != 1 or _TAG.search(rest) or outside.find("<answer>") < _thought_start(text):
+        return Completion(None, thinking, rest)
+    letter = _LETTER.fullmatch(answers[0].strip())
+    offered = letter and letter[1].upper() in LETTERS[:n_options]
+    return Completion(letter[1].upper() if offered else None, thinking, rest)
+
+
+def _thought_start(text: str) -> int:
+    """Where the thought starts (0 if there is none): an answer given before it was not thought about."""
+    return max(text.find("<think>"), 0)
+
+
+def well_formed(completion: Completion, variant: str) -> bool:
+    """Whether the completion is the variant's format and nothing else: a non-empty thought exactly if it is to think."""
+    if completion.answer is None or completion.rest:
+        return False
+    return bool(completion.thought) if variant == "think" else completion.thought is None

@@ -1,0 +1,99 @@
+"""What every script does around its work: arguments, logging, atomic outputs, the price of a stage."""
+
+import argparse
+import contextlib
+import json
+import logging
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from safemed.prompts import VARIANTS
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def parser(doc: str) -> argparse.ArgumentParser:
+    """A parser described by the script's docstring, with the options that every stage has."""
+    made = argparse.ArgumentParser(description=doc)
+    made.add_argument("--settings", type=json.loads, default={}, help="the stage's section of the config, as JSON")
+    made.add_argument("--seed", type=int, default=0, help="seed of everything random in this stage")
+    return made
+
+
+def evaluation_parser(doc: str) -> argparse.ArgumentParser:
+    """The options of the scripts that evaluate a model."""
+    made = parser(doc)
+    made.add_argument("--data", type=Path, required=True, help="the study's data folder")
+    made.add_argument("--weights", type=Path, required=True, help="model folder")
+    made.add_argument("--model", required=True, help="the model's name, for the rows")
+    made.add_argument("--method", required=True, help="the method's name, for the rows")
+    made.add_argument("--variant", required=True, choices=VARIANTS)
+    made.add_argument("--out", type=Path, required=True, help="folder to write")
+    return made
+
+
+def start_logging() -> None:
+    """Log lines to standard error, progress bars only where somebody watches."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
+
+
+def watched() -> bool:
+    """Whether a person watches standard error (a progress bar makes sense) rather than a log file."""
+    return sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A sibling folder to fill; it becomes `path` when the block ends, and only then."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    shutil.rmtree(path, ignore_errors=True)
+    partial.rename(path)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A sibling file name to write to; it becomes `path` when the block ends, and only then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    yield partial
+    os.replace(partial, path)
+
+
+class Stopwatch:
+    """The price of a stage: seconds since its making, and the process's peak memory."""
+
+    def __init__(self, stage: str, model: str):
+        self.stage, self.model, self.started = stage, model, time.perf_counter()
+
+    def write(self, path: Path, passes, **more) -> None:
+        """Write cost.json. passes: counts of images through the vision tower (safemed.vlm.Passes)."""
+        cost = {
+            "stage": self.stage,
+            "model": self.model,
+            "wall_s": round(time.perf_counter() - self.started, 2),
+            "forward_passes": passes.forward,
+            "backward_passes": passes.backward,
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            **more,
+        }
+        path.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def checkpoints(folder: Path, settings: dict) -> Path:
+    """The folder of a training's checkpoints; those of other settings are thrown away, so that none is resumed."""
+    mark = folder / "settings.json"
+    wanted = json.dumps(settings, sort_keys=True, indent=1)
+    if mark.exists() and mark.read_text() != wanted:
+        logging.warning("%s: checkpoints of other settings, starting anew", folder)
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(wanted)
+    return folder

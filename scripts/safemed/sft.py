@@ -1,0 +1,50 @@
+"""Supervised fine-tuning on TRL's SFTTrainer, on clean images or on a view of them (at-sft)."""
+
+import torch
+from torch import Tensor
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from safemed.data import as_array
+from safemed.views import View
+from safemed.vlm import VLM, patchify, to_float
+
+
+class ViewCollator:
+    """TRL's collator, which also hands on the images, the prompts and the targets that a view is made from."""
+
+    def __init__(self, processor):
+        self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+
+    def __call__(self, examples: list[dict]) -> dict:
+        images = torch.stack([torch.from_numpy(as_array(example["image"]).copy()) for example in examples])
+        kept = [{key: example[key] for key in ("question_id", "prompt", "completion")} for example in examples]
+        return {**self.collate(examples), "clean_images": images, "rows": kept}
+
+
+class ViewSFTTrainer(SFTTrainer):
+    """SFTTrainer whose training steps see a view of each image.
+
+    view: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the very loss that is minimised).
+    Rows carry question_id beside TRL's prompt, completion and image.
+    """
+
+    def __init__(self, *args, view: View, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.view = view
+        self.vlm = VLM(self.accelerator.unwrap_model(self.model), self.processing_class)
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        images, rows = inputs.pop("clean_images"), inputs.pop("rows")
+        if self.view.kind != "clean":
+            inputs["pixel_values"], inputs["image_grid_thw"] = patchify(self._views(images, rows), self.vlm.geometry)
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _views(self, images: Tensor, rows: list[dict]) -> Tensor:
+        """Float views [B, 3, H, W] of 8-bit images [B, H, W, 3]."""
+        targets = [row["completion"][0]["content"] for row in rows]
+        encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
+        step = self.state.global_step
+        names = [f"{self.args.seed}:{step}:{row['question_id']}" for row in rows]
+        clean = to_float(images, self.vlm.device)
+        return self.view.apply(self.vlm, clean, encoded, names, (step + 1) / self.state.max_steps).detach()

@@ -1,0 +1,154 @@
+"""What supervised and reinforcement training share: rows, loading with or without adapters, curves, checkpoints."""
+
+import argparse
+import logging
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from safemed import evaluation, prompts, run
+from safemed.vlm import VLM, save_model
+
+log = logging.getLogger(__name__)
+
+
+def training_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of every training script."""
+    made = run.parser(doc)
+    made.add_argument("--data", type=Path, required=True, help="the study's data folder")
+    made.add_argument("--start", type=Path, required=True, help="model folder to start from")
+    made.add_argument("--stage", required=True, help="the method's name, for cost.json")
+    made.add_argument("--name", required=True, help="the model's name, for cost.json")
+    made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
+    made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
+    made.add_argument("--out", type=Path, required=True, help="model folder to write")
+    return made
+
+
+def training_rows(questions: Dataset, variant: str) -> Dataset:
+    """The rows of both trainers: prompt and completion as chat messages, the target's text, the image, and what the
+    rewards read (gold, n_options, variant)."""
+
+    def row(question: dict) -> dict:
+        target = prompts.target(question, variant)
+        return {
+            "prompt": _user(prompts.render(question["question"], question["options"], variant)),
+            "completion": [{"role": "assistant", "content": target}],
+            "target": target,
+            "n_options": len(question["options"]),
+            "variant": variant,
+        }
+
+    drop = [c for c in questions.column_names if c not in ("question_id", "gold", "image")]
+    return questions.map(row, remove_columns=drop, desc="rows")
+
+
+def _user(text: str) -> list[dict]:
+    return [{"role": "user", "content": text}]
+
+
+def load_policy(path: Path) -> Qwen3VLForConditionalGeneration:
+    """The model to be trained, fp32 on a CPU and bf16 on a GPU."""
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype)
+
+
+def adapter(settings: dict | None) -> LoraConfig | None:
+    """LoRA on every linear layer, vision tower included, or None for full fine-tuning.
+
+    settings: the config's `peft` (r, alpha, dropout) or None. Naming q/k/v alone would miss Qwen3-VL's vision tower.
+    """
+    if settings is None:
+        return None
+    return LoraConfig(
+        r=settings["r"],
+        lora_alpha=settings["alpha"],
+        lora_dropout=settings["dropout"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
+    """The arguments that both trainers get from the config; every default of TRL's that bites is set here."""
+    return {
+        "output_dir": str(checkpoint),
+        "max_steps": settings["steps"],
+        "per_device_train_batch_size": settings["batch_size"],
+        "gradient_accumulation_steps": settings["gradient_accumulation"],
+        "learning_rate": settings["learning_rate"],
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": max(1, settings["steps"] // 20),
+        "max_grad_norm": 1.0,
+        "bf16": torch.cuda.is_available(),
+        "gradient_checkpointing": torch.cuda.is_available(),
+        "logging_steps": settings["log_steps"],
+        "save_strategy": "steps",
+        "save_steps": settings["save_steps"],
+        "save_total_limit": 1,
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "disable_tqdm": not run.watched(),
+        "seed": seed,
+        "data_seed": seed,
+    }
+
+
+class ProbeCallback(TrainerCallback):
+    """Every `every` steps, clean and PGD accuracy of generated answers on one fixed batch of validation questions."""
+
+    def __init__(self, batch: Dataset, variant: str, settings: dict, seed: int):
+        self.batch, self.variant, self.settings, self.seed = batch, variant, settings, seed
+        self.vlm: VLM | None = None
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.settings["every"] and state.global_step != state.max_steps:
+            return
+        found = evaluation.probe(self.vlm, self.batch, self.variant, self.settings, self.seed)
+        state.log_history.append({"step": state.global_step, **found})
+        log.info("step %d: %s", state.global_step, found)
+
+
+def train(trainer, probe: ProbeCallback, checkpoint: Path) -> None:
+    """Run a trainer from its last checkpoint, or from the start where there is none."""
+    probe.vlm = trainer.vlm
+    trainer.add_callback(probe)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoint)))
+
+
+# TRL's names for what the curves show -> ours.
+CURVES = {
+    "loss": "loss",
+    "eps": "eps",
+    "rewards/accuracy/mean": "reward_accuracy",
+    "rewards/format/mean": "reward_format",
+    "frac_reward_zero_std": "frac_reward_zero_std",
+    "anchor_kl": "anchor_kl",
+    "attack_loss": "attack_loss",
+    "completions/mean_length": "completion_length",
+    "entropy": "entropy",
+    "clean_accuracy": "clean_accuracy",
+    "robust_accuracy": "robust_accuracy",
+}
+
+
+def curves(log_history: list[dict]) -> pd.DataFrame:
+    """One row a logged step, the columns of CURVES that were logged; the history survives checkpoints."""
+    table = pd.DataFrame([entry for entry in log_history if "train_runtime" not in entry])
+    table = table.groupby("step", as_index=False).first()
+    return table[["step", *[name for name in CURVES if name in table]]].rename(columns=CURVES)
+
+
+def finish_training(trainer, out: Path, clock: run.Stopwatch) -> None:
+    """Write the trained model's folder: weights, processor, curves.csv, cost.json."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    with run.atomic_folder(out) as folder:
+        save_model(model, trainer.processing_class, folder)
+        curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
+        clock.write(folder / "cost.json", trainer.vlm.passes)

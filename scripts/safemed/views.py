@@ -1,0 +1,50 @@
+"""What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from safemed.attacks import pgd, random_start, sequence_objective
+from safemed.vlm import VLM, Encoded, frozen
+
+
+@dataclass(frozen=True)
+class View:
+    """A training view. kind: clean | noisy | adversarial; the other fields are those of the config's methods.
+
+    eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
+    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units.
+    """
+
+    kind: str = "clean"
+    eps: float = 0.0
+    steps: int = 0
+    ramp: float = 0.0
+    sigma: float = 0.0
+
+    def eps_at(self, progress: float) -> float:
+        """The radius, in [0, 1] pixel units, at a training progress in [0, 1]."""
+        share = min(1.0, progress / self.ramp) if self.ramp else 1.0
+        return self.eps / 255 * share
+
+    def apply(self, vlm: VLM, clean: Tensor, targets: Encoded, names: list[str], progress: float) -> Tensor:
+        """The images that the step trains on, [B, 3, H, W] within [0, 1].
+
+        clean: [B, 3, H, W]. targets: prompts with the gold completions whose loss the attack climbs. names: what seeds
+        each image's random start or noise; equal names get equal views of equal images, on any process.
+        """
+        if self.kind == "clean":
+            return clean
+        if self.kind == "noisy":
+            return (clean + self.sigma * _noise(clean, names)).clamp(0, 1)
+        eps = self.eps_at(progress)
+        start = random_start(clean, eps, names)
+        with frozen(vlm.model):
+            return pgd(sequence_objective(vlm, targets), clean, eps, self.steps, start, 2.5 * eps / self.steps)
+
+
+def _noise(clean: Tensor, names: list[str]) -> Tensor:
+    """Standard normal noise of the images' shape, seeded by their names through the uniform draws of the attack."""
+    uniform = (random_start(torch.zeros_like(clean), 1.0, names) + 1) / 2
+    return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))

@@ -1,0 +1,261 @@
+"""The vision-language model: loading it, and the differentiable path from pixels in [0, 1] to logits and text.
+
+Everything here takes images as float tensors [B, 3, H, W] in [0, 1]; resizing happened once, in `prepare`, and
+normalisation happens inside, so that attacks and smoothing noise live in pixel space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+from safemed.prompts import LETTERS
+
+IMAGE_TOKEN = "<|image_pad|>"
+# A sampled placeholder makes the next forward pass fail for want of its image.
+PLACEHOLDERS = (IMAGE_TOKEN, "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+
+
+class _ImageTextProcessor(Qwen3VLProcessor):
+    """Qwen3-VL's processor for images and text alone: its video part would need torchvision."""
+
+    def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
+        super().__init__(image_processor, tokenizer, None, chat_template=chat_template, **kwargs)
+
+
+# The saved folder names its processor class, and must name the one that every installation knows.
+_ImageTextProcessor.__name__ = Qwen3VLProcessor.__name__
+
+
+def build_processor(image_processor, tokenizer, chat_template: str) -> Qwen3VLProcessor:
+    """A processor for images and text; padding is on the left, as generation needs."""
+    tokenizer.padding_side = "left"
+    return _ImageTextProcessor(image_processor=image_processor, tokenizer=tokenizer, chat_template=chat_template)
+
+
+def load_processor(path: Path | str, revision: str | None = None) -> Qwen3VLProcessor:
+    """The processor of a saved Qwen3-VL model, images and text only."""
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    image_processor = Qwen2VLImageProcessorPil.from_pretrained(path, revision=revision)
+    return build_processor(image_processor, tokenizer, tokenizer.chat_template)
+
+
+def save_model(model, processor, folder: Path) -> None:
+    """Save a model and its processor in the Hugging Face layout; adapters are merged into the weights first."""
+    if hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    # AutoProcessor wants a video processor's settings for Qwen3-VL, though no video is ever seen.
+    settings = {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+@dataclass
+class Encoded:
+    """Tokenised prompts, left-padded, and completions, right-padded, of B questions.
+
+    prompt_ids, prompt_mask: [B, P]. completion_ids, completion_mask: [B, C] (C = 0 where there are none).
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Encoded:
+        """The given rows; columns that are padding in all of them are dropped."""
+        prompt, completion = self.prompt_mask[rows], self.completion_mask[rows]
+        first = prompt.shape[1] - int(prompt.sum(1).max())
+        last = int(completion.sum(1).max()) if completion.shape[1] else 0
+        return Encoded(
+            self.prompt_ids[rows][:, first:],
+            prompt[:, first:],
+            self.completion_ids[rows][:, :last],
+            completion[:, :last],
+        )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes patches: patch size p, merge size m, temporal repetition t, and the normalisation."""
+
+    patch: int
+    merge: int
+    temporal: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, image_processor) -> Geometry:
+        """The geometry that an image processor applies."""
+        p = image_processor
+        return cls(p.patch_size, p.merge_size, p.temporal_patch_size, tuple(p.image_mean), tuple(p.image_std))
+
+
+def patchify(images: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    """Normalise and cut images as Qwen's image processor does, differentiably.
+
+    images: [B, 3, H, W] in [0, 1], H and W multiples of patch * merge (ValueError otherwise: a resize here would let the
+    attacked image differ from the scored one). Returns pixel_values [B * n, 3 * t * p * p] and grid_thw [B, 3].
+    """
+    b, c, height, width = images.shape
+    p, m, t = geometry.patch, geometry.merge, geometry.temporal
+    if height % (p * m) or width % (p * m):
+        raise ValueError(f"images are {height} x {width}; the model needs multiples of {p * m}: set data.image_size")
+    mean, std = (images.new_tensor(v).view(1, 3, 1, 1) for v in (geometry.mean, geometry.std))
+    x = (images - mean) / std  # [B, 3, H, W]
+    x = x.view(b, c, height // (p * m), m, p, width // (p * m), m, p)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # [B, H/pm, W/pm, m, m, 3, p, p]
+    x = x.unsqueeze(6).expand(*x.shape[:6], t, p, p)  # [B, H/pm, W/pm, m, m, 3, t, p, p]
+    grid = torch.tensor([[1, height // p, width // p]] * b, device=images.device)
+    return x.reshape(-1, c * t * p * p), grid
+
+
+@dataclass
+class Passes:
+    """Images that went forward, and backward, through the vision tower."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+class VLM:
+    """A model with its processor: images [B, 3, H, W] in [0, 1] in, logits or text out.
+
+    `passes` counts, by hooks, every image that goes through the vision tower in either direction.
+    """
+
+    def __init__(self, model, processor: Qwen3VLProcessor):
+        self.model = model
+        self.tokenizer = processor.tokenizer
+        self.processor = processor
+        self.geometry = Geometry.of(processor.image_processor)
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.letter_ids = [self._single_token(f" {letter}") for letter in LETTERS]
+        self.passes = Passes()
+        self.visual.register_forward_hook(self._count, with_kwargs=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> VLM:
+        """A saved model for evaluation: fp32, eval mode, frozen, on the GPU where there is one."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+        return cls(model.to(device).eval().requires_grad_(False), load_processor(path))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def visual(self) -> torch.nn.Module:
+        """The vision tower."""
+        return self.backbone.visual
+
+    @property
+    def backbone(self) -> torch.nn.Module:
+        """Vision tower and language model without the output head, whatever adapters wrap the model."""
+        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return model.model
+
+    def encode(self, prompts: list[list[dict]], completions: list[str], side: int) -> Encoded:
+        """Chat prompts, each with one image of side x side, and the completions to teacher-force ('' for none)."""
+        n = (side // self.geometry.patch // self.geometry.merge) ** 2
+        return Encoded(*self.encode_prompts(prompts, n), *self.tokenise(completions, "right"))
+
+    def encode_prompts(self, prompts: list[list[dict]], image_tokens: int = 0) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, P], left-padded, of chat prompts whose images take `image_tokens` tokens each."""
+        render = self.processor.apply_chat_template
+        texts = [render(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
+        return self.tokenise([text.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens) for text in texts], "left")
+
+    def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
+        """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
+        ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]
+        mask = torch.cat([encoded.prompt_mask, encoded.completion_mask], 1)
+        keep = encoded.completion_ids.shape[1] + 1
+        return self.model(**self._inputs(images, ids, mask), logits_to_keep=keep, use_cache=False).logits
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:
+        """Greedy completions of the prompts, without special tokens; placeholders are never produced."""
+        inputs = self._inputs(images, encoded.prompt_ids, encoded.prompt_mask)
+        ids = self.model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            suppress_tokens=placeholder_ids(self.tokenizer),
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        return self.tokenizer.batch_decode(ids[:, encoded.prompt_ids.shape[1] :], skip_special_tokens=True)
+
+    def _inputs(self, images: Tensor, ids: Tensor, mask: Tensor) -> dict:
+        pixel_values, grid = patchify(images, self.geometry)
+        return {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_token_type_ids": (ids == self.image_token_id).long(),
+            "pixel_values": pixel_values,
+            "image_grid_thw": grid,
+        }
+
+    def tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, L] of texts, padded on the side given."""
+        out = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side=side, return_tensors="pt")
+        return out["input_ids"].long().to(self.device), out["attention_mask"].long().to(self.device)
+
+    def _single_token(self, text: str) -> int:
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"the tokenizer cuts the option letter {text!r} into {len(ids)} tokens; one is needed")
+        return ids[0]
+
+    def _count(self, module, args, kwargs, output) -> None:
+        """Forward hook of the vision tower; the gradient that comes back through its output is counted when it does."""
+        images = len(args[1] if len(args) > 1 else kwargs["grid_thw"])
+        self.passes.forward += images
+        if output.pooler_output.requires_grad:
+            output.pooler_output.register_hook(lambda grad: self._count_backward(images))
+
+    def _count_backward(self, images: int) -> None:
+        self.passes.backward += images
+
+
+def placeholder_ids(tokenizer) -> list[int]:
+    """Token ids that stand for pixels and must never be sampled."""
+    return tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS))
+
+
+@contextlib.contextmanager
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside the block; mode and gradients as they were after it."""
+    training, wanted = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        model.train(training)
+
+
+def to_float(images: list | Tensor, device: torch.device) -> Tensor:
+    """8-bit images [B, H, W, 3] -> float [B, 3, H, W] in [0, 1]."""
+    return torch.as_tensor(images).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float images [B, 3, H, W] in [0, 1] -> 8-bit [B, H, W, 3], rounded to the nearest level (never truncated)."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu()

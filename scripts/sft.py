@@ -1,0 +1,35 @@
+"""Supervised fine-tuning of a variant: on clean images (sft) or on adversarial ones (at-sft)."""
+
+from trl import SFTConfig
+
+from safemed import run, training
+from safemed.data import load_questions, subset
+from safemed.sft import ViewCollator, ViewSFTTrainer
+from safemed.views import View
+from safemed.vlm import load_processor
+
+
+def main() -> None:
+    """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
+    args = training.training_parser(__doc__).parse_args()
+    run.start_logging()
+    clock = run.Stopwatch(args.stage, args.name)
+    settings = args.settings
+    checkpoint = run.checkpoints(args.checkpoint, {**settings, "seed": args.seed})
+    processor = load_processor(args.start)
+    trainer = ViewSFTTrainer(
+        model=training.load_policy(args.start),
+        args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed), max_length=None),
+        train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),
+        processing_class=processor,
+        data_collator=ViewCollator(processor),
+        peft_config=training.adapter(settings["peft"]),
+        view=View(**settings["view"]),
+    )
+    batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
+    training.train(trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint)
+    training.finish_training(trainer, args.out, clock)
+
+
+if __name__ == "__main__":
+    main()

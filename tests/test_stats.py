@@ -1,0 +1,80 @@
+"""Intervals cover what they claim, clusters widen them, and nothing is ever rounded up."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from safemed.stats import clustered_wilson, design_effect, floor_to, wilson
+
+
+@pytest.mark.parametrize("right, n", [(0, 1), (0, 40), (3, 7), (95, 100), (40, 40), (123, 1000)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_one_question_an_image_is_scipys_wilson(right, n, confidence):
+    expected = binomtest(right, n).proportion_ci(confidence, method="wilson")
+    answers = [True] * right + [False] * (n - right)
+    assert wilson(right, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert clustered_wilson(answers, range(n), confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_interval_holds_the_estimate_and_stays_in_the_unit_interval():
+    for n in (1, 2, 5, 33.3):
+        for successes in (0, n / 3, n):
+            low, high = wilson(successes, n)
+            assert 0 <= low <= successes / n <= high <= 1
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_perfect_agreement_within_images_divides_n_by_the_cluster_size(size):
+    per_image = np.arange(200) % 5 != 0  # 200 images, 80 % right
+    answers, images = np.repeat(per_image, size), np.repeat(np.arange(200), size)
+    assert design_effect(answers, images) == pytest.approx(size, rel=0.01)
+    clustered, plain = clustered_wilson(answers, images), wilson(answers.sum(), answers.size)
+    assert clustered[0] < plain[0] and plain[1] < clustered[1]
+    assert clustered == pytest.approx(wilson(per_image.sum(), 200), abs=1e-3)  # four equal answers tell what one does
+
+
+def test_design_effect_never_narrows_and_is_the_worst_case_where_nothing_can_be_estimated():
+    opposed = [True, False] * 50  # within an image the answers disagree always: variance between images is zero
+    assert design_effect(opposed, np.repeat(np.arange(50), 2)) == 1.0
+    assert design_effect([True, True, False, False], list("aabb")) == pytest.approx(3.0)  # by hand: 2/16 * 2 / (1/12)
+    assert design_effect([True] * 6, list("aabbbb")) == pytest.approx((4 + 16) / 6)
+    assert design_effect([True, False, True], list("aaa")) == 3.0
+
+
+def test_coverage_of_clustered_answers():
+    """300 studies of 80 images with 4 correlated questions: the clustered interval covers, the plain one does not."""
+    rng = np.random.default_rng(0)
+    truth, covered, plainly = 0.8, 0, 0
+    images = np.repeat(np.arange(80), 4)
+    for _ in range(300):
+        answers = rng.random(320) < np.repeat(rng.beta(1.6, 0.4, 80), 4)
+        low, high = clustered_wilson(answers, images)
+        covered += low <= truth <= high
+        low, high = wilson(answers.sum(), 320)
+        plainly += low <= truth <= high
+    assert covered / 300 >= 0.92
+    assert plainly / 300 <= 0.88
+
+
+def test_refuses_what_has_no_interval():
+    for successes, n in ((0, 0), (0, -1), (3, 2), (-1, 2), (0, float("nan"))):
+        with pytest.raises(ValueError):
+            wilson(successes, n)
+    with pytest.raises(ValueError, match="confidence"):
+        wilson(1, 2, confidence=1.0)
+    with pytest.raises(ValueError, match="no answers"):
+        clustered_wilson([], [])
+    with pytest.raises(ValueError, match="2 answers but 1"):
+        design_effect([True, False], ["a"])
+
+
+def test_floor_never_exceeds_and_is_idempotent():
+    rng = np.random.default_rng(0)
+    for x in [*rng.uniform(-3, 3, 500), 0.29, 0.57, 1.1, 0.99999, -0.001]:
+        for digits in (0, 2, 4):
+            floored = floor_to(x, digits)
+            assert x - 10.0**-digits < floored <= x
+            assert floor_to(floored, digits) == floored
+    assert floor_to(0.29, 2) == 0.29 and floor_to(0.9999, 3) == 0.999 and floor_to(-0.001, 2) == -0.01
+    with pytest.raises(ValueError):
+        floor_to(float("nan"), 2)

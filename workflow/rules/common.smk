@@ -1,0 +1,85 @@
+# Paths, and the few functions that say what the rules need. Nothing here runs anything.
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from safemed import configuration
+from safemed.dependencies import sources
+
+configuration.check(config)
+
+RESULTS = f"results/{config['study']}"
+DATA = f"{RESULTS}/data"
+AUDIT = f"{DATA}/audit"
+PREPARED = [f"{DATA}/questions", f"{DATA}/splits.csv"]
+STUDY_MODELS = configuration.models(config, config["study_methods"])
+ABLATION_MODELS = configuration.models(
+    config, [*config["study_methods"], *config["ablation_methods"]]
+)
+
+
+wildcard_constraints:
+    variant="|".join(config["variants"]),
+    method="|".join(config["methods"]),
+    attack="|".join(["clean", *config["attack"]["suite"]]),
+    eps=r"\d+",
+    sigma=r"[\d.]+",
+
+
+def settings(section):
+    """A part of the config as a script's --settings: a change of it, and of nothing else, re-runs the rule."""
+    return json.dumps(section, sort_keys=True)
+
+
+def trained(method):
+    """The model folders of a method, one a variant."""
+    return [
+        f"{RESULTS}/models/{model}" for model in configuration.models(config, [method])
+    ]
+
+
+def start_model(wildcards):
+    """The folder that a method's training starts from."""
+    start = config["methods"][wildcards.method]["start"]
+    return f"{RESULTS}/models/" + (
+        start if start == configuration.BASE else f"{start}-{wildcards.variant}"
+    )
+
+
+def grown(mb):
+    """Memory in MB that grows with each attempt."""
+    return lambda wildcards, attempt: mb * attempt
+
+
+def attack_names(eps=None):
+    """`clean-eps0` and every attack of the suite at every eps, as folders are named."""
+    radii = config["attack"]["eps"] if eps is None else eps
+    return [
+        "clean-eps0",
+        *(f"{name}-eps{k}" for name in config["attack"]["suite"] for k in radii),
+    ]
+
+
+def attack_rows(models, eps=None):
+    """The attack folders of some models."""
+    return [
+        f"{RESULTS}/attacks/{model}/{name}"
+        for model in models
+        for name in attack_names(eps)
+    ]
+
+
+def certificate_rows(models):
+    """The certificate folders of some models."""
+    return [
+        f"{RESULTS}/certificates/{model}/sigma{sigma}"
+        for model in models
+        for sigma in config["certify"]["sigma"]
+    ]
+
+
+def files(folders, name):
+    """A file in each of some folders that a rule makes."""
+    return [f"{folder}/{name}" for folder in folders]

@@ -1,0 +1,101 @@
+# The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/.
+rule make_base:
+    input:
+        PREPARED,
+        AUDIT,
+        code=sources("make_base.py"),
+    output:
+        folder=directory(f"{RESULTS}/models/base"),
+    log:
+        f"{RESULTS}/logs/make_base.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/make_base.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: config["resources"]["base_threads"]
+    resources:
+        mem_mb=grown(config["resources"]["train_mem_mb"]),
+        runtime=config["resources"]["train_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=DATA,
+        checkpoint=f"{RESULTS}/checkpoints/base",
+        settings=settings(
+            {
+                "model": config["model"],
+                "base": config["base"],
+                "image_size": config["data"]["image_size"],
+            }
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
+        "--seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule train_sft:
+    input:
+        PREPARED,
+        AUDIT,
+        code=sources("sft.py"),
+        start=start_model,
+    output:
+        folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/train_sft-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_sft-{{method}}-{{variant}}.tsv"
+    wildcard_constraints:
+        method="|".join(configuration.methods_of(config, "sft")),
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["train_mem_mb"]),
+        runtime=config["resources"]["train_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=DATA,
+        checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
+        settings=lambda wildcards: settings(
+            configuration.training_settings(config, wildcards.method)
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/sft.py --data {params.data} --start {input.start} --stage {wildcards.method} "
+        "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
+        "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
+        "--settings {params.settings:q} > {log} 2>&1"
+
+
+rule train_grpo:
+    input:
+        PREPARED,
+        AUDIT,
+        code=sources("grpo.py"),
+        start=start_model,
+    output:
+        folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/train_grpo-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_grpo-{{method}}-{{variant}}.tsv"
+    wildcard_constraints:
+        method="|".join(configuration.methods_of(config, "grpo")),
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["train_mem_mb"]),
+        runtime=config["resources"]["train_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=DATA,
+        checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
+        settings=lambda wildcards: settings(
+            configuration.training_settings(config, wildcards.method)
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/grpo.py --data {params.data} --start {input.start} --stage {wildcards.method} "
+        "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
+        "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
+        "--settings {params.settings:q} > {log} 2>&1"
