@@ -9,8 +9,8 @@ from tqdm import tqdm
 
 from safemed import run
 from safemed.data import load_questions, subset
-from safemed.evaluation import OUTCOMES, Exam
-from safemed.prompts import parse
+from safemed.evaluation import Exam
+from safemed.prompts import OUTCOMES, parse
 from safemed.vlm import VLM
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ def main() -> None:
         raise SystemExit(
             f"{args.data / 'splits.csv'}: {len(found)} images in two splits, first {found.iloc[0].to_dict()}"
         )
-    by_split = {name: part for name, part in questions.groupby("split")}
+    by_split = dict(list(questions.groupby("split")))
     with run.atomic_folder(args.out) as folder:
         audit.baselines(by_split["train"], by_split["test"]).to_csv(folder / "baselines.csv", index=False)
         found.to_csv(folder / "leaks.csv", index=False)

@@ -1,7 +1,8 @@
-"""The base model: a tiny Qwen3-VL trained from random weights, or a published checkpoint, in the Hugging Face layout."""
+"""The base model in Hugging Face's layout: a tiny Qwen3-VL trained from random weights, or a published checkpoint."""
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,7 @@ def train_tiny(args) -> None:
         save_model(model, processor, folder)
         pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+    shutil.rmtree(args.checkpoint)
 
 
 def fetch(args) -> None:

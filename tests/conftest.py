@@ -1,7 +1,80 @@
 """Shared fixtures; puts `scripts/` on the path as running a script does."""
 
+import os
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
+
+import pytest
+
+from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory) -> Path:
+    """120 phantoms of 32 x 32 pixels in OmniMedVQA's layout."""
+    folder = tmp_path_factory.mktemp("phantoms") / "source"
+    command("make_phantoms.py", "--out", folder, "--images", 120, "--side", SIDE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study_data(source) -> Path:
+    """A study's data folder made by the commands: questions, drops.csv, splits.csv, audit."""
+    folder = source.parent / "data"
+    questions = folder / "questions"
+    command(
+        "prepare.py", "--source", source, "--questions", questions, "--drops", folder / "drops.csv",
+        settings={"image_size": SIDE},
+    )  # fmt: skip
+    command("split.py", "--questions", questions, "--out", folder / "splits.csv", settings=SPLIT)
+    command("audit.py", "--data", folder, "--out", folder / "audit")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def train_questions(study_data):
+    """The prepared questions of the training split."""
+    from safemed.data import load_questions
+
+    return load_questions(study_data, "train")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(train_questions, tmp_path_factory) -> Path:
+    """A saved model with random weights and a tokenizer of the study."""
+    from safemed.pretrain import corpus
+    from safemed.tiny import build_tiny
+    from safemed.vlm import save_model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    model, processor = build_tiny(corpus(train_questions), TINY, SIDE, seed=0)
+    save_model(model, processor, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untrained(tiny_model):
+    """The model with random weights, loaded for evaluation."""
+    from safemed.vlm import VLM
+
+    return VLM.load(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def shown(train_questions):
+    """24 questions with one and the same text, so that only the image can tell their answers."""
+    return one_question_about_everything(train_questions, 24)
+
+
+@pytest.fixture(scope="session")
+def skilled(tiny_model, shown, tmp_path_factory):
+    """A model that answers `shown` rightly in both variants, saved and loaded for evaluation."""
+    from safemed.vlm import VLM
+
+    folder = tmp_path_factory.mktemp("models") / "skilled"
+    teach(tiny_model, shown, folder)
+    return VLM.load(folder)

@@ -67,10 +67,11 @@ class ATGRPOTrainer(GRPOTrainer):
         images = to_float(clean[first], self.vlm.device)
         progress = (self.state.global_step + 1) / self.state.max_steps
         names = [f"{self.args.seed}:{self.state.global_step}:{ids[i]}" for i in first]
-        views = to_uint8(self.view.apply(self.vlm, images, targets, names, progress))
+        views, loss = self.view.apply(self.vlm, images, targets, names, progress)
         place = {ids[i]: j for j, i in enumerate(first)}
         self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
-        return views[[place[name] for name in ids]]
+        self._metrics["train"]["attack_loss"].append(loss.mean().item())
+        return to_uint8(views)[[place[name] for name in ids]]
 
     def _compute_loss(self, model, inputs: dict) -> Tensor:
         """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""

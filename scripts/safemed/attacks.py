@@ -1,7 +1,7 @@
 """Projected attacks in pixel space, with per-question early exit, and the losses they climb.
 
-Threat model: images are 8-bit; the attacker adds delta with |delta|_inf <= eps = k/255 and the result is an 8-bit image
-again. Attacks climb on floats in [0, 1]; a question counts as broken only when the text generated from the ROUNDED image
+Threat model: images are 8-bit; the attacker adds delta with |delta|_inf <= eps = k/255 and the result is an 8-bit
+image again. Attacks climb on floats in [0, 1]; a question counts as broken only when the text generated from the ROUNDED image
 is not right, so an early exit never claims what the stored image does not show.
 """
 
@@ -71,18 +71,20 @@ def climb(objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, T
     return loss.detach(), broken, gradient.sign()
 
 
-def pgd(objective: Objective, clean: Tensor, eps: float, steps: int, start: Tensor, alpha: float) -> Tensor:
+def pgd(
+    objective: Objective, clean: Tensor, eps: float, steps: int, start: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
     """Projected gradient ascent of fixed length (Madry et al. 2018), for training.
 
     clean, start: [B, 3, H, W] in [0, 1]; eps, alpha (step size) in [0, 1] units. The model must be frozen.
-    Returns images within eps of the clean ones and within [0, 1].
+    Returns images within eps of the clean ones and within [0, 1], and the loss [B] where the last step was taken.
     """
     rows = torch.arange(len(clean), device=clean.device)
-    images = project(start, clean, eps)
+    images, loss = project(start, clean, eps), clean.new_zeros(len(clean))
     for _ in range(steps):
-        _, _, direction = climb(objective, images, rows)
+        loss, _, direction = climb(objective, images, rows)
         images = project(images + alpha * direction, clean, eps)
-    return images.detach()
+    return images.detach(), loss
 
 
 def random_start(clean: Tensor, eps: float, names: list[str]) -> Tensor:

@@ -127,7 +127,7 @@ def resize(path: Path, side: int) -> Image.Image:
 
 
 def prepare(source: Path, side: int, drops: list[dict]) -> Iterator[dict]:
-    """Rows of FEATURES for every usable record; every other one is appended to `drops` (record, question_id, reason)."""
+    """Rows of FEATURES for every usable record; the others go to `drops` (record, question_id, reason)."""
     seen: set[str] = set()
     for name, record in read_records(source):
         try:

@@ -1,4 +1,4 @@
-"""Which of our own files a script's result depends on: the script and every safemed module it imports, directly or not."""
+"""Which of our own files a script's result depends on: itself and all that it imports from safemed."""
 
 import ast
 from pathlib import Path

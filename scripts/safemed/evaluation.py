@@ -12,7 +12,6 @@ from safemed.attacks import Attacked, Objective
 from safemed.data import as_array
 from safemed.vlm import VLM, Encoded, frozen, to_float
 
-OUTCOMES = ("right", "wrong", "unparsable")
 # What the loss of each restart is taken on, in turn. `answer`: the letter after the model's own clean words;
 # `sequence`: all of those words; `empty`: the letter after an empty thought.
 TARGETS = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}

@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 FINDINGS = ("normal", "nodule", "cyst", "fissure", "calcifications")
-RADII = {"small": 0.12, "moderate": 0.18, "large": 0.26}  # half a lesion's greatest extent, in image sides
+RADII = {"small": 0.15, "moderate": 0.21, "large": 0.28}  # half a lesion's greatest extent, in image sides
 RADIUS_SPREAD = 0.06  # relative; leaves gaps between the three sizes
 OPACITY = 0.85  # of a lesion over its background
 SENSOR_NOISE = 0.02  # standard deviation, full scale 1

@@ -1,9 +1,9 @@
 """Training the tiny model from random weights: what a downloaded checkpoint would already know.
 
-Three kinds of rows in equal parts: questions about something named in words (an option's name gets bound to its letter,
-the phase transition that everything else waits for: so for `binding_steps` there are these alone), images with the names
-of what they show (the image tower learns to see), and the same kind of questions about images. The options of both kinds
-of questions are drawn from all names of the study.
+Three kinds of rows in equal parts: images with the names of all that they show (the image tower learns to see),
+questions about something named in words (an option's name gets bound to its letter, the phase transition that answering
+waits for), and, after `binding_steps`, the same kind of questions about images. The options of both kinds of questions
+are drawn from all names of the study.
 """
 
 import logging
@@ -63,9 +63,9 @@ class Pretraining:
         self.vlm.model.train()
         for step in range(start, self.settings["steps"]):
             rng = np.random.default_rng([self.seed, step])
-            losses = {"described_loss": self._described_loss(rng)}
+            losses = {"caption_loss": self._caption_loss(rng), "described_loss": self._described_loss(rng)}
             if step >= self.settings["binding_steps"]:
-                losses |= {"caption_loss": self._caption_loss(rng), "shown_loss": self._shown_loss(rng)}
+                losses["shown_loss"] = self._shown_loss(rng)
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
             torch.nn.utils.clip_grad_norm_(self.vlm.model.parameters(), 1.0)
@@ -79,12 +79,10 @@ class Pretraining:
         return curves
 
     def _caption_loss(self, rng: np.random.Generator) -> Tensor:
-        """Loss of naming what images show, the question asked without its options."""
+        """Loss of naming all that is true of images, nothing being asked."""
         picked = self._pick(rng)
-        asked = [_user([IMAGE, {"type": "text", "text": self.rows[i]["question"]}]) for i in picked]
-        named = [self.rows[i] for i in picked]
-        named = [prompts.thought(row["modality"], row["finding"], _answer(row)) for row in named]
-        return self._shown(rng, picked, asked, named)
+        captions = [", ".join(self.true_names[self.rows[i]["image_path"]]) for i in picked]
+        return self._shown(rng, picked, [_user([IMAGE])] * len(picked), captions)
 
     def _shown_loss(self, rng: np.random.Generator) -> Tensor:
         """Loss of answering questions about images, the wrong options drawn from all names untrue of the image."""
@@ -169,9 +167,9 @@ def _user(content: list[dict]) -> list[dict]:
     return [{"role": "user", "content": content}]
 
 
-def _gold_names(rows: pd.DataFrame) -> set[str]:
-    """All that is true of an image: the gold answers of its questions."""
-    return {_answer(row) for row in rows.to_dict("records")}
+def _gold_names(rows: pd.DataFrame) -> list[str]:
+    """All that is true of an image: the gold answers of its questions, in the order of the questions."""
+    return list(dict.fromkeys(_answer(row) for row in rows.to_dict("records")))
 
 
 def _answer(row: dict) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 LETTERS = "ABCDEFGH"
 VARIANTS = ("instruct", "think")
+OUTCOMES = ("right", "wrong", "unparsable")
 INSTRUCTIONS = {
     "instruct": "Answer with one letter in <answer> </answer>.",
     "think": "Think in <think> </think>, then answer with one letter in <answer> </answer>.",
@@ -37,7 +38,7 @@ def render(question: str, options: list[str], variant: str) -> str:
 
 
 def thought(modality: str | None, finding: str | None, answer: str) -> str:
-    """The thought a thinking model is taught: modality and finding, as far as they are known, then the answer's name."""
+    """The thought that is taught: modality and finding, as far as they are known, then the answer's name."""
     seen = ", ".join(name for name in (modality, finding) if name)
     return f"{seen}: {answer}" if seen else answer
 
@@ -86,7 +87,7 @@ def _thought_start(text: str) -> int:
 
 
 def well_formed(completion: Completion, variant: str) -> bool:
-    """Whether the completion is the variant's format and nothing else: a non-empty thought exactly if it is to think."""
+    """Whether the completion is the variant's format and nothing else; a thought is wanted exactly if it is to think."""
     if completion.answer is None or completion.rest:
         return False
     return bool(completion.thought) if variant == "think" else completion.thought is None

@@ -47,4 +47,4 @@ class ViewSFTTrainer(SFTTrainer):
         step = self.state.global_step
         names = [f"{self.args.seed}:{step}:{row['question_id']}" for row in rows]
         clean = to_float(images, self.vlm.device)
-        return self.view.apply(self.vlm, clean, encoded, names, (step + 1) / self.state.max_steps).detach()
+        return self.view.apply(self.vlm, clean, encoded, names, (step + 1) / self.state.max_steps)[0]

@@ -19,7 +19,7 @@ RADIUS_DIGITS = 4
 
 @dataclass(frozen=True)
 class Certificate:
-    """prediction: the class g returns, or ABSTAIN. radius: certified L2 radius in [0, 1] pixel units, 0 if abstained."""
+    """prediction: the class g returns, or ABSTAIN. radius: certified L2, in [0, 1] pixel units, 0 if abstained."""
 
     prediction: str
     radius: float

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from safemed.prompts import OUTCOMES
 from safemed.run import atomic_file
 from safemed.stats import clustered_wilson
 
@@ -31,8 +32,6 @@ CERTIFIED = [
     "function",
 ]  # fmt: skip
 COST = COST_RECORD
-
-OUTCOMES = ("right", "wrong", "unparsable")
 
 
 def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:

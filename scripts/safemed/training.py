@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -146,9 +147,10 @@ def curves(log_history: list[dict]) -> pd.DataFrame:
 
 
 def finish_training(trainer, out: Path, clock: run.Stopwatch) -> None:
-    """Write the trained model's folder: weights, processor, curves.csv, cost.json."""
+    """Write the trained model's folder (weights, processor, curves.csv, cost.json); its checkpoints have served."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     with run.atomic_folder(out) as folder:
         save_model(model, trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", trainer.vlm.passes)
+    shutil.rmtree(trainer.args.output_dir)

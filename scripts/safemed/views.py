@@ -28,16 +28,18 @@ class View:
         share = min(1.0, progress / self.ramp) if self.ramp else 1.0
         return self.eps / 255 * share
 
-    def apply(self, vlm: VLM, clean: Tensor, targets: Encoded, names: list[str], progress: float) -> Tensor:
-        """The images that the step trains on, [B, 3, H, W] within [0, 1].
+    def apply(
+        self, vlm: VLM, clean: Tensor, targets: Encoded, names: list[str], progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """The images that the step trains on, [B, 3, H, W] within [0, 1], and the attack's loss on them [B].
 
         clean: [B, 3, H, W]. targets: prompts with the gold completions whose loss the attack climbs. names: what seeds
         each image's random start or noise; equal names get equal views of equal images, on any process.
         """
         if self.kind == "clean":
-            return clean
+            return clean, clean.new_zeros(len(clean))
         if self.kind == "noisy":
-            return (clean + self.sigma * _noise(clean, names)).clamp(0, 1)
+            return (clean + self.sigma * _noise(clean, names)).clamp(0, 1), clean.new_zeros(len(clean))
         eps = self.eps_at(progress)
         start = random_start(clean, eps, names)
         with frozen(vlm.model):

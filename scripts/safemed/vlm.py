@@ -105,8 +105,8 @@ class Geometry:
 def patchify(images: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     """Normalise and cut images as Qwen's image processor does, differentiably.
 
-    images: [B, 3, H, W] in [0, 1], H and W multiples of patch * merge (ValueError otherwise: a resize here would let the
-    attacked image differ from the scored one). Returns pixel_values [B * n, 3 * t * p * p] and grid_thw [B, 3].
+    images: [B, 3, H, W] in [0, 1], H and W multiples of patch * merge (ValueError otherwise: a resize here would let
+    the attacked image differ from the scored one). Returns pixel_values [B * n, 3 * t * p * p] and grid_thw [B, 3].
     """
     b, c, height, width = images.shape
     p, m, t = geometry.patch, geometry.merge, geometry.temporal
