@@ -1,8 +1,8 @@
 """Projected attacks in pixel space, with per-question early exit, and the losses they climb.
 
-Threat model: images are 8-bit; the attacker adds delta with |delta|_inf <= eps = k/255 and the result is an 8-bit
-image again. Attacks climb on floats in [0, 1]; a question counts as broken only when the text generated from the ROUNDED image
-is not right, so an early exit never claims what the stored image does not show.
+Threat model: images are 8-bit; the attacker adds delta with |delta|_inf <= eps = k/255 and the result is again an 8-bit
+image. Attacks climb on floats in [0, 1]; a question counts as broken only when the text generated from the ROUNDED
+image is not right, so an early exit never claims what the stored image does not show.
 """
 
 import zlib

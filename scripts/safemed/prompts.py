@@ -87,7 +87,7 @@ def _thought_start(text: str) -> int:
 
 
 def well_formed(completion: Completion, variant: str) -> bool:
-    """Whether the completion is the variant's format and nothing else; a thought is wanted exactly if it is to think."""
+    """Whether the completion is the variant's format and nothing else; a thought is wanted where it is to think."""
     if completion.answer is None or completion.rest:
         return False
     return bool(completion.thought) if variant == "think" else completion.thought is None

@@ -13,7 +13,7 @@ configuration.check(config)
 RESULTS = f"results/{config['study']}"
 DATA = f"{RESULTS}/data"
 AUDIT = f"{DATA}/audit"
-PREPARED = [f"{DATA}/questions", f"{DATA}/splits.csv"]
+PREPARED = {"questions": f"{DATA}/questions", "splits": f"{DATA}/splits.csv"}
 STUDY_MODELS = configuration.models(config, config["study_methods"])
 ABLATION_MODELS = configuration.models(
     config, [*config["study_methods"], *config["ablation_methods"]]
@@ -31,6 +31,16 @@ wildcard_constraints:
 def settings(section):
     """A part of the config as a script's --settings: a change of it, and of nothing else, re-runs the rule."""
     return json.dumps(section, sort_keys=True)
+
+
+def data_folder(wildcards, input):
+    """The folder of the prepared questions and their splits."""
+    return Path(input.splits).parent
+
+
+def prefix(wildcards, output):
+    """A figure's path without its suffix."""
+    return Path(output.png).with_suffix("")
 
 
 def trained(method):

@@ -71,7 +71,7 @@ rule split_questions:
 # Everything that trains or evaluates waits for the audit: it fails where an image stands in two splits.
 rule audit_questions:
     input:
-        PREPARED,
+        **PREPARED,
         code=sources("audit.py"),
     output:
         folder=directory(AUDIT),
@@ -85,6 +85,6 @@ rule audit_questions:
         mem_mb=grown(2000),
         runtime=60,
     params:
-        data=DATA,
+        data=data_folder,
     shell:
         "python scripts/audit.py --data {params.data} --out {output.folder} > {log} 2>&1"

@@ -1,8 +1,8 @@
 # One row a question: the answer generated from the stored adversarial image, or the certificate.
 rule attack_model:
     input:
-        PREPARED,
         AUDIT,
+        **PREPARED,
         code=sources("attack.py"),
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
@@ -20,7 +20,7 @@ rule attack_model:
         runtime=config["resources"]["attack_minutes"],
         gpu=config["resources"]["gpus"],
     params:
-        data=DATA,
+        data=data_folder,
         settings=lambda wildcards: settings(
             {
                 **{key: config["attack"][key] for key in ("questions", "batch_size")},
@@ -38,8 +38,8 @@ rule attack_model:
 
 rule certify_model:
     input:
-        PREPARED,
         AUDIT,
+        **PREPARED,
         code=sources("certify.py"),
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
@@ -57,7 +57,7 @@ rule certify_model:
         runtime=config["resources"]["attack_minutes"],
         gpu=config["resources"]["gpus"],
     params:
-        data=DATA,
+        data=data_folder,
         settings=settings(
             {
                 **{

@@ -62,7 +62,7 @@ rule make_tables:
             [*input.models, *input.attacks, *input.certificates], "cost.json"
         ),
         radii=config["certify"]["radii"],
-        out=f"{RESULTS}/tables",
+        out=lambda wildcards, output: Path(output.cost).parent,
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --certificate-rows {params.certificates} "
         "--costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
@@ -90,7 +90,7 @@ rule draw_accuracy_vs_eps:
         mem_mb=grown(1000),
         runtime=15,
     params:
-        prefix=f"{RESULTS}/figures/accuracy_vs_eps",
+        prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure accuracy_vs_eps --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
@@ -117,7 +117,7 @@ rule draw_certified_vs_radius:
         mem_mb=grown(1000),
         runtime=15,
     params:
-        prefix=f"{RESULTS}/figures/certified_vs_radius",
+        prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure certified_vs_radius --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
@@ -144,7 +144,7 @@ rule draw_modality_heatmap:
         mem_mb=grown(1000),
         runtime=15,
     params:
-        prefix=f"{RESULTS}/figures/modality_heatmap",
+        prefix=prefix,
         eps=config["attack"]["headline_eps"],
     shell:
         "python scripts/make_figure.py --figure modality_heatmap --table {input.table} --eps {params.eps} "
@@ -172,7 +172,7 @@ rule draw_training_curves:
         mem_mb=grown(1000),
         runtime=15,
     params:
-        prefix=f"{RESULTS}/figures/training_curves",
+        prefix=prefix,
         models=STUDY_MODELS,
         curves=lambda wildcards, input: files(input.models, "curves.csv"),
     shell:
@@ -202,7 +202,7 @@ rule draw_adversarial_examples:
         mem_mb=grown(2000),
         runtime=15,
     params:
-        prefix=f"{RESULTS}/figures/adversarial_examples",
+        prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
         attacked=lambda wildcards, input: files(input.attacked, "rows.parquet"),
         images=lambda wildcards, input: files(input.attacked, "adversarial.npz"),

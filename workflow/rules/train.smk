@@ -1,8 +1,8 @@
 # The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/.
 rule make_base:
     input:
-        PREPARED,
         AUDIT,
+        **PREPARED,
         code=sources("make_base.py"),
     output:
         folder=directory(f"{RESULTS}/models/base"),
@@ -18,7 +18,7 @@ rule make_base:
         runtime=config["resources"]["train_minutes"],
         gpu=config["resources"]["gpus"],
     params:
-        data=DATA,
+        data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/base",
         settings=settings(
             {
@@ -35,8 +35,8 @@ rule make_base:
 
 rule train_sft:
     input:
-        PREPARED,
         AUDIT,
+        **PREPARED,
         code=sources("sft.py"),
         start=start_model,
     output:
@@ -54,7 +54,7 @@ rule train_sft:
         runtime=config["resources"]["train_minutes"],
         gpu=config["resources"]["gpus"],
     params:
-        data=DATA,
+        data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
         settings=lambda wildcards: settings(
             configuration.training_settings(config, wildcards.method)
@@ -69,8 +69,8 @@ rule train_sft:
 
 rule train_grpo:
     input:
-        PREPARED,
         AUDIT,
+        **PREPARED,
         code=sources("grpo.py"),
         start=start_model,
     output:
@@ -88,7 +88,7 @@ rule train_grpo:
         runtime=config["resources"]["train_minutes"],
         gpu=config["resources"]["gpus"],
     params:
-        data=DATA,
+        data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
         settings=lambda wildcards: settings(
             configuration.training_settings(config, wildcards.method)
