@@ -81,7 +81,8 @@ def training_settings(config: dict, name: str) -> dict:
     """What a method's training script is given: the trainer's defaults, overridden by the method's own keys."""
     method = config["methods"][name]
     own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
-    shared = {"peft": config["peft"], "probe": config["probe"], "max_new_tokens": config["max_new_tokens"]}
+    longest = {"max_new_tokens": config["max_new_tokens"]}
+    shared = {"peft": config["peft"], "probe": {**config["probe"], **longest}, **longest}
     return {**shared, **config["training"][method["trainer"]], **own}
 
 

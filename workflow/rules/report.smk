@@ -250,6 +250,8 @@ rule write_report:
     log:
         f"{RESULTS}/logs/write_report.log",
     localrule: True
+    conda:
+        "../../envs/report.yaml"
     params:
         config=json.dumps(config),
     shell:
