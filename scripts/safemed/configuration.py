@@ -41,8 +41,6 @@ def _grid_problems(config: dict) -> Iterator[str]:
     grid = tiny["patch"] * tiny["merge"]
     if config["model"]["name"] == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
-    if config["base"]["binding_steps"] >= config["base"]["steps"]:
-        yield "base.binding_steps must be smaller than base.steps, or no image is ever seen"
 
 
 def _method_problems(config: dict, name: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """Training the tiny model from random weights: what a downloaded checkpoint would already know.
 
-Three kinds of rows in equal parts: images with the names of all that they show (the image tower learns to see),
-questions about something named in words (an option's name gets bound to its letter, the phase transition that answering
-waits for), and, after `binding_steps`, the same kind of questions about images. The options of both kinds of questions
-are drawn from all names of the study.
+Two losses are summed. ALIGNMENT: each token that leaves the vision tower should be the embedding of a word true of
+the image, the names of what it shows in turn. BINDING: questions are answered about images whose tokens ARE such words,
+so that an option's name gets bound to its letter, a phase transition that answering waits for; in the first half of the
+steps all tokens are the answer's word, and there is nothing else to learn. The wrong options are drawn from all names
+untrue of the image; putting the two together, on the study's own questions, is left to fine-tuning.
 """
 
 import logging
@@ -15,14 +16,13 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
 
 from safemed import prompts
 from safemed.data import as_array
-from safemed.vlm import VLM, to_float
+from safemed.vlm import VLM, patchify, to_float
 
 log = logging.getLogger(__name__)
-
-IMAGE = {"type": "image"}
 
 
 def corpus(questions: Dataset) -> list[str]:
@@ -39,7 +39,7 @@ def corpus(questions: Dataset) -> list[str]:
 class Pretraining:
     """Batches, optimiser and state of the pretraining; `run` can be killed and started again.
 
-    settings: the config's `base` (steps, binding_steps, batch_size, learning_rate, noise, max_options).
+    settings: the config's `base` (steps, batch_size, learning_rate, noise, max_options).
     Guarantees: batches depend on (seed, step) alone, so a resumed run ends with the weights of an undisturbed one.
     """
 
@@ -49,23 +49,26 @@ class Pretraining:
         rows = questions.remove_columns("image")
         self.rows = list(rows)
         self.names = sorted({option for row in rows for option in row["options"]})
+        self.image_tokens = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2
         self.true_names = rows.to_pandas().groupby("image_path").apply(_gold_names).to_dict()
         self.optimiser = torch.optim.AdamW(
             vlm.model.parameters(), lr=settings["learning_rate"], weight_decay=0.01, betas=(0.9, 0.95)
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, settings["learning_rate"], total_steps=settings["steps"], pct_start=0.05
+        steps = settings["steps"]
+        self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
+            self.optimiser, num_warmup_steps=steps // 40, num_training_steps=steps, num_cycles=2
         )
 
     def run(self, checkpoint: Path, every: int) -> list[dict]:
-        """Train to the last step, saving every `every` steps; returns the curves (step and the three losses)."""
+        """Train to the last step, saving every `every` steps; returns the curves (step and the two losses)."""
         start, curves = self._resume(checkpoint)
         self.vlm.model.train()
         for step in range(start, self.settings["steps"]):
             rng = np.random.default_rng([self.seed, step])
-            losses = {"caption_loss": self._caption_loss(rng), "described_loss": self._described_loss(rng)}
-            if step >= self.settings["binding_steps"]:
-                losses["shown_loss"] = self._shown_loss(rng)
+            losses = {
+                "alignment_loss": self._alignment_loss(rng),
+                "binding_loss": self._binding_loss(rng, alone=step < self.settings["steps"] // 2),
+            }
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
             torch.nn.utils.clip_grad_norm_(self.vlm.model.parameters(), 1.0)
@@ -78,52 +81,49 @@ class Pretraining:
         self.vlm.model.eval()
         return curves
 
-    def _caption_loss(self, rng: np.random.Generator) -> Tensor:
-        """Loss of naming all that is true of images, nothing being asked."""
-        picked = self._pick(rng)
-        captions = [", ".join(self.true_names[self.rows[i]["image_path"]]) for i in picked]
-        return self._shown(rng, picked, [_user([IMAGE])] * len(picked), captions)
+    def _alignment_loss(self, rng: np.random.Generator) -> Tensor:
+        """Squared distance of each image token to its word's embedding, plus the cross entropy of the nearest word.
 
-    def _shown_loss(self, rng: np.random.Generator) -> Tensor:
-        """Loss of answering questions about images, the wrong options drawn from all names untrue of the image."""
+        The cross entropy alone would leave a token's length free: only differences of distances enter it.
+        """
+        picked = self._pick(rng)
+        images = to_float(np.stack([as_array(self.questions[i]["image"]) for i in picked]), self.vlm.device)
+        scale = torch.from_numpy(rng.uniform(0, self.settings["noise"], (len(picked), 1, 1, 1))).float()
+        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
+        pixel_values, grid = patchify((images + (scale * noise).to(images)).clamp(0, 1), self.vlm.geometry)
+        tokens = self.vlm.visual(pixel_values, grid_thw=grid).pooler_output  # [B * n, D]
+        words = self.vlm.model.get_input_embeddings().weight.detach()  # [V, D]
+        targets = self._words(picked).flatten()  # [B * n]
+        unit = words.square().sum(1).mean()  # two random words are 2 units apart
+        distances = torch.cdist(tokens, words).square() / unit  # [B * n, V]
+        return F.cross_entropy(-8 * distances, targets) + distances.gather(1, targets[:, None]).mean()
+
+    def _binding_loss(self, rng: np.random.Generator, alone: bool) -> Tensor:
+        """Loss of answering questions about images given as words: all that are true, or the answer's alone."""
         picked, variant = self._pick(rng), prompts.VARIANTS[rng.integers(len(prompts.VARIANTS))]
         asked, targets = [], []
         for row in (self.rows[i] for i in picked):
             untrue = [name for name in self.names if name not in self.true_names[row["image_path"]]]
             question = {**row, **self._options(rng, _answer(row), untrue)}
-            text = prompts.render(row["question"], question["options"], variant)
-            asked.append(_user([IMAGE, {"type": "text", "text": text}]))
-            targets.append(prompts.target(question, variant))
-        return self._shown(rng, picked, asked, targets)
+            if alone:
+                question |= {"modality": None, "finding": None}
+            asked.append(prompts.conversation(question, variant))
+            targets.append(prompts.target(question, variant) + self.vlm.tokenizer.eos_token)
+        encoded = self.vlm.encode(asked, targets, self.side)
+        tokens = self.vlm.model.get_input_embeddings()(self._words(picked, alone))  # [B, n, D]
+        logits = self.vlm.completion_logits_of(tokens, encoded)[:, :-1]  # [B, C, V]
+        ignored = encoded.completion_ids.masked_fill(encoded.completion_mask == 0, -100)
+        return F.cross_entropy(logits.flatten(0, 1), ignored.flatten())
 
-    def _described_loss(self, rng: np.random.Generator) -> Tensor:
-        """Loss of answering questions about something named in words: one of the options."""
-        variant = prompts.VARIANTS[rng.integers(len(prompts.VARIANTS))]
-        asked, targets = [], []
-        for i in self._pick(rng):
-            gold = str(rng.choice(self.names))
-            question = {"modality": None, "finding": None, **self._options(rng, gold, self.names)}
-            text = prompts.render(self.rows[i]["question"], question["options"], variant)
-            asked.append(_user([{"type": "text", "text": f"{gold} {text}"}]))
-            targets.append(self._ended(prompts.target(question, variant)))
-        ids, mask = self.vlm.encode_prompts(asked)
-        target_ids, target_mask = self.vlm.tokenise(targets, "right")
-        out = self.vlm.model(
-            input_ids=torch.cat([ids, target_ids], 1),
-            attention_mask=torch.cat([mask, target_mask], 1),
-            logits_to_keep=target_ids.shape[1] + 1,
-        )
-        return _masked_cross_entropy(out.logits[:, :-1], target_ids, target_mask)
-
-    def _shown(self, rng: np.random.Generator, picked: list[int], asked: list, targets: list[str]) -> Tensor:
-        """Loss of the targets after prompts with the picked rows' images, seen through a little Gaussian noise."""
-        images = to_float(np.stack([as_array(self.questions[i]["image"]) for i in picked]), self.vlm.device)
-        scale = torch.from_numpy(rng.uniform(0, self.settings["noise"], (len(picked), 1, 1, 1))).float()
-        noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
-        images = (images + (scale * noise).to(images)).clamp(0, 1)  # [B, 3, H, W]
-        encoded = self.vlm.encode(asked, [self._ended(target) for target in targets], self.side)
-        logits = self.vlm.completion_logits(images, encoded)[:, :-1]  # [B, C, V]
-        return _masked_cross_entropy(logits, encoded.completion_ids, encoded.completion_mask)
+    def _words(self, picked: list[int], alone: bool = False) -> Tensor:
+        """Token ids [B, n]: the first token of each true name of the picked rows' images, in turn, over the n image
+        tokens; alone: that of the row's answer."""
+        encode = self.vlm.tokenizer.encode
+        rows = [self.rows[i] for i in picked]
+        names = [[_answer(row)] if alone else self.true_names[row["image_path"]] for row in rows]
+        ids = [[encode(f" {name}")[0] for name in true] for true in names]
+        slots = [[row[k % len(row)] for k in range(self.image_tokens)] for row in ids]
+        return torch.tensor(slots, device=self.vlm.device)
 
     def _options(self, rng: np.random.Generator, gold: str, others: list[str]) -> dict:
         """Two to max_options options, the gold one at a random place among others than it."""
@@ -135,9 +135,6 @@ class Pretraining:
 
     def _pick(self, rng: np.random.Generator) -> list[int]:
         return rng.choice(len(self.rows), self.settings["batch_size"]).tolist()
-
-    def _ended(self, text: str) -> str:
-        return text + self.vlm.tokenizer.eos_token
 
     def _save(self, checkpoint: Path, step: int, curves: list[dict]) -> None:
         state = {
@@ -163,10 +160,6 @@ class Pretraining:
         return state["step"], state["curves"]
 
 
-def _user(content: list[dict]) -> list[dict]:
-    return [{"role": "user", "content": content}]
-
-
 def _gold_names(rows: pd.DataFrame) -> list[str]:
     """All that is true of an image: the gold answers of its questions, in the order of the questions."""
     return list(dict.fromkeys(_answer(row) for row in rows.to_dict("records")))
@@ -174,8 +167,3 @@ def _gold_names(rows: pd.DataFrame) -> list[str]:
 
 def _answer(row: dict) -> str:
     return row["options"][prompts.LETTERS.index(row["gold"])]
-
-
-def _masked_cross_entropy(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    """Mean cross entropy over the tokens under the mask. logits [B, C, V], targets and mask [B, C]."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.masked_fill(mask == 0, -100).flatten())

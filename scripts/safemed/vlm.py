@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from safemed.prompts import LETTERS
@@ -180,17 +182,34 @@ class VLM:
 
     def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
         """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
+        pixel_values, grid = patchify(images, self.geometry)
+        return self._teacher_forced(encoded, pixel_values=pixel_values, image_grid_thw=grid)
+
+    def completion_logits_of(self, tokens: Tensor, encoded: Encoded) -> Tensor:
+        """`completion_logits` where the image tokens [B, n, D] are given instead of coming from the vision tower."""
+        side = math.isqrt(tokens.shape[1]) * self.geometry.merge  # patches
+        grid = torch.tensor([[1, side, side]] * len(tokens), device=self.device)
+        seen = BaseModelOutputWithDeepstackFeatures(pooler_output=list(tokens), deepstack_features=[])
+        return self._teacher_forced(encoded, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
+
+    def _teacher_forced(self, encoded: Encoded, **image) -> Tensor:
         ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]
         mask = torch.cat([encoded.prompt_mask, encoded.completion_mask], 1)
+        kinds = (ids == self.image_token_id).long()
         keep = encoded.completion_ids.shape[1] + 1
-        return self.model(**self._inputs(images, ids, mask), logits_to_keep=keep, use_cache=False).logits
+        arguments = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds, "use_cache": False}
+        return self.model(**arguments, **image, logits_to_keep=keep).logits
 
     @torch.no_grad()
     def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:
         """Greedy completions of the prompts, without special tokens; placeholders are never produced."""
-        inputs = self._inputs(images, encoded.prompt_ids, encoded.prompt_mask)
+        pixel_values, grid = patchify(images, self.geometry)
         ids = self.model.generate(
-            **inputs,
+            input_ids=encoded.prompt_ids,
+            attention_mask=encoded.prompt_mask,
+            mm_token_type_ids=(encoded.prompt_ids == self.image_token_id).long(),
+            pixel_values=pixel_values,
+            image_grid_thw=grid,
             max_new_tokens=max_new_tokens,
             do_sample=False,
             suppress_tokens=placeholder_ids(self.tokenizer),
@@ -198,16 +217,6 @@ class VLM:
             eos_token_id=self.tokenizer.eos_token_id,
         )
         return self.tokenizer.batch_decode(ids[:, encoded.prompt_ids.shape[1] :], skip_special_tokens=True)
-
-    def _inputs(self, images: Tensor, ids: Tensor, mask: Tensor) -> dict:
-        pixel_values, grid = patchify(images, self.geometry)
-        return {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "mm_token_type_ids": (ids == self.image_token_id).long(),
-            "pixel_values": pixel_values,
-            "image_grid_thw": grid,
-        }
 
     def tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
         """Ids and mask [B, L] of texts, padded on the side given."""
