@@ -7,6 +7,7 @@ import pandas as pd
 from datasets import Dataset
 
 from safemed import audit, run
+from safemed.data import read_splits
 
 
 def main() -> None:
@@ -17,8 +18,8 @@ def main() -> None:
     args = parser.parse_args()
     run.start_logging()
     splits = pd.read_csv(args.data / "splits.csv", dtype=str)
-    questions = Dataset.load_from_disk(str(args.data / "questions")).remove_columns("image").to_pandas()
-    questions["split"] = splits["split"]
+    prepared = Dataset.load_from_disk(str(args.data / "questions")).remove_columns("image")
+    questions = prepared.to_pandas().assign(split=read_splits(args.data, prepared).to_numpy())
     found = audit.leaks(splits)
     if len(found):
         raise SystemExit(

@@ -17,7 +17,7 @@ def main() -> None:
     run.start_logging()
     clock = run.Stopwatch(args.stage, args.name)
     settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, {**settings, "seed": args.seed})
+    checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
     processor = load_processor(args.start)
     trainer = ATGRPOTrainer(
         model=training.load_policy(args.start),

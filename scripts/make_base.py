@@ -37,7 +37,7 @@ def train_tiny(args) -> None:
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
     training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side)
-    checkpoint = run.checkpoints(args.checkpoint, args.settings) / "base.pt"
+    checkpoint = run.checkpoints(args.checkpoint, {**args.settings, "seed": args.seed}) / "base.pt"
     curves = training.run(checkpoint, every=settings["base"]["log_steps"])
     with run.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)

@@ -15,7 +15,7 @@ def main() -> None:
     run.start_logging()
     clock = run.Stopwatch(args.stage, args.name)
     settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, {**settings, "seed": args.seed})
+    checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
     processor = load_processor(args.start)
     trainer = ViewSFTTrainer(
         model=training.load_policy(args.start),

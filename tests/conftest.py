@@ -1,16 +1,13 @@
-"""Shared fixtures; puts `scripts/` on the path as running a script does."""
+"""Shared fixtures; importing `helpers` puts `scripts/` on the path as running a script does."""
 
 import os
-import sys
 from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
 import pytest
 
 from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="session")

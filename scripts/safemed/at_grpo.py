@@ -11,12 +11,12 @@ confident policy is wrong in all rollouts of a group, the advantages are zero an
 """
 
 import contextlib
-import copy
 from collections.abc import Iterator
 
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
@@ -44,9 +44,10 @@ class ATGRPOTrainer(GRPOTrainer):
         self.vlm = VLM(unwrapped, self.processing_class)
         self.has_adapter = hasattr(unwrapped, "peft_config")
         self.anchor = None
-        if beta:
-            # A LoRA policy without its adapter is the reference; a fully trained one needs a frozen copy.
-            self.anchor = unwrapped if self.has_adapter else copy.deepcopy(unwrapped).eval().requires_grad_(False)
+        if beta:  # a LoRA policy without its adapter is its own reference; a fully trained one needs a copy
+            self.anchor = unwrapped if self.has_adapter else _frozen_copy(unwrapped)
+            if not self.has_adapter:
+                self.vlm.count(self.anchor.model.visual)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Replace each row's image by its view, one a prompt; keep the clean images for the anchor."""
@@ -111,6 +112,16 @@ class ATGRPOTrainer(GRPOTrainer):
             yield captured
         finally:
             handle.remove()
+
+
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """The model as it is now, sharing nothing with it.
+
+    Not a deepcopy: TRL has replaced the policy's `forward` by a closure over the policy, which a copy would carry.
+    """
+    copied = type(model)(model.config).to(model.device, model.dtype)
+    copied.load_state_dict(model.state_dict())
+    return copied.eval().requires_grad_(False)
 
 
 def forward_kl(reference: Tensor, policy: Tensor, mask: Tensor) -> Tensor:

@@ -63,11 +63,17 @@ def project(images: Tensor, clean: Tensor, eps: float) -> Tensor:
 
 
 def climb(objective: Objective, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss [b], looks-broken [b] and the sign of the loss's gradient [b, 3, H, W] at the images."""
+    """Loss [b], looks-broken [b] and the sign of the loss's gradient [b, 3, H, W] at the images.
+
+    Raises FloatingPointError where loss or gradient is not finite.
+    """
     images = images.detach().requires_grad_(True)
     with torch.enable_grad():
         loss, broken = objective(images, rows)
         (gradient,) = torch.autograd.grad(loss.sum(), images)
+    finite = loss.isfinite() & gradient.flatten(1).isfinite().all(1)
+    if not finite.all():
+        raise FloatingPointError(f"the attacked loss or its gradient is not finite for rows {rows[~finite].tolist()}")
     return loss.detach(), broken, gradient.sign()
 
 
@@ -150,11 +156,7 @@ def _restart(found, objective, is_right, live, clean, start, eps, steps, alpha) 
     images = project(start, clean, eps / 255)
     suspected = torch.zeros(len(live), dtype=bool)  # looked broken at the last step, and was not
     for _ in range(steps):
-        loss, broken, direction = climb(objective, images, live.to(images.device))
-        if not loss.isfinite().all():
-            raise FloatingPointError(
-                f"the attacked loss is not finite for rows {live[~loss.isfinite().cpu()].tolist()}"
-            )
+        _, broken, direction = climb(objective, images, live.to(images.device))
         ask = broken.cpu() & ~suspected
         gone = _settle(found, is_right, live, images, ask)
         suspected = broken.cpu()

@@ -176,7 +176,7 @@ def assign_splits(questions: pd.DataFrame, shares: dict[str, float], seed: int) 
     shares: split name -> share of the images; must sum to 1.
 
     Images are sorted by stratum (modality, the set of their question types), shuffled inside it, and dealt out
-    systematically, so each stratum's shares are right to within one image. Deterministic in (questions, seed).
+    systematically, so each stratum's shares are right to within two images or so. Deterministic in (questions, seed).
     """
     images = questions.groupby("image_key").agg(
         modality=("modality", "first"), types=("question_type", lambda t: "|".join(sorted(set(t))))
@@ -195,6 +195,14 @@ def _golden_step() -> float:
     return (5**0.5 - 1) / 2
 
 
+def read_splits(folder: Path, questions: Dataset) -> pd.Series:
+    """The split of each prepared question; ValueError where splits.csv is not of these questions."""
+    splits = pd.read_csv(folder / "splits.csv", dtype=str)
+    if splits["question_id"].tolist() != list(questions["question_id"]):
+        raise ValueError(f"{folder / 'splits.csv'} is not of the questions beside it; re-run split_questions")
+    return splits["split"]
+
+
 def load_questions(folder: Path, split: str) -> Dataset:
     """The prepared questions of one split, in the order of splits.csv.
 
@@ -203,11 +211,11 @@ def load_questions(folder: Path, split: str) -> Dataset:
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    splits = pd.read_csv(folder / "splits.csv", dtype=str)
-    rows = np.flatnonzero(splits["split"] == split)
+    questions = Dataset.load_from_disk(str(folder / "questions"))
+    rows = np.flatnonzero(read_splits(folder, questions) == split)
     if not len(rows):
         raise ValueError(f"{folder / 'splits.csv'}: no question in split {split!r}; raise its share in data.split")
-    return Dataset.load_from_disk(str(folder / "questions")).select(rows)
+    return questions.select(rows)
 
 
 def subset(questions: Dataset, n: int, seed: int) -> Dataset:

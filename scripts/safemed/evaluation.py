@@ -108,15 +108,10 @@ def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int)
         everything = torch.arange(len(exam))
         words = exam.answers(exam.images, everything)
         right = torch.tensor([exam.outcome(text, i) == "right" for i, text in enumerate(words)])
-        attacked = exam.attack(
-            [text for text, ok in zip(words, right, strict=True) if ok],
-            everything[right],
-            settings["eps"],
-            settings["steps"],
-            settings["restarts"],
-            seed,
-        )
+        kept = [text for text, ok in zip(words, right, strict=True) if ok]
+        budget = (settings["eps"], settings["steps"], settings["restarts"], seed)
+        robust = (~exam.attack(kept, everything[right], *budget).broken).sum().item() if kept else 0
     return {
         "clean_accuracy": right.float().mean().item(),
-        "robust_accuracy": (~attacked.broken).sum().item() / len(exam),
+        "robust_accuracy": robust / len(exam),
     }

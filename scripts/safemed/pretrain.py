@@ -71,7 +71,9 @@ class Pretraining:
             }
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
-            torch.nn.utils.clip_grad_norm_(self.vlm.model.parameters(), 1.0)
+            # Apart, lest the alignment's large gradients shrink those that the phase transition lives on.
+            for tower in (self.vlm.visual, self.vlm.backbone.language_model):
+                torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
             self.optimiser.step()
             self.schedule.step()
             if (step + 1) % every == 0 or step + 1 == self.settings["steps"]:

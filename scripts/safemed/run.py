@@ -88,7 +88,7 @@ class Stopwatch:
 
 
 def checkpoints(folder: Path, settings: dict) -> Path:
-    """The folder of a training's checkpoints; those of other settings are thrown away, so that none is resumed."""
+    """The folder of a training's checkpoints; those of another identity are thrown away, so that none is resumed."""
     mark = folder / "settings.json"
     wanted = json.dumps(settings, sort_keys=True, indent=1)
     if mark.exists() and mark.read_text() != wanted:

@@ -1,6 +1,7 @@
 """What supervised and reinforcement training share: rows, loading with or without adapters, curves, checkpoints."""
 
 import argparse
+import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -31,6 +32,13 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def identity(args: argparse.Namespace) -> dict:
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, start weights and splits."""
+    files = (args.start / "model.safetensors", args.data / "splits.csv")
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.exists()}
+    return {"settings": args.settings, "seed": args.seed, "variant": args.variant, **hashes}
+
+
 def training_rows(questions: Dataset, variant: str) -> Dataset:
     """The rows of both trainers: prompt and completion as chat messages, the target's text, the image, and what the
     rewards read (gold, n_options, variant)."""
@@ -38,7 +46,7 @@ def training_rows(questions: Dataset, variant: str) -> Dataset:
     def row(question: dict) -> dict:
         target = prompts.target(question, variant)
         return {
-            "prompt": _user(prompts.render(question["question"], question["options"], variant)),
+            "prompt": prompts.conversation(question, variant),
             "completion": [{"role": "assistant", "content": target}],
             "target": target,
             "n_options": len(question["options"]),
@@ -47,10 +55,6 @@ def training_rows(questions: Dataset, variant: str) -> Dataset:
 
     drop = [c for c in questions.column_names if c not in ("question_id", "gold", "image")]
     return questions.map(row, remove_columns=drop, desc="rows")
-
-
-def _user(text: str) -> list[dict]:
-    return [{"role": "user", "content": text}]
 
 
 def load_policy(path: Path) -> Qwen3VLForConditionalGeneration:
@@ -120,7 +124,18 @@ def train(trainer, probe: ProbeCallback, checkpoint: Path) -> None:
     """Run a trainer from its last checkpoint, or from the start where there is none."""
     probe.vlm = trainer.vlm
     trainer.add_callback(probe)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoint)))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoint))
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end, or None; halves that a kill left behind are thrown away.
+
+    trainer_state.json is the last file that the Trainer writes.
+    """
+    while (last := get_last_checkpoint(str(folder))) and not (Path(last) / "trainer_state.json").exists():
+        log.warning("%s is half written, going back one", last)
+        shutil.rmtree(last)
+    return last
 
 
 # TRL's names for what the curves show -> ours.

@@ -31,7 +31,7 @@ class View:
     def apply(
         self, vlm: VLM, clean: Tensor, targets: Encoded, names: list[str], progress: float
     ) -> tuple[Tensor, Tensor]:
-        """The images that the step trains on, [B, 3, H, W] within [0, 1], and the attack's loss on them [B].
+        """The images that the step trains on, [B, 3, H, W] within [0, 1], and the attack's loss [B] at its last step.
 
         clean: [B, 3, H, W]. targets: prompts with the gold completions whose loss the attack climbs. names: what seeds
         each image's random start or noise; equal names get equal views of equal images, on any process.

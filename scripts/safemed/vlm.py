@@ -145,7 +145,7 @@ class VLM:
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.letter_ids = [self._single_token(f" {letter}") for letter in LETTERS]
         self.passes = Passes()
-        self.visual.register_forward_hook(self._count, with_kwargs=True)
+        self.count(self.visual)
 
     @classmethod
     def load(cls, path: Path | str) -> VLM:
@@ -228,6 +228,10 @@ class VLM:
         if len(ids) != 1:
             raise ValueError(f"the tokenizer cuts the option letter {text!r} into {len(ids)} tokens; one is needed")
         return ids[0]
+
+    def count(self, visual: torch.nn.Module) -> None:
+        """Count the images that pass through a vision tower, this model's or its reference's, in `passes`."""
+        visual.register_forward_hook(self._count, with_kwargs=True)
 
     def _count(self, module, args, kwargs, output) -> None:
         """Forward hook of the vision tower; the gradient that comes back through its output is counted when it does."""

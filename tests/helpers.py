@@ -1,0 +1,122 @@
+"""What several tests need: the commands, small settings, and a model that has learned a handful of questions."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.utils import update_config
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
+SMOKE = ROOT / "tests" / "config" / "mini-study.yaml"  # the smallest whole study
+sys.path.insert(0, str(SCRIPTS))
+
+
+def smoke_config() -> dict:
+    """The default config with the smallest study laid over it, as Snakemake merges them."""
+    config, changes = (yaml.safe_load(path.read_text()) for path in (ROOT / "config.yaml", SMOKE))
+    update_config(config, changes)
+    return config
+
+
+def training_settings(method: str, **changes) -> dict:
+    """What the smallest study gives a method's training script, with some changes."""
+    from safemed import configuration
+
+    return {**configuration.training_settings(smoke_config(), method), **changes}
+
+
+SIDE = smoke_config()["data"]["image_size"]
+SPLIT = smoke_config()["data"]["split"]
+TINY = {**smoke_config()["model"]["tiny"], "layers": 2}
+BASE = smoke_config()["base"]
+ADVERSARIAL = {"kind": "adversarial", "eps": 8, "steps": 2, "ramp": 0.0}
+TRAINING = training_settings("sft", steps=6, batch_size=8, log_steps=1, learning_rate=1e-3)
+GRPO = training_settings("at-grpo", steps=6, batch_size=8, log_steps=1, view=ADVERSARIAL)
+
+
+def command_line(script: str, *arguments, settings: dict | None = None) -> list[str]:
+    """How a rule calls a script."""
+    given = [] if settings is None else ["--settings", json.dumps(settings)]
+    return [sys.executable, str(SCRIPTS / script), *map(str, arguments), *given]
+
+
+def command(script: str, *arguments, settings: dict | None = None, fails: bool = False) -> str:
+    """Run a script as a rule does; asserts that it succeeds, or `fails`, and returns what it wrote to stderr."""
+    done = subprocess.run(command_line(script, *arguments, settings=settings), capture_output=True, text=True)
+    assert bool(done.returncode) == fails, done.stderr[-3000:]
+    return done.stderr
+
+
+def here(script: str, *arguments, settings: dict | None = None) -> None:
+    """Run a script in this process, which saves the seconds of its imports."""
+    before = sys.argv
+    sys.argv = command_line(script, *arguments, settings=settings)[1:]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    finally:
+        sys.argv = before
+
+
+def training_arguments(data: Path, start: Path, folder: Path, variant: str = "instruct") -> list:
+    """The arguments of sft.py and grpo.py, checkpoints and result below `folder`."""
+    return [
+        "--data", data, "--start", start, "--stage", "test", "--name", f"test-{variant}", "--variant", variant,
+        "--checkpoint", folder / "checkpoint", "--out", folder / "model",
+    ]  # fmt: skip
+
+
+def snakemake(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    """Run Snakemake with the commands of this interpreter's environment first on the path."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    line = [sys.executable, "-m", "snakemake", *map(str, arguments)]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PATH": path})
+
+
+def one_question_about_everything(questions, n: int):
+    """n questions on different images of four modalities, with the same text and the same options, A to D."""
+    from datasets import Dataset
+
+    from safemed.data import FEATURES
+
+    names = ["CT", "dermoscopy", "ultrasound", "microscopy"]
+    rows, seen = [], set()
+    for i, (modality, path) in enumerate(zip(questions["modality"], questions["image_path"], strict=True)):
+        letter = "ABCD"[names.index(modality)] if modality in names else None
+        if letter and path not in seen and sum(row["gold"] == letter for row in rows) < n // 4:
+            seen.add(path)
+            rows.append({**questions[i], "question": "What is it?", "options": names, "gold": letter})
+    assert len(rows) == n
+    return Dataset.from_list(rows, features=FEATURES)
+
+
+def teach(start: Path, questions, out: Path, steps: int = 120) -> None:
+    """Fit a saved model to all the questions in both variants at once, and save it."""
+    import torch
+    from torch.nn import functional as F
+
+    from safemed import prompts
+    from safemed.evaluation import Exam
+    from safemed.vlm import VLM, save_model, to_float
+
+    vlm = VLM.load(start)
+    vlm.model.requires_grad_(True).train()
+    rows, images = list(questions), Exam(vlm, questions, "instruct", 1).images
+    asked = [prompts.conversation(row, variant) for variant in prompts.VARIANTS for row in rows]
+    targets = [prompts.target(row, v) + vlm.tokenizer.eos_token for v in prompts.VARIANTS for row in rows]
+    encoded, pixels = vlm.encode(asked, targets, SIDE), to_float(images, vlm.device).repeat(2, 1, 1, 1)
+    ids = encoded.completion_ids.masked_fill(encoded.completion_mask == 0, -100)
+    optimiser = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)
+    for _ in range(steps):
+        loss = F.cross_entropy(vlm.completion_logits(pixels, encoded)[:, :-1].flatten(0, 1), ids.flatten())
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vlm.model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+    save_model(vlm.model, vlm.processor, out)

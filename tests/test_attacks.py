@@ -1,0 +1,211 @@
+"""Attacks stay within eps on the stored 8-bit image, break a model that answers rightly, and claim what they show."""
+
+import pytest
+import torch
+
+from safemed import attacks, prompts
+from safemed.attacks import answer_objective, pgd, project, random_start, sequence_objective
+from safemed.evaluation import TARGETS, Exam, probe
+from safemed.vlm import to_float, to_uint8
+
+EVERYTHING = torch.arange(24)
+
+
+@pytest.fixture(scope="module", params=prompts.VARIANTS)
+def exam(skilled, shown, request) -> Exam:
+    """24 questions that the model answers rightly, in either variant."""
+    return Exam(skilled, shown, request.param, 24)
+
+
+@pytest.fixture(scope="module")
+def words(exam) -> list[str]:
+    """Its right answers."""
+    texts = exam.answers(exam.images, EVERYTHING)
+    assert all(exam.outcome(text, i) == "right" for i, text in enumerate(texts)), texts
+    return texts
+
+
+def distance(images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Largest change of each 8-bit image, in levels [B]."""
+    return (images.int() - clean.int()).abs().flatten(1).amax(1)
+
+
+@pytest.mark.parametrize("eps", [1, 2, 8])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_stored_image_is_within_eps_and_the_verdict_is_what_it_shows(exam, words, eps, steps):
+    found = exam.attack(words, EVERYTHING, eps, steps, 2, seed=0)
+    assert found.images.dtype == torch.uint8 and found.images.shape == exam.images.shape
+    assert distance(found.images, exam.images).max() <= eps
+    assert (distance(found.images, exam.images) > 0).all()
+    assert (~found.broken).tolist() == exam.is_right(found.images, EVERYTHING).tolist()
+    assert (found.steps <= 2 * steps).all()
+
+
+@pytest.mark.parametrize("steps, restarts, at_most", [(1, 1, 0.95), (10, 3, 0.3)])
+def test_a_large_eps_breaks_what_was_right(exam, words, steps, restarts, at_most):
+    found = exam.attack(words, EVERYTHING, 32, steps, restarts, seed=0)
+    assert exam.is_right(exam.images, EVERYTHING).all()
+    assert exam.is_right(found.images, EVERYTHING).float().mean() <= at_most
+
+
+def test_the_gradient_breaks_more_than_noise_of_the_same_size(exam, words):
+    eps = 16
+    clean = to_float(exam.images, exam.vlm.device)
+    signs = random_start(torch.zeros_like(clean), 1.0, [str(i) for i in range(24)]).sign()
+    noisy = to_uint8(project(clean + eps / 255 * signs, clean, eps / 255))
+    found = exam.attack(words, EVERYTHING, eps, 10, 1, seed=0)
+    assert found.broken.float().mean() >= (~exam.is_right(noisy, EVERYTHING)).float().mean() + 0.2
+
+
+def test_eps_zero_changes_nothing(exam, words):
+    found = exam.attack(words, EVERYTHING, 0, 3, 2, seed=0)
+    assert torch.equal(found.images, exam.images) and not found.broken.any()
+
+
+def test_a_negative_eps_is_refused(exam, words):
+    with pytest.raises(ValueError, match="eps"):
+        exam.attack(words, EVERYTHING, -1, 3, 1, seed=0)
+
+
+def test_the_same_seed_gives_the_same_images_and_another_seed_others(exam, words):
+    first, again, other = (exam.attack(words, EVERYTHING, 4, 3, 1, seed) for seed in (0, 0, 1))
+    assert torch.equal(first.images, again.images) and torch.equal(first.steps, again.steps)
+    assert not torch.equal(first.images, other.images)
+
+
+def test_a_question_is_attacked_alike_alone_and_in_any_batch(exam, words):
+    together = exam.attack(words, EVERYTHING, 4, 2, 1, seed=0)
+    for rows in (torch.tensor([3]), torch.tensor([20, 3, 7])):
+        alone = exam.attack([words[i] for i in rows], rows, 4, 2, 1, seed=0)
+        # Sums in another order may flip the sign of a gradient that is all but zero; more than that is a mix-up.
+        same = (alone.images == together.images[rows]).float().mean()
+        assert same > 0.98
+
+
+def test_broken_questions_cost_no_further_steps(exam, words):
+    found = exam.attack(words, EVERYTHING, 64, 10, 3, seed=0)
+    assert found.broken.any() and (found.steps[found.broken] < 30).all()
+    exam.vlm.passes.backward = 0
+    exam.attack(words, EVERYTHING, 64, 10, 3, seed=0)
+    assert exam.vlm.passes.backward < 24 * 30
+
+
+def test_random_start_depends_on_the_name_alone_and_fills_the_ball():
+    clean, names, eps = torch.full((4, 3, 16, 16), 0.5), ["a", "b", "c", "a"], 8 / 255
+    start = random_start(clean, eps, names)
+    assert (start - clean).abs().max() <= eps + 1e-7 and (start - clean).abs().max() > 0.98 * eps
+    assert (start - clean).mean().abs() < eps / 20
+    assert torch.equal(start[0], start[3]) and not torch.equal(start[0], start[1])
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(random_start(clean[:3], eps, [names[i] for i in order]), start[order])
+    torch.manual_seed(1)
+    assert torch.equal(random_start(clean[1:2], eps, ["b"])[0], start[1])
+
+
+def test_project_is_the_nearest_point_of_ball_and_cube():
+    clean, images = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8) * 3 - 1
+    eps = 0.1
+    found = project(images, clean, eps)
+    low, high = (clean - eps).clamp(0, 1), (clean + eps).clamp(0, 1)
+    assert torch.allclose(found, images.clamp(low, high), atol=1e-6)
+    assert torch.allclose(project(found, clean, eps), found, atol=1e-7)
+    assert torch.equal(project(clean, clean, 0.0), clean)
+
+
+def test_more_steps_climb_higher_in_the_mean(exam, words):
+    eps = 8 / 255
+    clean = to_float(exam.images, exam.vlm.device)
+    start = random_start(clean, eps, [str(i) for i in range(24)])
+    for target in TARGETS[exam.variant]:
+        objective = exam.objective(target, words, EVERYTHING)
+        reached = [objective(clean, EVERYTHING)[0].mean().item()]
+        for steps in (1, 4, 16):
+            images, _ = pgd(objective, clean, eps, steps, start, 2.5 * eps / steps)
+            assert (images - clean).abs().max() <= eps + 1e-6 and images.min() >= 0 and images.max() <= 1
+            reached.append(objective(images, EVERYTHING)[0].mean().item())
+        assert reached[0] < reached[1] and reached == sorted(reached), (target, reached)
+
+
+def fixed(loss_of) -> attacks.Objective:
+    """An objective that never looks broken."""
+    return lambda images, rows: (loss_of(images), torch.zeros(len(images), dtype=bool))
+
+
+NOT_FINITE = {
+    "loss": lambda images: images.sum((1, 2, 3)) * float("nan"),
+    "infinite loss": lambda images: images.sum((1, 2, 3)) + float("inf"),
+    "gradient": lambda images: (images.sum((1, 2, 3)) * 0).sqrt(),
+}
+
+
+@pytest.mark.parametrize("what", NOT_FINITE)
+def test_no_verdict_is_made_of_a_loss_or_gradient_that_is_not_finite(exam, what):
+    clean8, rows = exam.images[:2], EVERYTHING[:2]
+    with pytest.raises(FloatingPointError):
+        attacks.attack(
+            [fixed(NOT_FINITE[what])], lambda images, part: exam.is_right(images, rows[part]),
+            clean8, ["a", "b"], 8, 1, 8, True, exam.vlm.device,
+        )  # fmt: skip
+
+
+def test_fgsm_is_one_step_of_eps_from_the_clean_image(exam, words):
+    objective = exam.objective(TARGETS[exam.variant][0], words, EVERYTHING)
+    clean = to_float(exam.images, exam.vlm.device)
+    _, _, sign = attacks.climb(objective, clean, EVERYTHING)
+    expected = to_uint8(project(clean + 4 / 255 * sign, clean, 4 / 255))
+    found = exam.attack(words, EVERYTHING, 4, 1, 1, seed=0)
+    assert torch.equal(found.images, expected)
+
+
+@pytest.mark.parametrize("n_options", [2, 3, 4])
+def test_letters_that_are_not_offered_do_not_count_in_the_margin(exam, n_options):
+    texts = ["<answer>"] * 24
+    encoded = exam._encoded(EVERYTHING, texts)
+    gold = EVERYTHING % n_options
+    objective = answer_objective(exam.vlm, encoded, gold, torch.full((24,), n_options))
+    clean = to_float(exam.images, exam.vlm.device)
+    margin, broken = objective(clean, EVERYTHING)
+    logits = exam.vlm.completion_logits(clean, encoded)[:, -1][:, exam.vlm.letter_ids[:n_options]]  # [24, n]
+    for i, g in enumerate(gold.tolist()):
+        others = [logits[i, j].item() for j in range(n_options) if j != g]
+        assert margin[i].item() == pytest.approx(max(others) - logits[i, g].item(), abs=1e-4)
+    assert broken.tolist() == (margin > 0).tolist()
+    assert margin.isfinite().all()
+    part = torch.tensor([7, 2])
+    assert torch.allclose(objective(clean[part], part)[0], margin[part], atol=1e-4)
+
+
+def test_the_sequence_loss_is_the_sum_over_the_completions_own_tokens(exam, words):
+    ended = [text + exam.vlm.tokenizer.eos_token for text in words[:6]]
+    ended[0] = "<answer>"  # short: the rest is padding
+    encoded, rows = exam._encoded(EVERYTHING[:6], ended), EVERYTHING[:6]
+    clean = to_float(exam.images[:6], exam.vlm.device)
+    loss, broken = sequence_objective(exam.vlm, encoded)(clean, rows)
+    for i in range(6):
+        alone = exam._encoded(rows[i : i + 1], ended[i : i + 1])
+        logits = exam.vlm.completion_logits(clean[i : i + 1], alone)[0, :-1].log_softmax(-1)
+        by_hand = -logits.gather(1, alone.completion_ids[0][:, None]).sum()
+        assert loss[i].item() == pytest.approx(by_hand.item(), rel=1e-3, abs=1e-4)
+    assert not broken[1:].any()
+
+
+def test_questions_with_two_and_three_options_are_attacked(skilled, train_questions):
+    few = [i for i, options in enumerate(train_questions["options"]) if len(options) < 4][:12]
+    exam = Exam(skilled, train_questions.select(few), "instruct", 8)
+    words = [prompts.target(row, "instruct") for row in exam.rows]
+    found = exam.attack(words, torch.arange(12), 8, 2, 1, seed=0)
+    assert distance(found.images, exam.images).max() <= 8
+    assert (~found.broken).tolist() == exam.is_right(found.images, torch.arange(12)).tolist()
+
+
+def test_the_probe_sees_a_skilled_model_break(skilled, shown):
+    settings = {"eps": 32, "steps": 5, "restarts": 1, "max_new_tokens": {"instruct": 24, "think": 24}}
+    found = probe(skilled, shown, "instruct", settings, seed=0)
+    assert found["clean_accuracy"] == 1.0 and found["robust_accuracy"] <= 0.5
+    gentle = probe(skilled, shown, "instruct", {**settings, "eps": 0}, seed=0)
+    assert gentle == {"clean_accuracy": 1.0, "robust_accuracy": 1.0}
+
+
+def test_the_probe_of_a_model_that_knows_nothing_is_zero(untrained, shown):
+    settings = {"eps": 8, "steps": 1, "restarts": 1, "max_new_tokens": {"instruct": 6, "think": 6}}
+    assert probe(untrained, shown, "think", settings, seed=0) == {"clean_accuracy": 0.0, "robust_accuracy": 0.0}

@@ -1,0 +1,263 @@
+"""The workflow: every study plans, bad configs are refused by name, and exactly what depends on a change runs again."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from helpers import ROOT, SMOKE, snakemake
+from safemed.dependencies import sources
+
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
+COPIED = ("Snakefile", "config.yaml", "scripts", "workflow", "envs")
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of what a study needs of the repository, to run and to edit in."""
+    folder.mkdir(parents=True)
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory) -> Path:
+    """A copy in which nothing has run."""
+    return checkout(tmp_path_factory.mktemp("plans") / "repository")
+
+
+def planned(done: subprocess.CompletedProcess) -> Counter:
+    """Rule -> number of jobs, of a dry run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", done.stdout + done.stderr, re.DOTALL)
+    return Counter({name: int(n) for name, n in (line.split() for line in table[1].splitlines())} if table else {})
+
+
+def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    jobs = planned(snakemake("-n", cwd=untouched))
+    models = len(config["variants"]) * len(config["study_methods"])
+    assert jobs["train_sft"] == jobs["train_grpo"] == len(config["variants"])
+    assert jobs["attack_model"] == models * (1 + len(config["attack"]["suite"]) * len(config["attack"]["eps"]))
+    assert jobs["certify_model"] == models * len(config["certify"]["sigma"])
+    assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
+
+
+def test_the_ablation_trains_every_further_method(untouched):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    jobs = planned(snakemake("-n", "ablation", cwd=untouched))
+    methods = len(config["study_methods"]) + len(config["ablation_methods"])
+    assert jobs["train_sft"] + jobs["train_grpo"] == methods * len(config["variants"])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
+    data = ["--config", f'data={{"source": "{source}"}}']
+    jobs = planned(snakemake("-n", "--configfile", study, *data, cwd=untouched))
+    assert jobs["make_phantoms"] == 0 and jobs["train_grpo"] == 2 and jobs["write_report"] == 1
+
+
+REFUSED = [
+    ("sedd: 1", "sedd"),
+    ("data: {imagesize: 64}", "imagesize"),
+    ("training: {grpo: {learning_rat: 0.1}}", "learning_rat"),
+    ("methods: {at-grpo: {view: {stepz: 3}}}", "stepz"),
+    ("attack: {eps: [-1]}", "eps"),
+    ("methods: {at-grpo: {view: {kind: adversarial, eps: -1, steps: 3}}}", "eps"),
+    ("methods: {at-grpo: {num_generations: 5}}", "num_generations"),
+    ("study_methods: [sft, sftt]", "sftt"),
+    ("variants: [instruct, thinking]", "variants|thinking"),
+    ("data: {split: {train: 0.5}}", r"data\.split"),
+    ("data: {image_size: 60}", r"data\.image_size"),
+    ("certify: {alpha: 0.7}", "alpha"),
+    ("certify: {n: 5}", r"certify\.n"),
+    ("attack: {headline_eps: 3}", "headline_eps"),
+    ("methods: {at-grpo: {start: at-grpo}}", r"methods\.at-grpo\.start"),
+    ("methods: {sft: {start: grpo}}", r"methods\.\S+\.start"),
+    ("methods: {noisy-grpo: {view: {kind: adversarial}}}", r"methods\.noisy-grpo\.view"),
+]
+
+
+@pytest.mark.parametrize("change, name", REFUSED, ids=[change for change, _ in REFUSED])
+def test_a_bad_config_is_refused_by_the_name_of_its_key_before_any_job(change, name, untouched):
+    (untouched / "changed.yaml").write_text(change + "\n")
+    done = snakemake("data", "--cores", 1, "--configfile", "changed.yaml", cwd=untouched)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and re.search(name, said), said
+    assert "Job stats" not in said and not (untouched / "results").exists()
+
+
+def test_a_script_depends_on_what_it_imports_and_on_nothing_else():
+    depends = {path.name: set(sources(path.name)) for path in (ROOT / "scripts").glob("*.py")}
+    library = "scripts/safemed/"
+    assert library + "rewards.py" in depends["grpo.py"] and library + "at_grpo.py" in depends["grpo.py"]
+    assert library + "rewards.py" not in depends["sft.py"]
+    assert [name for name, found in depends.items() if library + "plots.py" in found] == ["make_figure.py"]
+    assert not depends["prepare.py"] & {library + name for name in ("vlm.py", "attacks.py", "training.py")}
+    for name, found in depends.items():
+        assert f"scripts/{name}" in found and all((ROOT / path).exists() for path in found)
+        text = (ROOT / "scripts" / name).read_text()
+        assert {f"{library}{module}.py" for module in re.findall(r"^from safemed\.(\w+) import", text, re.M)} <= found
+    with pytest.raises(FileNotFoundError):
+        sources("no_such_script.py")
+
+
+def test_every_safemed_module_that_a_script_loads_is_among_its_sources():
+    """What really gets loaded by an import, against what the helper reads off the source."""
+    for script in ("attack.py", "make_tables.py"):
+        code = (
+            f"import sys, runpy; sys.path.insert(0, 'scripts'); runpy.run_path('scripts/{script}', run_name='x'); "
+            "print([m.__file__ for n, m in sys.modules.items() if n.startswith('safemed.')])"
+        )
+        out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        loaded = {str(Path(path).relative_to(ROOT)) for path in ast.literal_eval(out.splitlines()[-1])}
+        assert loaded and loaded <= set(sources(script))
+
+
+def rules() -> dict[str, str]:
+    """Rule -> its text, of all rule files."""
+    texts = "".join(path.read_text() for path in RULE_FILES)
+    parts = re.split(r"^rule (\w+):\n", texts, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", rules())
+def test_every_rule_says_what_a_cluster_must_know(name):
+    text = rules()[name]
+    wanted = ["log"] if "localrule: True" in text else ["log", "benchmark", "conda", "resources"]
+    for directive in wanted:
+        assert re.search(rf"^    {directive}:", text, re.M), f"rule {name} has no {directive}"
+    if "resources" in wanted:
+        assert "mem_mb=" in text and "runtime=" in text
+        assert "{log}" in text, f"rule {name} writes no log"
+    assert "retries" not in text
+    conda = re.search(r'conda:\s+"(.*?)"', text)
+    assert not conda or (ROOT / "workflow" / "rules" / conda[1]).resolve().exists()
+
+
+def test_no_rule_file_is_forgotten_and_every_output_rule_is_in_one():
+    included = re.findall(r'include: "(.*?)"', (ROOT / "Snakefile").read_text())
+    assert {ROOT / name for name in included} == set(RULE_FILES)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["snakefmt", "--check", "Snakefile", "workflow"],
+    ],
+    ids=" ".join,
+)
+def test_the_code_is_clean(line):
+    done = subprocess.run([sys.executable, "-m", *line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_snakemake_has_nothing_to_say_about_the_workflow(untouched):
+    done = snakemake("--lint", cwd=untouched)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def pins(text: str) -> dict[str, str]:
+    """Package -> version of the lines `name==version`."""
+    return dict(re.findall(r"^[\s-]*([A-Za-z0-9_.-]+)==([\w.+]+)", text, re.M))
+
+
+def test_all_environments_agree_on_their_pins():
+    environments = sorted((ROOT / "envs").glob("*.yaml"))
+    if not environments:
+        pytest.skip("no conda environments yet")
+    local = pins((ROOT / "envs" / "local.txt").read_text())
+    constraints = pins((ROOT / "envs" / "constraints.txt").read_text())
+    for name, version in local.items():
+        assert constraints.get(name, version) == version, name
+    for path in environments:
+        found = pins(path.read_text())
+        assert found, path
+        for name, version in found.items():
+            assert {**constraints, **local}.get(name, version) == version, f"{path.name}: {name}"
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """A checkout in which the smallest whole study has run to its report."""
+    folder = checkout(tmp_path_factory.mktemp("study") / "repository")
+    done = snakemake("--cores", 2, "--configfile", SMOKE, cwd=folder)
+    logs = "".join(f"\n== {path}\n{path.read_text()[-1500:]}" for path in folder.glob("results/*/logs/*.log"))
+    assert done.returncode == 0, done.stderr[-3000:] + logs
+    return folder
+
+
+def to_be_run(folder: Path) -> Counter:
+    """What a dry run of the smallest study would do."""
+    return planned(snakemake("-n", "--configfile", SMOKE, cwd=folder))
+
+
+def edited(folder: Path, module: str) -> Counter:
+    """What would run again after an edit of a module, which is undone."""
+    path = folder / "scripts" / "safemed" / module
+    before = path.read_text()
+    path.write_text(before + "\n# edited\n")
+    jobs = to_be_run(folder)
+    path.write_text(before)
+    return jobs
+
+
+def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
+    results = study / "results" / "smoke"
+    assert "at-grpo-instruct" in (results / "report.html").read_text()
+    robustness = pd.read_csv(results / "tables" / "robustness.csv")
+    assert set(robustness.model) == {"sft-instruct", "at-grpo-instruct"}
+    assert set(zip(robustness.attack, robustness.eps, strict=True)) == {("clean", 0), ("fgsm", 8), ("pgd", 8)}
+    for name in ("accuracy_vs_eps", "training_curves", "modality_heatmap", "adversarial_examples"):
+        assert all((results / "figures" / f"{name}.{suffix}").stat().st_size for suffix in ("pdf", "png", "csv"))
+    rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd-eps8" / "rows.parquet")
+    assert len(rows) == 12 and rows.question_id.is_unique and (rows.linf <= 8).all()
+
+
+def test_nothing_runs_again_where_nothing_changed(study):
+    assert not to_be_run(study)
+
+
+def test_an_edit_of_the_plots_redraws_figures_and_nothing_else(study):
+    jobs = edited(study, "plots.py")
+    assert jobs["draw_accuracy_vs_eps"] == 1 and jobs["write_report"] == 1
+    assert not [name for name in jobs if not name.startswith("draw_") and name not in ("write_report", "all")]
+
+
+def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study):
+    jobs = edited(study, "rewards.py")
+    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == 3 and jobs["certify_model"] == 1
+    assert jobs["make_tables"] == jobs["write_report"] == 1
+    assert not jobs["train_sft"] and not jobs["make_base"] and not jobs["prepare"]
+
+
+def test_a_changed_setting_reruns_its_stage_and_what_follows(study, tmp_path):
+    (tmp_path / "change.yaml").write_text("certify: {alpha: 0.01}\n")
+    jobs = planned(snakemake("-n", "--configfile", SMOKE, tmp_path / "change.yaml", cwd=study))
+    assert jobs["certify_model"] == 2 and jobs["make_tables"] == 1
+    assert not jobs["attack_model"] and not jobs["train_sft"] and not jobs["train_grpo"]
+
+
+def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
+    """Through all of data, base, SFT and AT-GRPO: the weights are equal to the bit, and so are the rows."""
+    fresh, wanted = checkout(tmp_path / "repository"), Path("results/smoke")
+    rows = [wanted / "attacks/at-grpo-instruct/pgd-eps8", wanted / "certificates/at-grpo-instruct/sigma0.12"]
+    done = snakemake(*rows, "--cores", 2, "--configfile", SMOKE, cwd=fresh)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = wanted / "models/at-grpo-instruct/model.safetensors"
+    assert (study / model).read_bytes() == (fresh / model).read_bytes()
+    for folder in rows:
+        first, again = (pd.read_parquet(place / folder / "rows.parquet") for place in (study, fresh))
+        drop = [name for name in ("seconds",) if name in first]
+        pd.testing.assert_frame_equal(first.drop(columns=drop), again.drop(columns=drop))
