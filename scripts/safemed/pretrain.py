@@ -2,9 +2,9 @@
 
 Two losses are summed. ALIGNMENT: each token that leaves the vision tower should be the embedding of a word true of
 the image, the names of what it shows in turn. BINDING: questions are answered about images whose tokens ARE such words,
-so that an option's name gets bound to its letter, a phase transition that answering waits for; in the first half of the
-steps all tokens are the answer's word, and there is nothing else to learn. The wrong options are drawn from all names
-untrue of the image; putting the two together, on the study's own questions, is left to fine-tuning.
+so that an option's name gets bound to its letter, a phase transition that answering waits for; in the first
+`binding_steps` all tokens are the answer's word, and there is nothing else to learn. The wrong options are drawn from
+all names untrue of the image; putting the two together, on the study's own questions, is left to fine-tuning.
 """
 
 import logging
@@ -16,7 +16,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import get_cosine_with_hard_restarts_schedule_with_warmup
+from transformers import get_wsd_schedule
 
 from safemed import prompts
 from safemed.data import as_array
@@ -39,7 +39,7 @@ def corpus(questions: Dataset) -> list[str]:
 class Pretraining:
     """Batches, optimiser and state of the pretraining; `run` can be killed and started again.
 
-    settings: the config's `base` (steps, batch_size, learning_rate, noise, max_options).
+    settings: the config's `base` section.
     Guarantees: batches depend on (seed, step) alone, so a resumed run ends with the weights of an undisturbed one.
     """
 
@@ -51,12 +51,15 @@ class Pretraining:
         self.names = sorted({option for row in rows for option in row["options"]})
         self.image_tokens = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2
         self.true_names = rows.to_pandas().groupby("image_path").apply(_gold_names).to_dict()
-        self.optimiser = torch.optim.AdamW(
-            vlm.model.parameters(), lr=settings["learning_rate"], weight_decay=0.01, betas=(0.9, 0.95)
-        )
+        # The language model binds letters at half the rate at which the vision tower learns best, and not above.
+        towers = [
+            {"params": list(vlm.visual.parameters()), "lr": settings["vision_learning_rate"]},
+            {"params": list(vlm.backbone.language_model.parameters()), "lr": settings["learning_rate"]},
+        ]
+        self.optimiser = torch.optim.AdamW(towers, weight_decay=0.01, betas=(0.9, 0.95))
         steps = settings["steps"]
-        self.schedule = get_cosine_with_hard_restarts_schedule_with_warmup(
-            self.optimiser, num_warmup_steps=steps // 40, num_training_steps=steps, num_cycles=2
+        self.schedule = get_wsd_schedule(
+            self.optimiser, num_warmup_steps=25, num_decay_steps=steps * 3 // 10, num_training_steps=steps
         )
 
     def run(self, checkpoint: Path, every: int) -> list[dict]:
@@ -67,7 +70,7 @@ class Pretraining:
             rng = np.random.default_rng([self.seed, step])
             losses = {
                 "alignment_loss": self._alignment_loss(rng),
-                "binding_loss": self._binding_loss(rng, alone=step < self.settings["steps"] // 2),
+                "binding_loss": self._binding_loss(rng, alone=step < self.settings["binding_steps"]),
             }
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
