@@ -13,10 +13,10 @@ CONFIG += $(if $(SOURCE),--config 'data={source: "$(abspath $(SOURCE))"}')
 .PHONY: study ablation test lint clean
 
 study: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) $(CONFIG)
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
 
 ablation: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) $(CONFIG) ablation
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) ablation
 
 test: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" pytest tests

@@ -20,7 +20,7 @@ def main() -> None:
     checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
     processor = load_processor(args.start)
     trainer = ATGRPOTrainer(
-        model=training.load_policy(args.start),
+        model=training.load_policy(args.start, settings["peft"]),
         args=grpo_config(settings, checkpoint, args, processor.tokenizer),
         reward_funcs=[rewards.accuracy, rewards.format],
         train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),

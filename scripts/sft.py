@@ -18,7 +18,7 @@ def main() -> None:
     checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
     processor = load_processor(args.start)
     trainer = ViewSFTTrainer(
-        model=training.load_policy(args.start),
+        model=training.load_policy(args.start, settings["peft"]),
         args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed), max_length=None),
         train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),
         processing_class=processor,

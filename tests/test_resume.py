@@ -1,5 +1,6 @@
 """A training that is killed ends with the weights of one that is not, and never goes on from other settings."""
 
+import argparse
 import logging
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers import ADVERSARIAL, BASE, GRPO, SIDE, TINY, TRAINING, command_line, here, training_arguments
-from safemed import run
+from safemed import run, training
 
 SFT = {**TRAINING, "steps": 30, "save_steps": 3, "view": ADVERSARIAL}
 AT_GRPO = {**GRPO, "steps": 20, "save_steps": 3}
@@ -68,7 +69,8 @@ def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_m
     given = training_arguments(study_data, tiny_model, tmp_path / "half")
     half = tmp_path / "half" / "checkpoint" / "checkpoint-2"
     half.mkdir(parents=True)
-    run.checkpoints(half.parent, {**settings, "seed": 0})
+    given_start = argparse.Namespace(settings=settings, seed=0, variant="instruct", start=tiny_model, data=study_data)
+    run.checkpoints(half.parent, training.identity(given_start))
     (half / "config.json").write_text("{}")
     here("sft.py", *given, settings=settings)
     assert weights(tmp_path / "half") == weights(tmp_path / "whole")

@@ -11,7 +11,7 @@ import make_tables
 from safemed import plots, tables
 from safemed.stats import clustered_wilson
 
-MODALITIES = ["CT", "fundus"]
+MODALITIES = ["CT", "fundus photography"]
 BASELINES = pd.DataFrame(
     {"modality": [*MODALITIES, "all"], "n": [4, 4, 8], "chance": 0.3, "blind": [0.4, 0.2, 0.3]}
 )  # fmt: skip
@@ -78,7 +78,7 @@ def test_modalities_add_up_to_the_whole():
     keys = ["model", "attack", "eps"]
     summed = parts.assign(right=parts.accuracy * parts.n).groupby(keys)[["right", "n"]].sum()
     assert (summed.right / summed.n).to_dict() == pytest.approx(whole.set_index(keys).accuracy.to_dict())
-    assert parts.set_index("modality").blind["fundus"].unique() == [0.2]
+    assert parts.set_index("modality").blind["fundus photography"].unique() == [0.2]
 
 
 def test_certified_accuracy_by_hand_and_never_increasing():

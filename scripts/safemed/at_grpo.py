@@ -129,6 +129,6 @@ def forward_kl(reference: Tensor, policy: Tensor, mask: Tensor) -> Tensor:
 
     reference, policy: logits [B, C, V]; mask [B, C]. Zero exactly when the two agree at every token under the mask.
     """
-    p, q = reference.log_softmax(-1), policy.log_softmax(-1)
+    p, q = reference.float().log_softmax(-1), policy.float().log_softmax(-1)  # a sum over the vocabulary needs fp32
     kl = (p.exp() * (p - q)).sum(-1) * mask  # [B, C]
     return (kl.sum(1) / mask.sum(1).clamp(min=1)).mean()

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from safemed.vlm import VLM, Encoded, to_float, to_uint8
 
+ASK_AGAIN = 5  # a thought may look broken, and be answered rightly, for many steps before the answer breaks
+
 # images [b, 3, H, W] and the rows [b] they belong to -> (loss [b] to climb, whether the model looks broken [b])
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -130,7 +132,8 @@ def attack(
     """Attack every question until it breaks: one restart an objective, only the survivors are attacked on.
 
     is_right: 8-bit images [b, H, W, 3] and their rows -> whether the text generated from them is right [b]. It is asked
-    when a question starts to look broken and at each restart's last iterate, and it alone decides.
+    when a question starts to look broken, every ASK_AGAIN steps while it does, and at each restart's last iterate, and
+    it alone decides.
     clean8: uint8 [B, H, W, 3]. names: seeds of the random starts. eps in 8-bit levels. alpha: step size in levels.
     random: whether restarts begin at random in the ball (FGSM begins at the clean image).
 
@@ -155,9 +158,9 @@ def _restart(found, objective, is_right, live, clean, start, eps, steps, alpha) 
     """One restart on the questions `live`; writes into `found`."""
     images = project(start, clean, eps / 255)
     suspected = torch.zeros(len(live), dtype=bool)  # looked broken at the last step, and was not
-    for _ in range(steps):
+    for step in range(steps):
         _, broken, direction = climb(objective, images, live.to(images.device))
-        ask = broken.cpu() & ~suspected
+        ask = broken.cpu() & (~suspected | (step % ASK_AGAIN == 0))
         gone = _settle(found, is_right, live, images, ask)
         suspected = broken.cpu()
         keep = ~gone

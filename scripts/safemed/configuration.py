@@ -23,6 +23,11 @@ def _problems(config: dict) -> Iterator[str]:
     yield from _grid_problems(config)
     if config["attack"]["headline_eps"] not in config["attack"]["eps"]:
         yield f"attack.headline_eps: {config['attack']['headline_eps']} is not in attack.eps {config['attack']['eps']}"
+    for name, budget in config["attack"]["suite"].items():
+        if (name == "fgsm") != (budget["steps"] == 1):
+            yield f"attack.suite.{name}.steps: {budget['steps']}; FGSM is the attack of one step, and it alone"
+    if config["attack"]["suite"].get("pgd", {"restarts": 3})["restarts"] < 3 and "think" in config["variants"]:
+        yield "attack.suite.pgd.restarts: at least 3, one for each target of a thinking model"
     try:
         for sigma in config["certify"]["sigma"]:
             smoothing.check(sigma, config["certify"]["alpha"], config["certify"]["n"])

@@ -219,9 +219,9 @@ def load_questions(folder: Path, split: str) -> Dataset:
 
 
 def subset(questions: Dataset, n: int, seed: int) -> Dataset:
-    """At most n questions, the same ones for the same (questions, n, seed), spread over images, modalities and types.
+    """At most n questions drawn by a hash of their ids: the same ones for the same (questions, n, seed).
 
-    Questions are ordered by a hash of their id, so the subset does not change when other questions come or go.
+    A question's rank does not depend on the others, so few change when questions come or go.
     """
     ids = questions["question_id"]
     order = sorted(range(len(ids)), key=lambda i: zlib.crc32(f"{seed}:{ids[i]}".encode()))

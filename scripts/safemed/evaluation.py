@@ -22,7 +22,7 @@ class Exam:
     """Questions of one variant put to one model.
 
     images: the prepared 8-bit images, uint8 [N, H, W, 3]. gold [N]: index of the right option. What counts is the
-    GENERATED text: `is_right` and `outcomes` go through the one parser.
+    GENERATED text: `is_right` and `outcome` go through the one parser.
     """
 
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
@@ -69,8 +69,7 @@ class Exam:
     def attack(self, words: list[str], rows: Tensor, eps: int, steps: int, restarts: int, seed: int) -> Attacked:
         """PGD on the questions `rows` [b], whose right clean texts are `words`; the restarts take the targets in turn.
 
-        The step size is 2.5 * eps / steps (Madry et al. 2018). One step from the clean image is FGSM: steps=1,
-        restarts=1 does that.
+        The step size is 2.5 * eps / steps (Madry et al. 2018). A single step is FGSM: all of eps, from the clean image.
         """
         names = [f"{seed}:{self.rows[i]['question_id']}:{eps}" for i in rows.tolist()]
         fgsm = steps == 1

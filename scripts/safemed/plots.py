@@ -68,7 +68,7 @@ LINES = {"instruct": (0, (4, 1.6)), "think": "-", "": (0, (1, 1.2))}
 ABLATION_MARKERS = "DvXP^s"
 GREY = "#777777"
 
-MODALITIES = ["CT", "MR", "X-ray", "ultrasound", "dermoscopy", "fundus", "OCT", "microscopy"]
+MODALITIES = ["CT", "MR", "X-ray", "ultrasound", "dermoscopy", "fundus photography", "OCT", "microscopy"]
 QUANTITIES = {
     "loss": "training loss",
     "reward_accuracy": "accuracy reward",

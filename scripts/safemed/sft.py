@@ -25,7 +25,7 @@ class ViewCollator:
 class ViewSFTTrainer(SFTTrainer):
     """SFTTrainer whose training steps see a view of each image.
 
-    view: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the very loss that is minimised).
+    view: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the loss of the same target).
     Rows carry question_id beside TRL's prompt, completion and image.
     """
 

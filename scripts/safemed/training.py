@@ -57,9 +57,12 @@ def training_rows(questions: Dataset, variant: str) -> Dataset:
     return questions.map(row, remove_columns=drop, desc="rows")
 
 
-def load_policy(path: Path) -> Qwen3VLForConditionalGeneration:
-    """The model to be trained, fp32 on a CPU and bf16 on a GPU."""
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneration:
+    """The model to be trained: fp32 weights, or bf16 ones that stay frozen under an adapter on a GPU.
+
+    Fully trained weights stay in fp32 (autocast computes in bf16): in bf16 a small step rounds to none.
+    """
+    dtype = torch.bfloat16 if peft and torch.cuda.is_available() else torch.float32
     return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype)
 
 

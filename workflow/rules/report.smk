@@ -211,7 +211,7 @@ rule draw_adversarial_examples:
         "--attack-rows {params.attacked} --images {params.images} --out {params.prefix} > {log} 2>&1"
 
 
-# The ablation's tables and figure, on the same questions under the headline radius alone.
+# The ablation's tables, on the same questions under the headline radius alone.
 rule make_ablation_tables:
     input:
         code=sources("make_tables.py"),

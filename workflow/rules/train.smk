@@ -1,4 +1,5 @@
-# The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/.
+# The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/. Trainings
+# go before evaluations: the longest chain of jobs decides when a study ends.
 rule make_base:
     input:
         AUDIT,
@@ -10,6 +11,7 @@ rule make_base:
         f"{RESULTS}/logs/make_base.log",
     benchmark:
         f"{RESULTS}/benchmarks/make_base.tsv"
+    priority: 10
     conda:
         "../../envs/train.yaml"
     threads: config["resources"]["base_threads"]
@@ -47,6 +49,7 @@ rule train_sft:
         f"{RESULTS}/benchmarks/train_sft-{{method}}-{{variant}}.tsv"
     wildcard_constraints:
         method="|".join(configuration.methods_of(config, "sft")),
+    priority: 10
     conda:
         "../../envs/train.yaml"
     resources:
@@ -81,6 +84,7 @@ rule train_grpo:
         f"{RESULTS}/benchmarks/train_grpo-{{method}}-{{variant}}.tsv"
     wildcard_constraints:
         method="|".join(configuration.methods_of(config, "grpo")),
+    priority: 10
     conda:
         "../../envs/train.yaml"
     resources:
