@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 CONFIG := $(if $(filter-out phantoms,$(STUDY)),--configfile workflow/studies/$(STUDY).yaml)
 CONFIG += $(if $(SOURCE),--config 'data={source: "$(abspath $(SOURCE))"}')
 
+# A waiting thread must not spin: two processes share two cores.
+export OMP_WAIT_POLICY := PASSIVE
+
 .PHONY: study ablation test lint clean
 
 study: $(VENV)/.ready
@@ -19,7 +22,7 @@ ablation: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) ablation
 
 test: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" pytest tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
