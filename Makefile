@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 CONFIG := $(if $(filter-out phantoms,$(STUDY)),--configfile workflow/studies/$(STUDY).yaml)
-CONFIG += $(if $(SOURCE),--config 'data={source: "$(abspath $(SOURCE))"}')
+CONFIG += $(if $(SOURCE),--config 'data={source: "$(SOURCE)"}')
 
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE

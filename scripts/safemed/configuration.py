@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from safemed import smoothing
 
 BASE = "base"
+GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta")
 
 
 def check(config: dict) -> None:
@@ -62,6 +63,12 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         yield f"methods.{name}.view: an adversarial view needs eps > 0 and steps > 0"
     if view["kind"] == "noisy" and not view.get("sigma"):
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
+    for key in GRPO_KEYS:
+        if method["trainer"] == "sft" and key in settings:
+            yield f"methods.{name}.{key}: the trainer is sft, which does not read it"
+        if method["trainer"] == "grpo" and key not in settings:
+            yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
+            return
     if method["trainer"] == "grpo":
         batch = settings["batch_size"] * settings["gradient_accumulation"]
         if batch % settings["num_generations"]:
@@ -96,4 +103,4 @@ def methods_of(config: dict, trainer: str) -> list[str]:
 
 def models(config: dict, methods: list[str]) -> list[str]:
     """The names of the trained models of some methods, {method}-{variant}."""
-    return [f"{method}-{variant}" for method in methods for variant in config["variants"]]
+    return [f"{method}-{variant}" for method in dict.fromkeys(methods) for variant in config["variants"]]
