@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
 from datasets import Dataset
 
 from safemed import audit, run
@@ -17,9 +16,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     args = parser.parse_args()
     run.start_logging()
-    splits = pd.read_csv(args.data / "splits.csv", dtype=str)
     prepared = Dataset.load_from_disk(str(args.data / "questions")).remove_columns("image")
-    questions = prepared.to_pandas().assign(split=read_splits(args.data, prepared).to_numpy())
+    splits = read_splits(args.data, prepared)
+    questions = prepared.to_pandas().assign(split=splits["split"].to_numpy())
     found = audit.leaks(splits)
     if len(found):
         raise SystemExit(

@@ -100,7 +100,7 @@ def grpo_trainer(start, questions, folder, view: View, beta: float = 1.0, peft=N
         **(trl or {}),
     }
     trainer = Watched(
-        model=training.load_policy(start),
+        model=training.load_policy(start, peft),
         args=GRPOConfig(
             **arguments,
             num_generations=4,
@@ -193,7 +193,7 @@ def test_clean_images_have_no_kl_to_begin_with_and_attacked_ones_have(adversaria
 
 
 def test_the_anchor_stays_and_the_policy_moves(adversarial, tiny_model):
-    start = training.load_policy(tiny_model).state_dict()
+    start = training.load_policy(tiny_model, None).state_dict()
     assert all(torch.equal(value, start[name]) for name, value in adversarial.anchor.state_dict().items())
     assert any(not torch.equal(value, start[name]) for name, value in adversarial.vlm.model.state_dict().items())
 
@@ -296,7 +296,7 @@ def test_sfts_loss_pass_sees_the_view(tiny_model, questions, tmp_path, kind):
     processor = load_processor(tiny_model)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
     trainer = ViewSFTTrainer(
-        model=training.load_policy(tiny_model),
+        model=training.load_policy(tiny_model, None),
         args=SFTConfig(**training.shared_arguments(settings, tmp_path, 0), max_length=None),
         train_dataset=training.training_rows(questions, "think"),
         processing_class=processor,
@@ -341,7 +341,7 @@ def test_the_anchor_answers_as_the_model_that_training_started_from(tiny_model, 
     trainer.anchor.register_forward_hook(hook, with_kwargs=True)
     move(trainer)
     trainer.train()
-    start = training.load_policy(tiny_model).eval()
+    start = training.load_policy(tiny_model, peft).eval()
     assert len(calls) == 2
     policy = trainer.vlm.model.eval()
     for kwargs, logits in calls:

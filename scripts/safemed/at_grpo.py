@@ -44,10 +44,11 @@ class ATGRPOTrainer(GRPOTrainer):
         self.vlm = VLM(unwrapped, self.processing_class)
         self.has_adapter = hasattr(unwrapped, "peft_config")
         self.anchor = None
-        if beta:  # a LoRA policy without its adapter is its own reference; a fully trained one needs a copy
-            self.anchor = unwrapped if self.has_adapter else _frozen_copy(unwrapped)
-            if not self.has_adapter:
-                self.vlm.count(self.anchor.model.visual)
+        if beta and self.has_adapter:  # without its adapter the policy is the reference
+            self.anchor = unwrapped
+        elif beta:
+            self.anchor = _frozen_copy(unwrapped)
+            self.vlm.count(self.anchor.model.visual)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Replace each row's image by its view, one a prompt; keep the clean images for the anchor."""

@@ -195,12 +195,12 @@ def _golden_step() -> float:
     return (5**0.5 - 1) / 2
 
 
-def read_splits(folder: Path, questions: Dataset) -> pd.Series:
-    """The split of each prepared question; ValueError where splits.csv is not of these questions."""
+def read_splits(folder: Path, questions: Dataset) -> pd.DataFrame:
+    """splits.csv, a row a prepared question, in their order; ValueError where it is not of these questions."""
     splits = pd.read_csv(folder / "splits.csv", dtype=str)
     if splits["question_id"].tolist() != list(questions["question_id"]):
         raise ValueError(f"{folder / 'splits.csv'} is not of the questions beside it; re-run split_questions")
-    return splits["split"]
+    return splits
 
 
 def load_questions(folder: Path, split: str) -> Dataset:
@@ -212,7 +212,7 @@ def load_questions(folder: Path, split: str) -> Dataset:
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     questions = Dataset.load_from_disk(str(folder / "questions"))
-    rows = np.flatnonzero(read_splits(folder, questions) == split)
+    rows = np.flatnonzero(read_splits(folder, questions)["split"] == split)
     if not len(rows):
         raise ValueError(f"{folder / 'splits.csv'}: no question in split {split!r}; raise its share in data.split")
     return questions.select(rows)

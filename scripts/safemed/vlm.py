@@ -172,13 +172,10 @@ class VLM:
     def encode(self, prompts: list[list[dict]], completions: list[str], side: int) -> Encoded:
         """Chat prompts, each with one image of side x side, and the completions to teacher-force ('' for none)."""
         n = (side // self.geometry.patch // self.geometry.merge) ** 2
-        return Encoded(*self.encode_prompts(prompts, n), *self.tokenise(completions, "right"))
-
-    def encode_prompts(self, prompts: list[list[dict]], image_tokens: int = 0) -> tuple[Tensor, Tensor]:
-        """Ids and mask [B, P], left-padded, of chat prompts whose images take `image_tokens` tokens each."""
         render = self.processor.apply_chat_template
         texts = [render(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
-        return self.tokenise([text.replace(IMAGE_TOKEN, IMAGE_TOKEN * image_tokens) for text in texts], "left")
+        texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
+        return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
 
     def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
         """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
