@@ -1,6 +1,7 @@
 """Attack a model on the evaluation questions and score the text it generates from the stored 8-bit images."""
 
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Write a folder with rows.parquet (one row a question), adversarial.npz (images, clean) and cost.json."""
+    """Write a folder with rows.parquet (one row a question and eps), images.npz (clean, eps1, ...) and cost.json."""
     parser = run.evaluation_parser(__doc__)
     parser.add_argument("--attack", required=True, choices=("clean", "fgsm", "pgd"))
-    parser.add_argument("--eps", type=int, required=True, help="radius in 8-bit levels; 0 for clean")
+    parser.add_argument("--eps", type=int, nargs="+", required=True, help="radii in 8-bit levels; 0 for clean")
     args = parser.parse_args()
     run.start_logging()
-    if (args.attack == "clean") != (args.eps == 0):
+    if any((args.attack == "clean") != (eps == 0) for eps in args.eps):
         parser.error(f"attack {args.attack} with eps {args.eps}: clean has eps 0, an attack has eps > 0")
     clock = run.Stopwatch("attack", args.model)
     settings = args.settings
@@ -33,49 +34,60 @@ def main() -> None:
     rows, images = evaluate(exam, args)
     with run.atomic_folder(args.out) as folder:
         rows.to_parquet(folder / "rows.parquet", index=False)
-        np.savez_compressed(folder / "adversarial.npz", images=images, clean=exam.images.numpy())
+        np.savez_compressed(folder / "images.npz", clean=exam.images.numpy(), **images)
         clock.write(folder / "cost.json", vlm.passes)
 
 
-def evaluate(exam: Exam, args) -> tuple[pd.DataFrame, np.ndarray]:
-    """Rows of all questions, batch by batch, and their stored images, uint8 [N, H, W, 3]."""
+def evaluate(exam: Exam, args) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """Rows of all questions and radii, and for each radius the stored images, uint8 [N, H, W, 3]."""
     batches = torch.arange(len(exam)).split(args.settings["batch_size"])
-    tables, images = [], []
-    for done, rows in enumerate(tqdm(batches, desc=f"{args.attack}-eps{args.eps}", disable=not run.watched()), 1):
-        stored, steps = attack_batch(exam, rows, args)
-        tables.append(score(exam, rows, stored, steps, args))
-        images.append(stored)
-        log.info("%d/%d batches, right %.3f", done, len(batches), (pd.concat(tables).outcome == "right").mean())
-    return pd.concat(tables, ignore_index=True), torch.cat(images).numpy()
+    tables, images = [], {f"eps{eps}": [] for eps in args.eps}
+    for done, rows in enumerate(tqdm(batches, desc=args.attack, disable=not run.watched()), 1):
+        for eps, stored, steps in sweep(exam, rows, args):
+            tables.append(score(exam, rows, stored, steps, eps, args))
+            images[f"eps{eps}"].append(stored)
+        right = pd.concat(tables).groupby("eps").outcome.agg(lambda outcomes: (outcomes == "right").mean())
+        log.info("%d/%d batches, right %s", done, len(batches), right.round(3).to_dict())
+    rows = pd.concat(tables, ignore_index=True).sort_values("eps", kind="stable", ignore_index=True)
+    return rows, {name: torch.cat(stacks).numpy() for name, stacks in images.items()}
 
 
-def attack_batch(exam: Exam, rows: torch.Tensor, args) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stored images uint8 [b, H, W, 3] and gradient steps [b]; a question wrong on its clean image stays as it is."""
+def sweep(exam: Exam, rows: torch.Tensor, args) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """For each radius, ascending: eps, stored images uint8 [b, H, W, 3] and the gradient steps [b] it took.
+
+    A question that is wrong on its clean image stays as it is. One that broke keeps the image that broke it, which is
+    within every larger radius too: only survivors are attacked on.
+    """
     stored, steps = exam.images[rows].clone(), torch.zeros(len(rows), dtype=torch.long)
     if args.attack == "clean":
-        return stored, steps
+        yield 0, stored, steps
+        return
     words = exam.answers(stored, rows)
-    right = torch.tensor([exam.outcome(t, int(r)) == "right" for t, r in zip(words, rows, strict=True)])
-    if right.any():
-        kept = [text for text, ok in zip(words, right, strict=True) if ok]
-        plan = args.settings[args.attack]
-        found = exam.attack(kept, rows[right], args.eps, plan["steps"], plan["restarts"], args.seed)
-        stored[right], steps[right] = found.images, found.steps
-    return stored, steps
+    live = torch.tensor([exam.outcome(t, int(r)) == "right" for t, r in zip(words, rows, strict=True)])
+    plan = args.settings[args.attack]
+    for eps in sorted(args.eps):
+        steps = torch.zeros_like(steps)
+        if live.any():
+            kept = [text for text, alive in zip(words, live, strict=True) if alive]
+            found = exam.attack(kept, rows[live], eps, plan["steps"], plan["restarts"], args.seed)
+            stored, survived = stored.clone(), live.clone()
+            stored[live], steps[live], survived[live] = found.images, found.steps, ~found.broken
+            live = survived
+        yield eps, stored, steps
 
 
-def score(exam: Exam, rows: torch.Tensor, stored: torch.Tensor, steps: torch.Tensor, args) -> pd.DataFrame:
+def score(exam: Exam, rows: torch.Tensor, stored: torch.Tensor, steps: torch.Tensor, eps: int, args) -> pd.DataFrame:
     """One row a question: the outcome of the text generated from its stored image, whose distance is checked."""
     texts = exam.answers(stored, rows)
     linf = (stored.int() - exam.images[rows].int()).abs().flatten(1).amax(1)  # [b], 8-bit levels
-    if int(linf.max()) > args.eps:
-        raise RuntimeError(f"a stored image is {int(linf.max())} levels away from its clean one, eps is {args.eps}")
+    if int(linf.max()) > eps:
+        raise RuntimeError(f"a stored image is {int(linf.max())} levels away from its clean one, eps is {eps}")
     columns = ("question_id", "image_path", "modality", "question_type", "gold")
     asked = [exam.rows[i] for i in rows.tolist()]
     table = pd.DataFrame([{name: question[name] for name in columns} for question in asked])
     table["n_options"] = [len(question["options"]) for question in asked]
     table["model"], table["method"], table["variant"] = args.model, args.method, args.variant
-    table["attack"], table["eps"] = args.attack, args.eps
+    table["attack"], table["eps"] = args.attack, eps
     table["outcome"] = [exam.outcome(text, int(i)) for text, i in zip(texts, rows, strict=True)]
     table["answer"] = [parse(t, n).answer or "" for t, n in zip(texts, table["n_options"], strict=True)]
     table["text"], table["linf"], table["steps"] = texts, linf.numpy(), steps.numpy()

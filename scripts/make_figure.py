@@ -7,7 +7,7 @@ same inputs. Which inputs a figure needs:
   certified_vs_radius    --table certified.csv
   modality_heatmap       --table robustness_by_modality.csv --eps K
   training_curves        --models M... --curves CSV...                             a file a model, same order
-  adversarial_examples   --clean-rows P... --attack-rows P... --images NPZ...      a file a model, same order
+  adversarial_examples   --clean-rows P... --attack-rows P... --images NPZ... --eps K   a file a model, same order
 """
 
 import argparse
@@ -37,12 +37,12 @@ def parser() -> argparse.ArgumentParser:
     add = arguments.add_argument
     add("--figure", required=True, choices=FIGURES)
     add("--table", type=Path, metavar="CSV", help="the table the figure draws")
-    add("--eps", type=int, help="PGD's eps in 1/255 for the heat map")
+    add("--eps", type=int, help="PGD's eps in 1/255 for heat map and examples")
     add("--models", nargs="*", metavar="MODEL", help="the model of each --curves file")
     add("--curves", nargs="*", type=Path, metavar="CSV", help="models/*/curves.csv")
-    add("--clean-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/clean-eps0/rows.parquet")
-    add("--attack-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/{attack}-eps{k}/rows.parquet")
-    add("--images", nargs="*", type=Path, metavar="NPZ", help="adversarial.npz beside each --attack-rows file")
+    add("--clean-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/clean/rows.parquet")
+    add("--attack-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/{attack}/rows.parquet")
+    add("--images", nargs="*", type=Path, metavar="NPZ", help="images.npz beside each --attack-rows file")
     add("--out", required=True, type=Path, metavar="PREFIX", help="path of the figure without its suffix")
     return arguments
 
@@ -70,22 +70,28 @@ def training_curves(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
 
 def adversarial_examples(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     """The first model chooses the questions; every model is shown on them, with its own adversarial images."""
-    clean, attacked = map(pd.read_parquet, args.clean_rows), map(pd.read_parquet, args.attack_rows)
+    clean, swept = map(pd.read_parquet, args.clean_rows), map(pd.read_parquet, args.attack_rows)
+    attacked = [rows[rows.eps == args.eps] for rows in swept]
     pairs = list(zip(clean, attacked, strict=True))
     chosen = plots.choose_examples(*pairs[0])
     compared = [plots.compare_examples(chosen, *pair) for pair in pairs]
     images = {
-        after.model.iloc[0]: read_images(path, len(after))
+        after.model.iloc[0]: read_images(path, args.eps, len(after))
         for path, (_, after) in zip(args.images, pairs, strict=True)
     }  # fmt: skip
     drawn = pd.concat(compared, ignore_index=True)
     return plots.adversarial_examples(drawn, images), drawn
 
 
-def read_images(path: Path, n: int) -> dict[str, np.ndarray]:
-    """The arrays clean and images of an archive, uint8 [n, H, W, 3]; ValueError naming it if it holds not n of each."""
+def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
+    """The clean and the adversarial images of an archive, uint8 [n, H, W, 3].
+
+    Raises ValueError naming the archive if it lacks the radius or holds not n images of each.
+    """
     with np.load(path) as archive:
-        images = {name: archive[name] for name in ("clean", "images")}
+        if f"eps{eps}" not in archive:
+            raise ValueError(f"{path}: no images within eps {eps}; re-run its attack with that radius")
+        images = {"clean": archive["clean"], "images": archive[f"eps{eps}"]}
     if any(len(stack) != n for stack in images.values()):
         raise ValueError(f"{path}: {[len(stack) for stack in images.values()]} images for {n} rows; re-run its attack")
     return images
@@ -96,7 +102,7 @@ FIGURES = {
     "certified_vs_radius": (certified_vs_radius, ["table"]),
     "modality_heatmap": (modality_heatmap, ["table", "eps"]),
     "training_curves": (training_curves, ["models", "curves"]),
-    "adversarial_examples": (adversarial_examples, ["clean_rows", "attack_rows", "images"]),
+    "adversarial_examples": (adversarial_examples, ["clean_rows", "attack_rows", "images", "eps"]),
 }
 
 

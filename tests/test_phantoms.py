@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
-from safemed.phantoms import FINDINGS, MIN_IMAGES, MODALITIES, RADII, WORDINGS, cases, render, write_study
+from safemed.phantoms import FINDINGS, HALO, MIN_IMAGES, MODALITIES, RADII, WORDINGS, cases, render, write_study
 
 ROOT = Path(__file__).resolve().parents[1]
 LESIONS = FINDINGS[1:]
@@ -77,8 +77,14 @@ def test_the_lesion_is_where_the_mask_says_and_stands_out(modality, anatomy, fin
         image, truth = render(modality, anatomy, finding, size, np.random.default_rng(seed))
         change = np.abs(image.astype(int) - without.astype(int)).max(-1)  # [side, side]
         assert not nothing.mask.any() and nothing.box is None and nothing.place is None
-        assert not change[~binary_dilation(truth.mask, np.ones((3, 3)))].any()
+        y, x = np.indices(truth.mask.shape)
+        away = np.hypot((x + 0.5) / 64 - truth.centre[0], (y + 0.5) / 64 - truth.centre[1])
+        radius = away[truth.mask].max()
+        assert not change[away > HALO * radius + 0.04].any()
         assert change[truth.mask].mean() > 60
+        core, edge = binary_erosion(truth.mask), binary_dilation(truth.mask, iterations=2)
+        halo = image[(away < 1.25 * radius) & ~edge].mean(0)
+        assert np.abs(image[core].mean(0) - halo).max() > 100
         x0, y0, x1, y1 = truth.box
         assert truth.mask[y0:y1, x0:x1].sum() == truth.mask.sum()
         assert truth.mask[[y0, y1 - 1]].any(1).all() and truth.mask[:, [x0, x1 - 1]].any(0).all()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ADVERSARIAL, BASE, GRPO, SIDE, TINY, TRAINING, command_line, here, training_arguments
+from helpers import ADVERSARIAL, BASE, FARE, GRPO, SIDE, TINY, TRAINING, command_line, here, training_arguments
 from safemed import run, training
 
 SFT = {**TRAINING, "steps": 30, "save_steps": 3, "view": ADVERSARIAL}
+ROBUST_TOWER = {**FARE, "steps": 30, "save_steps": 3}
 AT_GRPO = {**GRPO, "steps": 20, "save_steps": 3}
 MAKE_BASE = {"model": {"name": "tiny", "tiny": TINY}, "base": {**BASE, "steps": 60, "log_steps": 4}, "image_size": SIDE}
 
@@ -46,7 +47,10 @@ def kill_after_the_first_checkpoint(line: list[str], folder: Path) -> None:
     assert not (folder / "model").exists()
 
 
-@pytest.mark.parametrize("script, settings", [("make_base.py", MAKE_BASE), ("sft.py", SFT), ("grpo.py", AT_GRPO)])
+TRAININGS = [("make_base.py", MAKE_BASE), ("sft.py", SFT), ("fare.py", ROBUST_TOWER), ("grpo.py", AT_GRPO)]
+
+
+@pytest.mark.parametrize("script, settings", TRAININGS)
 def test_a_killed_training_ends_as_an_undisturbed_one(script, settings, study_data, tiny_model, tmp_path):
     undisturbed, killed, other = tmp_path / "undisturbed", tmp_path / "killed", tmp_path / "other"
     here(script, *arguments(script, study_data, tiny_model, undisturbed), settings=settings)

@@ -46,8 +46,8 @@ def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     jobs = planned(snakemake("-n", cwd=untouched))
     models = len(config["variants"]) * len(config["study_methods"])
-    assert jobs["train_sft"] == jobs["train_grpo"] == len(config["variants"])
-    assert jobs["attack_model"] == models * (1 + len(config["attack"]["suite"]) * len(config["attack"]["eps"]))
+    assert jobs["train_sft"] == jobs["train_fare"] == jobs["train_grpo"] == len(config["variants"])
+    assert jobs["attack_model"] == models * (1 + len(config["attack"]["suite"]))
     assert jobs["certify_model"] == models * len(config["certify"]["sigma"])
     assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
 
@@ -56,7 +56,7 @@ def test_the_ablation_trains_every_further_method(untouched):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     jobs = planned(snakemake("-n", "ablation", cwd=untouched))
     methods = len(config["study_methods"]) + len(config["ablation_methods"])
-    assert jobs["train_sft"] + jobs["train_grpo"] == methods * len(config["variants"])
+    assert jobs["train_sft"] + jobs["train_fare"] + jobs["train_grpo"] == methods * len(config["variants"])
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
@@ -221,7 +221,7 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     assert set(zip(robustness.attack, robustness.eps, strict=True)) == {("clean", 0), ("fgsm", 8), ("pgd", 8)}
     for name in ("accuracy_vs_eps", "training_curves", "modality_heatmap", "adversarial_examples"):
         assert all((results / "figures" / f"{name}.{suffix}").stat().st_size for suffix in ("pdf", "png", "csv"))
-    rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd-eps8" / "rows.parquet")
+    rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert len(rows) == 12 and rows.question_id.is_unique and (rows.linf <= 8).all()
 
 
@@ -252,7 +252,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_follows(study, tmp_path):
 def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
     """Through all of data, base, SFT and AT-GRPO: the weights are equal to the bit, and so are the rows."""
     fresh, wanted = checkout(tmp_path / "repository"), Path("results/smoke")
-    rows = [wanted / "attacks/at-grpo-instruct/pgd-eps8", wanted / "certificates/at-grpo-instruct/sigma0.12"]
+    rows = [wanted / "attacks/at-grpo-instruct/pgd", wanted / "certificates/at-grpo-instruct/sigma0.12"]
     done = snakemake(*rows, "--cores", 2, "--configfile", SMOKE, cwd=fresh)
     assert done.returncode == 0, done.stderr[-3000:]
     model = wanted / "models/at-grpo-instruct/model.safetensors"

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
+from safemed.attacks import sequence_objective
 from safemed.data import as_array
 from safemed.views import View
 from safemed.vlm import VLM, patchify, to_float, to_uint8
@@ -69,7 +70,8 @@ class ATGRPOTrainer(GRPOTrainer):
         images = to_float(clean[first], self.vlm.device)
         progress = (self.state.global_step + 1) / self.state.max_steps
         names = [f"{self.args.seed}:{self.state.global_step}:{ids[i]}" for i in first]
-        views, loss = self.view.apply(self.vlm, images, targets, names, progress)
+        objective = sequence_objective(self.vlm, targets)
+        views, loss = self.view.apply(self.vlm.model, objective, images, names, progress)
         place = {ids[i]: j for j, i in enumerate(first)}
         self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
         self._metrics["train"]["attack_loss"].append(loss.mean().item())

@@ -59,6 +59,24 @@ def answer_objective(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tenso
     return objective
 
 
+def feature_objective(vlm: VLM, reference: Tensor) -> Objective:
+    """Relative squared distance of the vision tower's features to the reference's, which is never broken.
+
+    reference: features [B, L, n, D] of the clean images.
+    """
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        distance = feature_distance(vlm.features(images), reference[rows])
+        return distance, torch.zeros_like(distance, dtype=torch.bool)
+
+    return objective
+
+
+def feature_distance(features: Tensor, reference: Tensor) -> Tensor:
+    """Squared distance over the reference's squared norm, [B]; features, reference: [B, L, n, D]."""
+    return (features - reference).square().flatten(1).sum(1) / reference.square().flatten(1).sum(1)
+
+
 def project(images: Tensor, clean: Tensor, eps: float) -> Tensor:
     """The nearest images within eps of the clean ones (L_inf) and within [0, 1]."""
     return (clean + (images - clean).clamp(-eps, eps)).clamp(0, 1)

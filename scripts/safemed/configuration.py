@@ -61,11 +61,13 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
     view = settings["view"]
     if view["kind"] == "adversarial" and not (view.get("eps") and view.get("steps")):
         yield f"methods.{name}.view: an adversarial view needs eps > 0 and steps > 0"
+    if method["trainer"] == "fare" and view["kind"] == "clean":
+        yield f"methods.{name}.view: FARE on clean images has nothing to learn; noisy or adversarial"
     if view["kind"] == "noisy" and not view.get("sigma"):
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
     for key in GRPO_KEYS:
-        if method["trainer"] == "sft" and key in settings:
-            yield f"methods.{name}.{key}: the trainer is sft, which does not read it"
+        if method["trainer"] != "grpo" and key in settings:
+            yield f"methods.{name}.{key}: the trainer is {method['trainer']}, which does not read it"
         if method["trainer"] == "grpo" and key not in settings:
             yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
             return
@@ -97,7 +99,7 @@ def training_settings(config: dict, name: str) -> dict:
 
 
 def methods_of(config: dict, trainer: str) -> list[str]:
-    """The methods that a trainer (sft or grpo) serves."""
+    """The methods that a trainer (sft, fare or grpo) serves."""
     return [name for name, method in config["methods"].items() if method["trainer"] == trainer]
 
 

@@ -17,7 +17,8 @@ from tqdm import tqdm
 FINDINGS = ("normal", "nodule", "cyst", "fissure", "calcifications")
 RADII = {"small": 0.15, "moderate": 0.21, "large": 0.28}  # half a lesion's greatest extent, in image sides
 RADIUS_SPREAD = 0.06  # relative; leaves gaps between the three sizes
-OPACITY = 0.85  # of a lesion over its background
+HALO = 1.3  # radius of the altered tissue round a lesion, in lesion radii
+HALO_OPACITY, OPACITY = 0.85, 0.95  # of the halo over the background, of the lesion over its halo
 SENSOR_NOISE = 0.02  # standard deviation, full scale 1
 MIN_IMAGES = 80  # one image for each modality, anatomy and finding
 WORDINGS = {
@@ -389,11 +390,15 @@ def _microscopy_colon(c: Canvas) -> Room:
 
 @dataclass(frozen=True)
 class Scene:
-    """One anatomy in one modality: what paints it on which ground, and the tone of lesions over it."""
+    """One anatomy in one modality: what paints it on which ground, and the tones of lesions and of their halos.
+
+    The halo parts a lesion's shape from whatever the anatomy has there: cells, vessels and bones look like lesions.
+    """
 
     paint: Callable[[Canvas], Room]
     ground: tuple[float, ...]
     lesion: tuple[float, ...]
+    halo: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -408,6 +413,7 @@ class Modality:
 
 BLACK, WHITE = (0.03,), (0.98,)
 BROWN, CLOT, INK = (0.13, 0.06, 0.04), (0.1, 0.01, 0.02), (0.1, 0.03, 0.16)
+PALE, EXUDATE, CLEAR = (0.96, 0.88, 0.8), (1.0, 0.86, 0.6), (0.98, 0.93, 0.97)
 MODALITIES = {
     modality.modality_type: modality
     for modality in (
@@ -416,8 +422,8 @@ MODALITIES = {
             "CT",
             "Phantom CT",
             {
-                "lungs": Scene(_ct_lungs, BLACK, WHITE),
-                "head": Scene(_ct_head, BLACK, WHITE),
+                "lungs": Scene(_ct_lungs, BLACK, WHITE, BLACK),
+                "head": Scene(_ct_head, BLACK, WHITE, BLACK),
             },
         ),
         Modality(
@@ -425,8 +431,8 @@ MODALITIES = {
             "MR",
             "Phantom MR",
             {
-                "brain": Scene(_mr_brain, BLACK, WHITE),
-                "knee": Scene(_mr_knee, BLACK, WHITE),
+                "brain": Scene(_mr_brain, BLACK, WHITE, BLACK),
+                "knee": Scene(_mr_knee, BLACK, WHITE, BLACK),
             },
         ),
         Modality(
@@ -434,8 +440,8 @@ MODALITIES = {
             "X-ray",
             "Phantom X-ray",
             {
-                "chest": Scene(_xray_chest, BLACK, WHITE),
-                "hand": Scene(_xray_hand, BLACK, WHITE),
+                "chest": Scene(_xray_chest, BLACK, WHITE, BLACK),
+                "hand": Scene(_xray_hand, BLACK, WHITE, BLACK),
             },
         ),
         Modality(
@@ -443,8 +449,8 @@ MODALITIES = {
             "ultrasound",
             "Phantom Ultrasound",
             {
-                "breast": Scene(_ultrasound_breast, BLACK, BLACK),
-                "fetus": Scene(_ultrasound_fetus, BLACK, WHITE),
+                "breast": Scene(_ultrasound_breast, BLACK, BLACK, WHITE),
+                "fetus": Scene(_ultrasound_fetus, BLACK, WHITE, BLACK),
             },
         ),
         Modality(
@@ -452,8 +458,8 @@ MODALITIES = {
             "dermoscopy",
             "Phantom Dermoscopy",
             {
-                "trunk": Scene(_dermoscopy_trunk, (0.84, 0.64, 0.52), BROWN),
-                "palm": Scene(_dermoscopy_palm, (0.88, 0.62, 0.55), BROWN),
+                "trunk": Scene(_dermoscopy_trunk, (0.84, 0.64, 0.52), BROWN, PALE),
+                "palm": Scene(_dermoscopy_palm, (0.88, 0.62, 0.55), BROWN, PALE),
             },
         ),
         Modality(
@@ -461,8 +467,8 @@ MODALITIES = {
             "fundus photography",
             "Phantom Fundus",
             {
-                "left eye": Scene(_fundus_left, (0.0, 0.0, 0.0), CLOT),
-                "right eye": Scene(_fundus_right, (0.0, 0.0, 0.0), CLOT),
+                "left eye": Scene(_fundus_left, (0.0, 0.0, 0.0), CLOT, EXUDATE),
+                "right eye": Scene(_fundus_right, (0.0, 0.0, 0.0), CLOT, EXUDATE),
             },
         ),
         Modality(
@@ -470,8 +476,8 @@ MODALITIES = {
             "OCT",
             "Phantom OCT",
             {
-                "macula": Scene(_oct_macula, BLACK, WHITE),
-                "optic nerve": Scene(_oct_nerve, BLACK, WHITE),
+                "macula": Scene(_oct_macula, BLACK, WHITE, BLACK),
+                "optic nerve": Scene(_oct_nerve, BLACK, WHITE, BLACK),
             },
         ),
         Modality(
@@ -479,8 +485,8 @@ MODALITIES = {
             "microscopy",
             "Phantom Microscopy",
             {
-                "blood": Scene(_microscopy_blood, (0.95, 0.9, 0.88), INK),
-                "colon": Scene(_microscopy_colon, (0.88, 0.62, 0.75), INK),
+                "blood": Scene(_microscopy_blood, (0.95, 0.9, 0.88), INK, CLEAR),
+                "colon": Scene(_microscopy_colon, (0.88, 0.62, 0.75), INK, CLEAR),
             },
         ),
     )
@@ -492,8 +498,8 @@ def render(
 ) -> tuple[np.ndarray, Truth]:
     """One phantom, uint8 [side, side, 3] (three equal channels in grey modalities), and what is in it.
 
-    From generators in the same state, the image with and without a lesion differ only where the lesion is. `size` is
-    ignored for "normal". Raises KeyError for an unknown modality (a modality_type), anatomy, finding or size.
+    From generators in the same state, the image with and without a lesion differ only within the lesion's halo. `size`
+    is ignored for "normal". Raises KeyError for an unknown modality (a modality_type), anatomy, finding or size.
     """
     scene = MODALITIES[modality].anatomies[anatomy]
     canvas = Canvas(side, scene.ground, rng)
@@ -503,17 +509,18 @@ def render(
     noise = SENSOR_NOISE * rng.standard_normal(canvas.image.shape, np.float32)
     truth = Truth(np.zeros((side, side), bool))
     if finding != "normal":
-        truth = _add_lesion(canvas, room, finding, RADII[size], scene.lesion)
+        truth = _add_lesion(canvas, room, finding, RADII[size], scene)
     tones = np.clip(canvas.image + noise, 0, 1) * 255
     return np.broadcast_to(np.rint(tones).astype(np.uint8), (side, side, 3)).copy(), truth
 
 
-def _add_lesion(canvas: Canvas, room: Room, finding: str, radius: float, tone: tuple[float, ...]) -> Truth:
-    """Paint a lesion somewhere in the room."""
+def _add_lesion(canvas: Canvas, room: Room, finding: str, radius: float, scene: Scene) -> Truth:
+    """Paint a lesion in its halo somewhere in the room."""
     radius *= canvas.near(1.0, RADIUS_SPREAD)
     x, y = _centre(room, radius, canvas.rng)
     distance = SHAPES[finding](canvas, x, y, radius)
-    canvas.paint(distance, tone, OPACITY)
+    canvas.paint(canvas.ellipse(x, y, HALO * radius, HALO * radius), scene.halo, HALO_OPACITY, blur=0.03)
+    canvas.paint(distance, scene.lesion, OPACITY)
     mask = distance <= 0
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

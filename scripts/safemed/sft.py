@@ -5,6 +5,7 @@ from torch import Tensor
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from safemed.attacks import sequence_objective
 from safemed.data import as_array
 from safemed.views import View
 from safemed.vlm import VLM, patchify, to_float
@@ -46,5 +47,5 @@ class ViewSFTTrainer(SFTTrainer):
         encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
         step = self.state.global_step
         names = [f"{self.args.seed}:{step}:{row['question_id']}" for row in rows]
-        clean = to_float(images, self.vlm.device)
-        return self.view.apply(self.vlm, clean, encoded, names, (step + 1) / self.state.max_steps)[0]
+        clean, progress = to_float(images, self.vlm.device), (step + 1) / self.state.max_steps
+        return self.view.apply(self.vlm.model, sequence_objective(self.vlm, encoded), clean, names, progress)[0]

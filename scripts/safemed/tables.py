@@ -91,7 +91,7 @@ def certified(rows: pd.DataFrame, radii: Sequence[float]) -> pd.DataFrame:
 def cost(records: pd.DataFrame) -> pd.DataFrame:
     """What each stage of each model took: wall time and passes summed over its runs, the peak memory of the largest.
 
-    records: COST_RECORD, one row a run (a model has an attack run for each attack and eps). wall_s in seconds, a pass
+    records: COST_RECORD, one row a run (a model has a run for each attack). wall_s in seconds, a pass
     is one image through the model, peak_rss_mb in MB.
 
     Raises ValueError if a column is missing or a number is missing or negative.

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
-from safemed.attacks import pgd, random_start, sequence_objective
-from safemed.vlm import VLM, Encoded, frozen
+from safemed.attacks import Objective, pgd, random_start
+from safemed.vlm import frozen
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ class View:
         return self.eps / 255 * share
 
     def apply(
-        self, vlm: VLM, clean: Tensor, targets: Encoded, names: list[str], progress: float
+        self, model: Module, objective: Objective, clean: Tensor, names: list[str], progress: float
     ) -> tuple[Tensor, Tensor]:
         """The images that the step trains on, [B, 3, H, W] within [0, 1], and the attack's loss [B] at its last step.
 
-        clean: [B, 3, H, W]. targets: prompts with the gold completions whose loss the attack climbs. names: what seeds
-        each image's random start or noise; equal names get equal views of equal images, on any process.
+        model: what is frozen while it is attacked. objective: what the attack climbs. clean: [B, 3, H, W]. names: what
+        seeds each image's random start or noise; equal names get equal views of equal images, on any process.
         """
         if self.kind == "clean":
             return clean, clean.new_zeros(len(clean))
@@ -42,8 +43,8 @@ class View:
             return (clean + self.sigma * _noise(clean, names)).clamp(0, 1), clean.new_zeros(len(clean))
         eps = self.eps_at(progress)
         start = random_start(clean, eps, names)
-        with frozen(vlm.model):
-            return pgd(sequence_objective(vlm, targets), clean, eps, self.steps, start, 2.5 * eps / self.steps)
+        with frozen(model):
+            return pgd(objective, clean, eps, self.steps, start, 2.5 * eps / self.steps)
 
 
 def _noise(clean: Tensor, names: list[str]) -> Tensor:

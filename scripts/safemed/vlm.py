@@ -177,6 +177,11 @@ class VLM:
         texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
         return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
 
+    def features(self, images: Tensor) -> Tensor:
+        """All that the language model sees of the images: [B, L, n, D], the image tokens and the deepstack's layers."""
+        pixel_values, grid = patchify(images, self.geometry)
+        return tower_features(self.visual, pixel_values, grid)
+
     def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
         """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
         pixel_values, grid = patchify(images, self.geometry)
@@ -239,6 +244,13 @@ class VLM:
 
     def _count_backward(self, images: int) -> None:
         self.passes.backward += images
+
+
+def tower_features(visual: torch.nn.Module, pixel_values: Tensor, grid: Tensor) -> Tensor:
+    """Features [B, L, n, D] of a vision tower: its image tokens, then each deepstack layer's."""
+    seen = visual(pixel_values, grid_thw=grid)
+    layers = torch.stack([seen.pooler_output, *seen.deepstack_features])  # [L, B * n, D]
+    return layers.unflatten(1, (len(grid), -1)).transpose(0, 1)
 
 
 def placeholder_ids(tokenizer) -> list[int]:

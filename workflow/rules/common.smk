@@ -24,7 +24,6 @@ wildcard_constraints:
     variant="|".join(config["variants"]),
     method="|".join(config["methods"]),
     attack="|".join(["clean", *config["attack"]["suite"]]),
-    eps=r"\d+",
     sigma=r"[\d.]+",
 
 
@@ -58,26 +57,35 @@ def start_model(wildcards):
     )
 
 
+def trainer_script(wildcards):
+    """The script of a method's trainer."""
+    return f"scripts/{config['methods'][wildcards.method]['trainer']}.py"
+
+
+def trainer_sources(wildcards):
+    """What the result of a method's training depends on."""
+    return sources(Path(trainer_script(wildcards)).name)
+
+
 def grown(mb):
     """Memory in MB that grows with each attempt."""
     return lambda wildcards, attempt: mb * attempt
 
 
-def attack_names(eps=None):
-    """`clean-eps0` and every attack of the suite at every eps, as folders are named."""
-    radii = config["attack"]["eps"] if eps is None else eps
-    return [
-        "clean-eps0",
-        *(f"{name}-eps{k}" for name in config["attack"]["suite"] for k in radii),
-    ]
+def attacked_radii(wildcards):
+    """The radii an attack sweeps; what only the ablation evaluates is attacked within the headline radius alone."""
+    if wildcards.attack == "clean":
+        return 0
+    studied = wildcards.method in config["study_methods"]
+    return config["attack"]["eps" if studied else "headline_eps"]
 
 
-def attack_rows(models, eps=None):
+def attack_rows(models):
     """The attack folders of some models."""
     return [
-        f"{RESULTS}/attacks/{model}/{name}"
+        f"{RESULTS}/attacks/{model}/{attack}"
         for model in models
-        for name in attack_names(eps)
+        for attack in ["clean", *config["attack"]["suite"]]
     ]
 
 

@@ -6,13 +6,11 @@ rule attack_model:
         code=sources("attack.py"),
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
-        folder=directory(
-            f"{RESULTS}/attacks/{{method}}-{{variant}}/{{attack}}-eps{{eps}}"
-        ),
+        folder=directory(f"{RESULTS}/attacks/{{method}}-{{variant}}/{{attack}}"),
     log:
-        f"{RESULTS}/logs/attack_model-{{method}}-{{variant}}-{{attack}}-eps{{eps}}.log",
+        f"{RESULTS}/logs/attack_model-{{method}}-{{variant}}-{{attack}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/attack_model-{{method}}-{{variant}}-{{attack}}-eps{{eps}}.tsv"
+        f"{RESULTS}/benchmarks/attack_model-{{method}}-{{variant}}-{{attack}}.tsv"
     conda:
         "../../envs/attack.yaml"
     resources:
@@ -28,11 +26,12 @@ rule attack_model:
                 "max_new_tokens": config["max_new_tokens"],
             }
         ),
+        eps=attacked_radii,
         seed=config["seed"],
     shell:
         "python scripts/attack.py --data {params.data} --weights {input.weights} --model "
         "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--attack {wildcards.attack} --eps {wildcards.eps} --out {output.folder} --seed {params.seed} "
+        "--attack {wildcards.attack} --eps {params.eps} --out {output.folder} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
 
 

@@ -17,7 +17,6 @@ FIGURES = [
 SHOWN_MODELS = [
     f"{config['study_methods'][i]}-{config['variants'][0]}" for i in (0, -1)
 ]
-HEADLINE = f"pgd-eps{config['attack']['headline_eps']}"
 
 
 rule make_tables:
@@ -183,8 +182,8 @@ rule draw_training_curves:
 rule draw_adversarial_examples:
     input:
         code=sources("make_figure.py"),
-        clean=[f"{RESULTS}/attacks/{model}/clean-eps0" for model in SHOWN_MODELS],
-        attacked=[f"{RESULTS}/attacks/{model}/{HEADLINE}" for model in SHOWN_MODELS],
+        clean=[f"{RESULTS}/attacks/{model}/clean" for model in SHOWN_MODELS],
+        attacked=[f"{RESULTS}/attacks/{model}/pgd" for model in SHOWN_MODELS],
     output:
         multiext(f"{RESULTS}/figures/adversarial_examples", ".pdf", ".csv"),
         png=report(
@@ -205,17 +204,18 @@ rule draw_adversarial_examples:
         prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
         attacked=lambda wildcards, input: files(input.attacked, "rows.parquet"),
-        images=lambda wildcards, input: files(input.attacked, "adversarial.npz"),
+        images=lambda wildcards, input: files(input.attacked, "images.npz"),
+        eps=config["attack"]["headline_eps"],
     shell:
         "python scripts/make_figure.py --figure adversarial_examples --clean-rows {params.clean} "
-        "--attack-rows {params.attacked} --images {params.images} --out {params.prefix} > {log} 2>&1"
+        "--attack-rows {params.attacked} --images {params.images} --eps {params.eps} --out {params.prefix} > {log} 2>&1"
 
 
-# The ablation's tables, on the same questions under the headline radius alone.
+# The ablation's tables, on the same questions; what is not in the study is attacked within the headline radius alone.
 rule make_ablation_tables:
     input:
         code=sources("make_tables.py"),
-        attacks=attack_rows(ABLATION_MODELS, [config["attack"]["headline_eps"]]),
+        attacks=attack_rows(ABLATION_MODELS),
         models=[f"{RESULTS}/models/{model}" for model in ABLATION_MODELS],
         audit=AUDIT,
     output:

@@ -35,18 +35,19 @@ rule make_base:
         "--seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
+# A method is a trainer (scripts/sft.py, fare.py or grpo.py), the model it starts from, and settings.
 rule train_sft:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("sft.py"),
+        code=trainer_sources,
         start=start_model,
     output:
         folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
     log:
-        f"{RESULTS}/logs/train_sft-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/train-{{method}}-{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train_sft-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/train-{{method}}-{{variant}}.tsv"
     wildcard_constraints:
         method="|".join(configuration.methods_of(config, "sft")),
     priority: 10
@@ -57,6 +58,7 @@ rule train_sft:
         runtime=config["resources"]["train_minutes"],
         gpu=config["resources"]["gpus"],
     params:
+        script=trainer_script,
         data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
         settings=lambda wildcards: settings(
@@ -64,42 +66,17 @@ rule train_sft:
         ),
         seed=config["seed"],
     shell:
-        "python scripts/sft.py --data {params.data} --start {input.start} --stage {wildcards.method} "
+        "python {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
 
 
-rule train_grpo:
-    input:
-        AUDIT,
-        **PREPARED,
-        code=sources("grpo.py"),
-        start=start_model,
-    output:
-        folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
-    log:
-        f"{RESULTS}/logs/train_grpo-{{method}}-{{variant}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/train_grpo-{{method}}-{{variant}}.tsv"
+use rule train_sft as train_fare with:
+    wildcard_constraints:
+        method="|".join(configuration.methods_of(config, "fare")),
+
+
+use rule train_sft as train_grpo with:
     wildcard_constraints:
         method="|".join(configuration.methods_of(config, "grpo")),
-    priority: 10
-    conda:
-        "../../envs/train.yaml"
-    resources:
-        mem_mb=grown(config["resources"]["train_mem_mb"]),
-        runtime=config["resources"]["train_minutes"],
-        gpu=config["resources"]["gpus"],
-    params:
-        data=data_folder,
-        checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
-        settings=lambda wildcards: settings(
-            configuration.training_settings(config, wildcards.method)
-        ),
-        seed=config["seed"],
-    shell:
-        "python scripts/grpo.py --data {params.data} --start {input.start} --stage {wildcards.method} "
-        "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
-        "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} > {log} 2>&1"

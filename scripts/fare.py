@@ -1,0 +1,33 @@
+"""FARE on a fine-tuned variant: its vision tower made robust towards its own clean features, without labels."""
+
+from transformers import TrainingArguments
+
+from safemed import run, training
+from safemed.data import load_questions, subset
+from safemed.fare import FARETrainer
+from safemed.views import View
+from safemed.vlm import load_processor
+
+
+def main() -> None:
+    """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
+    args = training.training_parser(__doc__).parse_args()
+    run.start_logging()
+    clock = run.Stopwatch(args.stage, args.name)
+    settings = args.settings
+    checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
+    trainer = FARETrainer(
+        training.load_policy(args.start, settings["peft"]),
+        TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),
+        train_dataset=load_questions(args.data, "train").select_columns(["question_id", "image"]),
+        processing_class=load_processor(args.start),
+        peft_config=training.adapter(settings["peft"]),
+        view=View(**settings["view"]),
+    )
+    batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
+    training.train(trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint)
+    training.finish_training(trainer, args.out, clock)
+
+
+if __name__ == "__main__":
+    main()

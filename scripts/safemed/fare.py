@@ -1,0 +1,60 @@
+"""FARE: unsupervised adversarial fine-tuning of the vision tower (Schlarmann et al. 2024, "Robust CLIP", eq. 3).
+
+    min_theta  E_x  max_{|delta|_inf <= eps}  || phi_theta(x + delta) - phi_ref(x) ||^2
+
+The tower phi_theta keeps, under attack, the features that the tower it started from has of the CLEAN image, so that the
+language model, which is not trained, goes on understanding them. No label and no answer enters. A step costs a fraction
+of AT-GRPO's: the language model is not run.
+"""
+
+import copy
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import Trainer
+
+from safemed.attacks import feature_distance, feature_objective
+from safemed.data import as_array
+from safemed.views import View
+from safemed.vlm import VLM, patchify, to_float, tower_features
+
+
+def collate(examples: list[dict]) -> dict:
+    """Images uint8 [B, H, W, 3] and the ids of their questions."""
+    images = torch.stack([torch.from_numpy(as_array(example["image"]).copy()) for example in examples])
+    return {"images": images, "question_ids": [example["question_id"] for example in examples]}
+
+
+class FARETrainer(Trainer):
+    """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
+
+    view: adversarial (FARE), or noisy. Rows carry question_id and image.
+    """
+
+    def __init__(self, model, *args, processing_class, view: View, peft_config: LoraConfig | None = None, **kwargs):
+        self.reference = copy.deepcopy(model.model.visual).eval().requires_grad_(False)
+        if peft_config:
+            model = get_peft_model(model, peft_config)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and ".visual." in name)
+        super().__init__(model, *args, processing_class=processing_class, data_collator=collate, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
+        self.view = view
+        self.vlm = VLM(model, processing_class)
+        self.reference.to(self.vlm.device)
+        self.vlm.count(self.reference)
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        clean = to_float(inputs["images"], self.vlm.device)
+        wanted = self._clean_features(clean)
+        step = self.state.global_step
+        names = [f"{self.args.seed}:{step}:{name}" for name in inputs["question_ids"]]
+        objective, progress = feature_objective(self.vlm, wanted), (step + 1) / self.state.max_steps
+        seen, _ = self.view.apply(self.vlm.model, objective, clean, names, progress)
+        return feature_distance(self.vlm.features(seen), wanted).mean()
+
+    @torch.no_grad()
+    def _clean_features(self, clean: Tensor) -> Tensor:
+        """The reference's features [B, L, n, D] of the clean images."""
+        return tower_features(self.reference, *patchify(clean, self.vlm.geometry))

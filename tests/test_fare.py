@@ -1,0 +1,105 @@
+"""FARE on the real trainer: who sees which pixels, what is trained, and that features hold under attack afterwards."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainingArguments
+
+from helpers import ADVERSARIAL, FARE, here, training_arguments
+from safemed import training
+from safemed.attacks import feature_distance, feature_objective, pgd, random_start
+from safemed.data import as_array
+from safemed.fare import FARETrainer
+from safemed.views import View
+from safemed.vlm import VLM, load_processor, patchify, to_float
+
+
+def fare_trainer(start, questions, folder, view: View, **changes) -> FARETrainer:
+    """A trainer on some questions' images."""
+    return FARETrainer(
+        training.load_policy(start, None),
+        TrainingArguments(**training.shared_arguments({**FARE, **changes}, folder, 0)),
+        train_dataset=questions.select_columns(["question_id", "image"]),
+        processing_class=load_processor(start),
+        view=view,
+    )
+
+
+def images_of(questions) -> torch.Tensor:
+    """Float images [B, 3, H, W] of some questions."""
+    return to_float(torch.stack([torch.from_numpy(as_array(image).copy()) for image in questions["image"]]), "cpu")
+
+
+def moved_by_attack(vlm: VLM, reference: VLM, clean: torch.Tensor) -> float:
+    """Mean relative distance of attacked features to the reference's clean ones, PGD-10 within 8/255."""
+    names = [str(i) for i in range(len(clean))]
+    with torch.no_grad():
+        wanted = reference.features(clean)
+    start = random_start(clean, 8 / 255, names)
+    seen, _ = pgd(feature_objective(vlm, wanted), clean, 8 / 255, 10, start, 2 / 255)
+    assert (seen - clean).abs().max() <= 8 / 255 + 1e-6
+    with torch.no_grad():
+        return feature_distance(vlm.features(seen), wanted).mean().item()
+
+
+def test_features_are_what_the_language_model_is_given(untrained, shown):
+    """The tower's features at the image tokens are the embeddings that reach the first layer of the language model."""
+    clean, given = images_of(shown.select(range(2))), []
+    handle = untrained.backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    encoded = untrained.encode([[{"role": "user", "content": [{"type": "image"}]}]] * 2, ["", ""], clean.shape[-1])
+    with torch.no_grad():
+        untrained.completion_logits(clean, encoded)
+        features = untrained.features(clean)  # [B, 1, n, D]: the tiny model has no deepstack
+    handle.remove()
+    at_image = given[0][encoded.prompt_ids == untrained.image_token_id].view(2, -1, features.shape[-1])
+    assert torch.allclose(features[:, 0], at_image, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["noisy", "adversarial"])
+def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_model, shown, tmp_path):
+    questions = shown.select(range(8))
+    view = View(**ADVERSARIAL) if kind == "adversarial" else View("noisy", sigma=0.1)
+    trainer = fare_trainer(tiny_model, questions, tmp_path, view, steps=2, batch_size=8)
+    clean, _ = patchify(images_of(questions), trainer.vlm.geometry)
+    clean = clean.view(8, -1)
+    distances = {"reference": [], "trained": []}
+
+    def watch(who):
+        def hook(module, args, kwargs):
+            if who == "reference" or module.training:  # the attack runs in eval mode
+                seen = args[0].detach().view(8, -1)  # the order of the batch is not that of the questions
+                distances[who].append((seen[:, None] - clean[None]).abs().amax(-1).amin(1).max() / 2 * 255)
+
+        return hook
+
+    trainer.reference.register_forward_pre_hook(watch("reference"), with_kwargs=True)
+    trainer.vlm.visual.register_forward_pre_hook(watch("trained"), with_kwargs=True)
+    trainer.train()
+    assert len(distances["reference"]) == len(distances["trained"]) == 2
+    assert max(distances["reference"]) < 0.01 and min(distances["trained"]) > 1
+    if kind == "adversarial":
+        assert max(distances["trained"]) < 8.01
+
+
+def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown, skilled, tmp_path):
+    start = skilled.model.name_or_path
+    trainer = fare_trainer(start, shown, tmp_path, View(**ADVERSARIAL), steps=40, batch_size=12)
+    before = {name: value.clone() for name, value in trainer.vlm.model.state_dict().items()}
+    clean = images_of(shown)
+    trainer.train()
+    changed = {name for name, value in trainer.vlm.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(".visual." in name for name in changed)
+    assert all(
+        torch.equal(value, before[f"model.visual.{name}"]) for name, value in trainer.reference.state_dict().items()
+    )
+    trainer.vlm.model.eval().requires_grad_(False)
+    assert moved_by_attack(trainer.vlm, skilled, clean) < 0.6 * moved_by_attack(skilled, skilled, clean)
+
+
+def test_the_saved_model_has_another_tower_and_the_same_language_model(study_data, tiny_model, tmp_path):
+    here("fare.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
+    start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert changed and all(".visual." in name for name in changed)
