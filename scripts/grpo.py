@@ -30,7 +30,9 @@ def main() -> None:
         beta=settings["beta"],
     )
     batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
-    training.train(trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint)
+    training.train(
+        trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint, clock
+    )
     training.finish_training(trainer, args.out, clock)
 
 

@@ -37,7 +37,7 @@ def train_tiny(args) -> None:
     model, processor = build_tiny(pretrain.corpus(questions), settings["model"]["tiny"], side, args.seed)
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
-    training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side)
+    training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side, clock)
     splits = hashlib.sha256((args.data / "splits.csv").read_bytes()).hexdigest()
     identity = {"settings": settings, "seed": args.seed, "splits": splits}
     checkpoint = run.checkpoints(args.checkpoint, identity) / "base.pt"

@@ -1,8 +1,13 @@
 """Attacks stay within eps on the stored 8-bit image, break a model that answers rightly, and claim what they show."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from helpers import here
 from safemed import attacks, prompts
 from safemed.attacks import answer_objective, pgd, project, random_start, sequence_objective
 from safemed.evaluation import TARGETS, Exam, probe
@@ -209,3 +214,34 @@ def test_the_probe_sees_a_skilled_model_break(skilled, shown):
 def test_the_probe_of_a_model_that_knows_nothing_is_zero(untrained, shown):
     settings = {"eps": 8, "steps": 1, "restarts": 1, "max_new_tokens": {"instruct": 6, "think": 6}}
     assert probe(untrained, shown, "think", settings, seed=0) == {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
+
+
+@pytest.fixture(scope="module")
+def swept(skilled, shown, tmp_path_factory) -> Path:
+    """The folder that the script writes for a PGD sweep of the thinking variant, radii given out of order."""
+    folder = tmp_path_factory.mktemp("sweep")
+    shown.save_to_disk(folder / "questions")
+    splits = pd.DataFrame({"question_id": shown["question_id"], "split": "test"})
+    splits.to_csv(folder / "splits.csv", index=False)
+    given = ["--data", folder, "--weights", skilled.model.name_or_path, "--model", "sft-think", "--method", "sft"]
+    plan = {"questions": 24, "batch_size": 16, "pgd": {"steps": 5, "restarts": 3}, "max_new_tokens": {"think": 24}}
+    wanted = ["--variant", "think", "--attack", "pgd", "--eps", 8, 2, 24, "--out", folder / "rows"]
+    here("attack.py", *given, *wanted, settings=plan)
+    return folder / "rows"
+
+
+def test_a_sweep_scores_its_stored_images_and_only_survivors_are_attacked_on(swept, skilled, shown):
+    rows, exam = pd.read_parquet(swept / "rows.parquet"), Exam(skilled, shown, "think", 24)
+    images = {name: torch.from_numpy(stack) for name, stack in np.load(swept / "images.npz").items()}
+    assert torch.equal(images["clean"], exam.images) and rows.eps.tolist() == [2] * 24 + [8] * 24 + [24] * 24
+    right = {}
+    for eps, part in rows.groupby("eps"):
+        assert part.question_id.tolist() == shown["question_id"]
+        assert distance(images[f"eps{eps}"], exam.images).tolist() == part.linf.tolist() and (part.linf <= eps).all()
+        right[eps] = torch.tensor((part.outcome == "right").to_numpy())
+        assert torch.equal(exam.is_right(images[f"eps{eps}"], EVERYTHING), right[eps])
+    assert right[2].sum() > right[24].sum()
+    for smaller, larger in ((2, 8), (8, 24)):
+        broken, steps = ~right[smaller], torch.tensor(rows[rows.eps == larger].steps.to_numpy())
+        assert not right[larger][broken].any() and (steps[broken] == 0).all() and (steps[~broken] > 0).any()
+        assert torch.equal(images[f"eps{larger}"][broken], images[f"eps{smaller}"][broken])

@@ -1,6 +1,7 @@
 """A training that is killed ends with the weights of one that is not, and never goes on from other settings."""
 
 import argparse
+import json
 import logging
 import signal
 import subprocess
@@ -62,6 +63,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(script, settings, study_da
     assert kept and weights(killed) == weights(undisturbed)
     curves = [(folder / "model" / "curves.csv").read_text() for folder in (killed, undisturbed)]
     assert curves[0] == curves[1] and time.time() > began
+    costs = [json.loads((folder / "model" / "cost.json").read_text()) for folder in (killed, undisturbed)]
+    assert all(costs[0][key] == costs[1][key] > 0 for key in ("forward_passes", "backward_passes"))
     here(script, *arguments(script, study_data, tiny_model, other), "--seed", 1, settings=settings)
     assert weights(other) != weights(undisturbed)
 

@@ -182,7 +182,7 @@ def example_files(folder):
         attack_rows(model).to_parquet(folder / f"{model}-clean.parquet")
         attack_rows(model, "pgd", 8, outcomes).to_parquet(folder / f"{model}-pgd.parquet")
         clean = np.full((8, 4, 4, 3), 100, np.uint8)
-        np.savez(folder / f"{model}.npz", clean=clean, images=clean + np.uint8(8))
+        np.savez(folder / f"{model}.npz", clean=clean, eps8=clean + np.uint8(8))
 
 
 def figure_arguments(name, folder):
@@ -197,7 +197,7 @@ def figure_arguments(name, folder):
         "training_curves": f"--models sft-think --curves {folder}/curves.csv",
         "adversarial_examples": f"--clean-rows {of_both.format(folder, 'clean.parquet')} "
         f"--attack-rows {of_both.format(folder, 'pgd.parquet')} "
-        f"--images {folder}/sft-think.npz {folder}/at-grpo-think.npz",
+        f"--images {folder}/sft-think.npz {folder}/at-grpo-think.npz --eps 8",
     }
     return ["--figure", name, *inputs[name].split()]
 
@@ -272,7 +272,7 @@ def test_nothing_to_draw_is_refused():
 
 
 def test_twelve_models_keep_labels_apart_and_ablations_distinct():
-    methods = [*plots.NAMES, "at-grpo-no-anchor", "at-grpo-no-ramp"]
+    methods = [*plots.NAMES, "at-grpo-no-anchor", "at-grpo-no-fare"]
     models = [f"{method}-{variant}" for method in methods for variant in ("instruct", "think")][:14]
     placed = plots._spread(np.linspace(0.1, 0.12, 14), gap=0.052)
     assert np.diff(placed).min() >= 0.0519 and placed.min() >= 0 and placed.max() <= 1

@@ -15,9 +15,9 @@ from PIL import Image
 from tqdm import tqdm
 
 FINDINGS = ("normal", "nodule", "cyst", "fissure", "calcifications")
-RADII = {"small": 0.15, "moderate": 0.21, "large": 0.28}  # half a lesion's greatest extent, in image sides
+RADII = {"small": 0.12, "moderate": 0.19, "large": 0.28}  # half a lesion's greatest extent, in image sides
 RADIUS_SPREAD = 0.06  # relative; leaves gaps between the three sizes
-HALO = 1.3  # radius of the altered tissue round a lesion, in lesion radii
+HALO = 0.06  # width of the altered tissue round a lesion, in image sides
 HALO_OPACITY, OPACITY = 0.85, 0.95  # of the halo over the background, of the lesion over its halo
 SENSOR_NOISE = 0.02  # standard deviation, full scale 1
 MIN_IMAGES = 80  # one image for each modality, anatomy and finding
@@ -519,7 +519,7 @@ def _add_lesion(canvas: Canvas, room: Room, finding: str, radius: float, scene: 
     radius *= canvas.near(1.0, RADIUS_SPREAD)
     x, y = _centre(room, radius, canvas.rng)
     distance = SHAPES[finding](canvas, x, y, radius)
-    canvas.paint(canvas.ellipse(x, y, HALO * radius, HALO * radius), scene.halo, HALO_OPACITY, blur=0.03)
+    canvas.paint(canvas.ellipse(x, y, radius + HALO, radius + HALO), scene.halo, HALO_OPACITY, blur=0.03)
     canvas.paint(distance, scene.lesion, OPACITY)
     mask = distance <= 0
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -51,6 +51,7 @@ matplotlib.rcParams.update(STYLE)  # once, on import: some of these are read onl
 COLOURS = {
     "base": "#666666",
     "sft": "#D55E00",
+    "fare": "#56B4E9",
     "grpo": "#B8578F",
     "noisy-grpo": "#C98A00",
     "at-sft": "#009E73",
@@ -59,6 +60,7 @@ COLOURS = {
 NAMES = {
     "base": "base",
     "sft": "SFT",
+    "fare": "FARE",
     "grpo": "GRPO",
     "noisy-grpo": "noisy GRPO",
     "at-sft": "AT-SFT",

@@ -2,9 +2,10 @@
 
 Two losses are summed. ALIGNMENT: each token that leaves the vision tower should be the embedding of a word true of
 the image, the names of what it shows in turn. BINDING: questions are answered about images whose tokens ARE such words,
-so that an option's name gets bound to its letter, a phase transition that answering waits for; in the first
-`binding_steps` all tokens are the answer's word, and there is nothing else to learn. The wrong options are drawn from
-all names untrue of the image; putting the two together, on the study's own questions, is left to fine-tuning.
+so that an option's name gets bound to its letter, a phase transition that answering waits for. In the first
+`binding_steps` all tokens are the answer's word and the wrong options are any names, and there is nothing else to
+learn. Then the wrong options are names that answer the same type of question: among any names the question alone often
+tells which one it asks for, and the image is not looked at.
 """
 
 import logging
@@ -20,9 +21,12 @@ from transformers import get_wsd_schedule
 
 from safemed import prompts
 from safemed.data import as_array
+from safemed.run import Stopwatch
 from safemed.vlm import VLM, patchify, to_float
 
 log = logging.getLogger(__name__)
+
+ANY = "any"  # stands for every question type
 
 
 def corpus(questions: Dataset) -> list[str]:
@@ -43,12 +47,12 @@ class Pretraining:
     Guarantees: batches depend on (seed, step) alone, so a resumed run ends with the weights of an undisturbed one.
     """
 
-    def __init__(self, vlm: VLM, questions: Dataset, settings: dict, seed: int, side: int):
-        self.vlm, self.settings, self.seed, self.side = vlm, settings, seed, side
+    def __init__(self, vlm: VLM, questions: Dataset, settings: dict, seed: int, side: int, clock: Stopwatch):
+        self.vlm, self.settings, self.seed, self.side, self.clock = vlm, settings, seed, side, clock
         self.questions = questions
         rows = questions.remove_columns("image")
         self.rows = list(rows)
-        self.names = sorted({option for row in rows for option in row["options"]})
+        self.names = _names_by_type(self.rows)
         self.image_tokens = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2
         self.true_names = rows.to_pandas().groupby("image_path").apply(_gold_names).to_dict()
         # The language model binds letters at half the rate at which the vision tower learns best, and not above.
@@ -108,8 +112,9 @@ class Pretraining:
         picked, variant = self._pick(rng), prompts.VARIANTS[rng.integers(len(prompts.VARIANTS))]
         asked, targets = [], []
         for row in (self.rows[i] for i in picked):
-            untrue = [name for name in self.names if name not in self.true_names[row["image_path"]]]
-            question = {**row, **self._options(rng, _answer(row), untrue)}
+            true, offered = self.true_names[row["image_path"]], self.names[ANY if alone else row["question_type"]]
+            untrue = [name for name in offered if name not in true]
+            question = {**row, **self._options(rng, _answer(row), untrue or self.names[ANY])}
             if alone:
                 question |= {"modality": None, "finding": None}
             asked.append(prompts.conversation(question, variant))
@@ -148,6 +153,7 @@ class Pretraining:
             "model": self.vlm.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "spent": self.clock.spent(self.vlm.passes),
         }
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         partial = checkpoint.with_suffix(".partial")
@@ -161,8 +167,17 @@ class Pretraining:
         self.vlm.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
+        self.clock.resume(state["spent"], self.vlm.passes)
         log.info("resuming at step %d from %s", state["step"], checkpoint)
         return state["step"], state["curves"]
+
+
+def _names_by_type(rows: list[dict]) -> dict[str, list[str]]:
+    """Question type -> all options of its questions, and ANY -> those of all questions; sorted."""
+    names = {ANY: sorted({option for row in rows for option in row["options"]})}
+    for kind in sorted({row["question_type"] for row in rows}):
+        names[kind] = sorted({option for row in rows if row["question_type"] == kind for option in row["options"]})
+    return names
 
 
 def _gold_names(rows: pd.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemed import evaluation, prompts, run
-from safemed.vlm import VLM, save_model
+from safemed.vlm import VLM, Passes, save_model
 
 log = logging.getLogger(__name__)
 
@@ -123,10 +123,27 @@ class ProbeCallback(TrainerCallback):
         log.info("step %d: %s", state.global_step, found)
 
 
-def train(trainer, probe: ProbeCallback, checkpoint: Path) -> None:
+class CostCallback(TrainerCallback):
+    """Keeps what a training has spent in its checkpoints' history, and counts on from there when it resumes."""
+
+    def __init__(self, clock: run.Stopwatch, passes: Passes):
+        self.clock, self.passes = clock, passes
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        spent = [entry for entry in state.log_history if "wall_s" in entry]
+        if spent:
+            self.clock.resume(spent[-1], self.passes)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if control.should_save:
+            state.log_history.append({"step": state.global_step, **self.clock.spent(self.passes)})
+
+
+def train(trainer, probe: ProbeCallback, checkpoint: Path, clock: run.Stopwatch) -> None:
     """Run a trainer from its last checkpoint, or from the start where there is none."""
     probe.vlm = trainer.vlm
     trainer.add_callback(probe)
+    trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoint))
 
 
