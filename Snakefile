@@ -1,6 +1,6 @@
 # SafeMed-R1: adversarial training inside GRPO for medical vision-language models, from raw data to report.
 #
-#   data -> base -> sft -> at_grpo -> attack, certify -> tables -> figures -> report
+#   data -> base -> sft -> fare -> at_grpo -> attack, certify -> tables -> figures -> report
 #
 # The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
 from snakemake.utils import min_version, validate
@@ -26,6 +26,7 @@ localrules:
     data,
     base,
     sft,
+    fare,
     at_grpo,
     attack,
     certify,
@@ -56,6 +57,11 @@ rule base:
 rule sft:
     input:
         trained("sft"),
+
+
+rule fare:
+    input:
+        trained("fare"),
 
 
 rule at_grpo:

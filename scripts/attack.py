@@ -43,8 +43,8 @@ def evaluate(exam: Exam, args) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     batches = torch.arange(len(exam)).split(args.settings["batch_size"])
     tables, images = [], {f"eps{eps}": [] for eps in args.eps}
     for done, rows in enumerate(tqdm(batches, desc=args.attack, disable=not run.watched()), 1):
-        for eps, stored, steps in sweep(exam, rows, args):
-            tables.append(score(exam, rows, stored, steps, eps, args))
+        for eps, stored, steps, texts in sweep(exam, rows, args):
+            tables.append(score(exam, rows, stored, steps, texts, eps, args))
             images[f"eps{eps}"].append(stored)
         right = pd.concat(tables).groupby("eps").outcome.agg(lambda outcomes: (outcomes == "right").mean())
         log.info("%d/%d batches, right %s", done, len(batches), right.round(3).to_dict())
@@ -52,41 +52,37 @@ def evaluate(exam: Exam, args) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     return rows, {name: torch.cat(stacks).numpy() for name, stacks in images.items()}
 
 
-def sweep(exam: Exam, rows: torch.Tensor, args) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-    """For each radius, ascending: eps, stored images uint8 [b, H, W, 3] and the gradient steps [b] it took.
+def sweep(exam: Exam, rows: torch.Tensor, args) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, list[str]]]:
+    """For each radius, ascending: eps, stored images uint8 [b, H, W, 3], the gradient steps [b] it took, and the texts
+    generated from the stored images.
 
-    A question that is wrong on its clean image stays as it is. One that broke keeps the image that broke it, which is
-    within every larger radius too: only survivors are attacked on.
+    A question that is wrong on its clean image stays as it is. One whose text is not right keeps the image that it is
+    scored on, which is within every larger radius too: only survivors are attacked on.
     """
     stored, steps = exam.images[rows].clone(), torch.zeros(len(rows), dtype=torch.long)
+    words = texts = exam.answers(stored, rows)
     if args.attack == "clean":
-        yield 0, stored, steps
+        yield 0, stored, steps, texts
         return
-    words = exam.answers(stored, rows)
-    live = torch.tensor([exam.outcome(t, int(r)) == "right" for t, r in zip(words, rows, strict=True)])
     plan = args.settings[args.attack]
     for eps in sorted(args.eps):
         steps = torch.zeros_like(steps)
+        live = torch.tensor([exam.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
         if live.any():
             kept = [text for text, alive in zip(words, live, strict=True) if alive]
             found = exam.attack(kept, rows[live], eps, plan["steps"], plan["restarts"], args.seed)
-            stored, survived = stored.clone(), live.clone()
-            stored[live], steps[live], survived[live] = found.images, found.steps, ~found.broken
-            live = survived
-        yield eps, stored, steps
+            stored = stored.clone()
+            stored[live], steps[live] = found.images, found.steps
+            texts = exam.answers(stored, rows)
+        yield eps, stored, steps, texts
 
 
-def score(exam: Exam, rows: torch.Tensor, stored: torch.Tensor, steps: torch.Tensor, eps: int, args) -> pd.DataFrame:
+def score(exam: Exam, rows: torch.Tensor, stored: torch.Tensor, steps, texts, eps: int, args) -> pd.DataFrame:
     """One row a question: the outcome of the text generated from its stored image, whose distance is checked."""
-    texts = exam.answers(stored, rows)
     linf = (stored.int() - exam.images[rows].int()).abs().flatten(1).amax(1)  # [b], 8-bit levels
     if int(linf.max()) > eps:
         raise RuntimeError(f"a stored image is {int(linf.max())} levels away from its clean one, eps is {eps}")
-    columns = ("question_id", "image_path", "modality", "question_type", "gold")
-    asked = [exam.rows[i] for i in rows.tolist()]
-    table = pd.DataFrame([{name: question[name] for name in columns} for question in asked])
-    table["n_options"] = [len(question["options"]) for question in asked]
-    table["model"], table["method"], table["variant"] = args.model, args.method, args.variant
+    table = pd.DataFrame([exam.about(i, args) for i in rows.tolist()])
     table["attack"], table["eps"] = args.attack, eps
     table["outcome"] = [exam.outcome(text, int(i)) for text, i in zip(texts, rows, strict=True)]
     table["answer"] = [parse(t, n).answer or "" for t, n in zip(texts, table["n_options"], strict=True)]

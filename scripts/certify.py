@@ -47,13 +47,8 @@ def certificate_row(exam: Exam, i: int, args) -> dict:
     selection = classes(exam, i, settings["n0"], args, generator)
     estimation = classes(exam, i, settings["n"], args, generator)
     found = smoothing.certify(selection, estimation, args.sigma, settings["alpha"])
-    columns = ("question_id", "image_path", "modality", "question_type", "gold")
     return {
-        **{name: question[name] for name in columns},
-        "n_options": len(question["options"]),
-        "model": args.model,
-        "method": args.method,
-        "variant": args.variant,
+        **exam.about(i, args),
         "sigma": args.sigma,
         "function": "generate",
         "n0": settings["n0"],

@@ -3,7 +3,7 @@
 from transformers import TrainingArguments
 
 from safemed import run, training
-from safemed.data import load_questions, subset
+from safemed.data import load_questions
 from safemed.fare import FARETrainer
 from safemed.views import View
 from safemed.vlm import load_processor
@@ -15,7 +15,7 @@ def main() -> None:
     run.start_logging()
     clock = run.Stopwatch(args.stage, args.name)
     settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
+    checkpoint = run.checkpoints(args.checkpoint, training.identity(args, __file__))
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
         TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),
@@ -24,11 +24,7 @@ def main() -> None:
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),
     )
-    batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
-    training.train(
-        trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint, clock
-    )
-    training.finish_training(trainer, args.out, clock)
+    training.train(trainer, args, clock)
 
 
 if __name__ == "__main__":

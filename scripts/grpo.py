@@ -6,7 +6,7 @@ from trl import GRPOConfig
 
 from safemed import rewards, run, training
 from safemed.at_grpo import ATGRPOTrainer
-from safemed.data import load_questions, subset
+from safemed.data import load_questions
 from safemed.views import View
 from safemed.vlm import load_processor, placeholder_ids
 
@@ -17,7 +17,7 @@ def main() -> None:
     run.start_logging()
     clock = run.Stopwatch(args.stage, args.name)
     settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, training.identity(args))
+    checkpoint = run.checkpoints(args.checkpoint, training.identity(args, __file__))
     processor = load_processor(args.start)
     trainer = ATGRPOTrainer(
         model=training.load_policy(args.start, settings["peft"]),
@@ -29,11 +29,7 @@ def main() -> None:
         view=View(**settings["view"]),
         beta=settings["beta"],
     )
-    batch = subset(load_questions(args.data, "val"), settings["probe"]["questions"], args.seed)
-    training.train(
-        trainer, training.ProbeCallback(batch, args.variant, settings["probe"], args.seed), checkpoint, clock
-    )
-    training.finish_training(trainer, args.out, clock)
+    training.train(trainer, args, clock)
 
 
 def grpo_config(settings: dict, checkpoint: Path, args, tokenizer) -> GRPOConfig:

@@ -1,6 +1,5 @@
 """The base model in Hugging Face's layout: a tiny Qwen3-VL trained from random weights, or a published checkpoint."""
 
-import hashlib
 import json
 import logging
 import shutil
@@ -38,9 +37,7 @@ def train_tiny(args) -> None:
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
     training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side, clock)
-    splits = hashlib.sha256((args.data / "splits.csv").read_bytes()).hexdigest()
-    identity = {"settings": settings, "seed": args.seed, "splits": splits}
-    checkpoint = run.checkpoints(args.checkpoint, identity) / "base.pt"
+    checkpoint = run.checkpoints(args.checkpoint, run.identity(args, __file__, args.data / "splits.csv")) / "base.pt"
     curves = training.run(checkpoint, every=settings["base"]["log_steps"])
     with run.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)

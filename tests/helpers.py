@@ -64,7 +64,7 @@ def here(script: str, *arguments, settings: dict | None = None) -> None:
 
 
 def training_arguments(data: Path, start: Path, folder: Path, variant: str = "instruct") -> list:
-    """The arguments of sft.py and grpo.py, checkpoints and result below `folder`."""
+    """The arguments of a trainer's script, checkpoints and result below `folder`."""
     return [
         "--data", data, "--start", start, "--stage", "test", "--name", f"test-{variant}", "--variant", variant,
         "--checkpoint", folder / "checkpoint", "--out", folder / "model",

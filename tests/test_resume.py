@@ -77,7 +77,7 @@ def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_m
     half = tmp_path / "half" / "checkpoint" / "checkpoint-2"
     half.mkdir(parents=True)
     given_start = argparse.Namespace(settings=settings, seed=0, variant="instruct", start=tiny_model, data=study_data)
-    run.checkpoints(half.parent, training.identity(given_start))
+    run.checkpoints(half.parent, training.identity(given_start, "sft.py"))
     (half / "config.json").write_text("{}")
     here("sft.py", *given, settings=settings)
     assert weights(tmp_path / "half") == weights(tmp_path / "whole")

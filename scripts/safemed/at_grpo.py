@@ -73,8 +73,9 @@ class ATGRPOTrainer(GRPOTrainer):
         objective = sequence_objective(self.vlm, targets)
         views, loss = self.view.apply(self.vlm.model, objective, images, names, progress)
         place = {ids[i]: j for j, i in enumerate(first)}
-        self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
-        self._metrics["train"]["attack_loss"].append(loss.mean().item())
+        if self.view.kind == "adversarial":
+            self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
+            self._metrics["train"]["attack_loss"].append(loss.mean().item())
         return to_uint8(views)[[place[name] for name in ids]]
 
     def _compute_loss(self, model, inputs: dict) -> Tensor:

@@ -74,7 +74,8 @@ def feature_objective(vlm: VLM, reference: Tensor) -> Objective:
 
 def feature_distance(features: Tensor, reference: Tensor) -> Tensor:
     """Squared distance over the reference's squared norm, [B]; features, reference: [B, L, n, D]."""
-    return (features - reference).square().flatten(1).sum(1) / reference.square().flatten(1).sum(1)
+    features, reference = features.float().flatten(1), reference.float().flatten(1)  # a long sum needs fp32
+    return (features - reference).square().sum(1) / reference.square().sum(1)
 
 
 def project(images: Tensor, clean: Tensor, eps: float) -> Tensor:

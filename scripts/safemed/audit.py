@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 
 from safemed.data import normalise
-from safemed.prompts import LETTERS
+from safemed.prompts import LETTERS, gold_text
 
 
 def option_prior(train: pd.DataFrame) -> Counter:
     """How often each option's text is a right answer. train: columns options (list), gold (letter)."""
-    return Counter(normalise(_gold_text(row)) for row in train.to_dict("records"))
+    return Counter(normalise(gold_text(row)) for row in train.to_dict("records"))
 
 
 def guess(options: list[str], gold: str, prior: Counter) -> float:
@@ -49,7 +49,3 @@ def composition(questions: pd.DataFrame) -> pd.DataFrame:
     """Questions a split, modality and question type. questions: columns split, modality, question_type."""
     counts = questions.groupby(["split", "modality", "question_type"]).size()
     return counts.rename("questions").reset_index()
-
-
-def _gold_text(row: dict) -> str:
-    return row["options"][LETTERS.index(row["gold"])]

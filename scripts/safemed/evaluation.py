@@ -52,6 +52,13 @@ class Exam:
             return "unparsable"
         return "right" if answer == self.rows[row]["gold"] else "wrong"
 
+    def about(self, row: int, args) -> dict:
+        """What every row of an evaluation says of question `row` and of the model (args: model, method, variant)."""
+        question = self.rows[row]
+        kept = ("question_id", "image_path", "modality", "question_type", "gold")
+        told = {name: question[name] for name in kept} | {"n_options": len(question["options"])}
+        return told | {"model": args.model, "method": args.method, "variant": args.variant}
+
     def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
         """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""
         texts = self.answers(images, rows)

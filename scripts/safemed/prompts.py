@@ -37,6 +37,11 @@ def render(question: str, options: list[str], variant: str) -> str:
     return f"{question} {listed} {INSTRUCTIONS[variant]}"
 
 
+def gold_text(question: dict) -> str:
+    """The text of the right option of a row of the prepared questions."""
+    return question["options"][LETTERS.index(question["gold"])]
+
+
 def thought(modality: str | None, finding: str | None, answer: str) -> str:
     """The thought that is taught: modality and finding, as far as they are known, then the answer's name."""
     seen = ", ".join(name for name in (modality, finding) if name)
@@ -48,8 +53,7 @@ def target(question: dict, variant: str) -> str:
     answer = f"<answer> {question['gold']} </answer>"
     if variant == "instruct":
         return answer
-    text = question["options"][LETTERS.index(question["gold"])]
-    return f"<think> {thought(question['modality'], question['finding'], text)} </think>{answer}"
+    return f"<think> {thought(question['modality'], question['finding'], gold_text(question))} </think>{answer}"
 
 
 def conversation(question: dict, variant: str) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from safemed.dependencies import SCRIPTS, sources
 from safemed.prompts import VARIANTS
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -95,6 +97,17 @@ class Stopwatch:
         peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
         cost = {"stage": self.stage, "model": self.model, **self.spent(passes), "peak_rss_mb": peak, **more}
         path.write_text(json.dumps(cost, indent=1) + "\n")
+
+
+def identity(args: argparse.Namespace, script: str, *files: Path) -> dict:
+    """What checkpoints must agree on: settings, seed, the script's code, and the contents of those files that exist."""
+    code = [SCRIPTS.parent / path for path in sources(Path(script).name)]
+    hashes = {path.name: _sha256(path) for path in files if path.exists()}
+    return {"settings": args.settings, "seed": args.seed, "code": _sha256(*code), **hashes}
+
+
+def _sha256(*paths: Path) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def checkpoints(folder: Path, settings: dict) -> Path:

@@ -1,7 +1,6 @@
-"""What supervised and reinforcement training share: rows, loading with or without adapters, curves, checkpoints."""
+"""What the three trainers share: rows, loading with or without adapters, curves, checkpoints."""
 
 import argparse
-import hashlib
 import logging
 import shutil
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemed import evaluation, prompts, run
+from safemed.data import load_questions, subset
 from safemed.vlm import VLM, Passes, save_model
 
 log = logging.getLogger(__name__)
@@ -32,15 +32,14 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def identity(args: argparse.Namespace) -> dict:
-    """What a checkpoint must agree on to be resumed: settings, seed, variant, start weights and splits."""
+def identity(args: argparse.Namespace, script: str) -> dict:
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights and splits."""
     files = (args.start / "model.safetensors", args.data / "splits.csv")
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.exists()}
-    return {"settings": args.settings, "seed": args.seed, "variant": args.variant, **hashes}
+    return run.identity(args, script, *files) | {"variant": args.variant}
 
 
 def training_rows(questions: Dataset, variant: str) -> Dataset:
-    """The rows of both trainers: prompt and completion as chat messages, the target's text, the image, and what the
+    """The rows of SFT and GRPO: prompt and completion as chat messages, the target's text, the image, and what the
     rewards read (gold, n_options, variant)."""
 
     def row(question: dict) -> dict:
@@ -83,7 +82,7 @@ def adapter(settings: dict | None) -> LoraConfig | None:
 
 
 def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
-    """The arguments that both trainers get from the config; every default of TRL's that bites is set here."""
+    """The arguments that all trainers get from the config; every default that bites is set here."""
     return {
         "output_dir": str(checkpoint),
         "max_steps": settings["steps"],
@@ -109,14 +108,14 @@ def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
 
 
 class ProbeCallback(TrainerCallback):
-    """Every `every` steps, clean and PGD accuracy of generated answers on one fixed batch of validation questions."""
+    """Clean and PGD accuracy of answers generated on a fixed batch of validation questions, some times a training."""
 
-    def __init__(self, batch: Dataset, variant: str, settings: dict, seed: int):
-        self.batch, self.variant, self.settings, self.seed = batch, variant, settings, seed
-        self.vlm: VLM | None = None
+    def __init__(self, vlm: VLM, batch: Dataset, variant: str, settings: dict, seed: int):
+        self.vlm, self.batch, self.variant, self.settings, self.seed = vlm, batch, variant, settings, seed
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % self.settings["every"] and state.global_step != state.max_steps:
+        done, times = state.global_step, self.settings["times"]
+        if done * times // state.max_steps == (done - 1) * times // state.max_steps:
             return
         found = evaluation.probe(self.vlm, self.batch, self.variant, self.settings, self.seed)
         state.log_history.append({"step": state.global_step, **found})
@@ -139,12 +138,21 @@ class CostCallback(TrainerCallback):
             state.log_history.append({"step": state.global_step, **self.clock.spent(self.passes)})
 
 
-def train(trainer, probe: ProbeCallback, checkpoint: Path, clock: run.Stopwatch) -> None:
-    """Run a trainer from its last checkpoint, or from the start where there is none."""
-    probe.vlm = trainer.vlm
-    trainer.add_callback(probe)
+def train(trainer, args: argparse.Namespace, clock: run.Stopwatch) -> None:
+    """Run a trainer from its last checkpoint, or from the start where there is none, and write the model's folder.
+
+    The folder holds weights, processor, curves.csv and cost.json; the checkpoints have served then, and are removed.
+    """
+    settings = args.settings["probe"]
+    batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
+    trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
     trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoint))
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(args.checkpoint))
+    with run.atomic_folder(args.out) as folder:
+        save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, folder)
+        curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
+        clock.write(folder / "cost.json", trainer.vlm.passes)
+    shutil.rmtree(args.checkpoint)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -179,13 +187,3 @@ def curves(log_history: list[dict]) -> pd.DataFrame:
     table = pd.DataFrame([entry for entry in log_history if "train_runtime" not in entry])
     table = table.groupby("step", as_index=False).first()
     return table[["step", *[name for name in CURVES if name in table]]].rename(columns=CURVES)
-
-
-def finish_training(trainer, out: Path, clock: run.Stopwatch) -> None:
-    """Write the trained model's folder (weights, processor, curves.csv, cost.json); its checkpoints have served."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    with run.atomic_folder(out) as folder:
-        save_model(model, trainer.processing_class, folder)
-        curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
-        clock.write(folder / "cost.json", trainer.vlm.passes)
-    shutil.rmtree(trainer.args.output_dir)

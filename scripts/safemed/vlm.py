@@ -185,22 +185,23 @@ class VLM:
     def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
         """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
         pixel_values, grid = patchify(images, self.geometry)
-        return self._teacher_forced(encoded, pixel_values=pixel_values, image_grid_thw=grid)
+        kept = encoded.completion_ids.shape[1] + 1
+        return self._teacher_forced(encoded, kept, pixel_values=pixel_values, image_grid_thw=grid)
 
-    def completion_logits_of(self, tokens: Tensor, encoded: Encoded) -> Tensor:
-        """`completion_logits` where the image tokens [B, n, D] are given instead of coming from the vision tower."""
+    def logits_of(self, tokens: Tensor, encoded: Encoded) -> Tensor:
+        """Logits [B, P + C, V] at every position, where the image tokens [B, n, D] are given and not seen."""
         side = math.isqrt(tokens.shape[1]) * self.geometry.merge  # patches
         grid = torch.tensor([[1, side, side]] * len(tokens), device=self.device)
         seen = BaseModelOutputWithDeepstackFeatures(pooler_output=list(tokens), deepstack_features=[])
-        return self._teacher_forced(encoded, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
+        everything = encoded.prompt_ids.shape[1] + encoded.completion_ids.shape[1]
+        return self._teacher_forced(encoded, everything, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
 
-    def _teacher_forced(self, encoded: Encoded, **image) -> Tensor:
+    def _teacher_forced(self, encoded: Encoded, kept: int, **image) -> Tensor:
         ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]
         mask = torch.cat([encoded.prompt_mask, encoded.completion_mask], 1)
         kinds = (ids == self.image_token_id).long()
-        keep = encoded.completion_ids.shape[1] + 1
         arguments = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds, "use_cache": False}
-        return self.model(**arguments, **image, logits_to_keep=keep).logits
+        return self.model(**arguments, **image, logits_to_keep=kept).logits
 
     @torch.no_grad()
     def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:

@@ -73,11 +73,15 @@ def grown(mb):
 
 
 def attacked_radii(wildcards):
-    """The radii an attack sweeps; what only the ablation evaluates is attacked within the headline radius alone."""
+    """The radii an attack sweeps; up to the headline radius they are the same for the study and for the ablation."""
     if wildcards.attack == "clean":
         return 0
     studied = wildcards.method in config["study_methods"]
-    return config["attack"]["eps" if studied else "headline_eps"]
+    return [
+        eps
+        for eps in sorted(config["attack"]["eps"])
+        if studied or eps <= config["attack"]["headline_eps"]
+    ]
 
 
 def attack_rows(models):
