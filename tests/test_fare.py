@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import TrainingArguments
+from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingArguments
 
 from helpers import ADVERSARIAL, FARE, here, training_arguments
 from safemed import training
@@ -55,6 +55,23 @@ def test_features_are_what_the_language_model_is_given(untrained, shown):
     handle.remove()
     at_image = given[0][encoded.prompt_ids == untrained.image_token_id].view(2, -1, features.shape[-1])
     assert torch.allclose(features[:, 0], at_image, atol=1e-5)
+
+
+def test_features_take_in_the_deepstack_of_a_real_qwen(tiny_model, shown):
+    """A tower that feeds the language model at two depths: both are features, in the order in which they are given."""
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.vision_config.deepstack_visual_indexes = [0]
+    vlm, given = VLM(Qwen3VLForConditionalGeneration(config).eval(), load_processor(tiny_model)), []
+    vlm.backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs["deepstack_visual_embeds"]), with_kwargs=True
+    )
+    clean = images_of(shown.select(range(2)))
+    encoded = vlm.encode([[{"role": "user", "content": [{"type": "image"}]}]] * 2, ["", ""], clean.shape[-1])
+    with torch.no_grad():
+        vlm.completion_logits(clean, encoded)
+        features = vlm.features(clean)
+    assert features.shape[1] == 2 and torch.allclose(features[:, 1].flatten(0, 1), given[0][0], atol=1e-5)
+    assert not torch.allclose(features[:, 0], features[:, 1])
 
 
 @pytest.mark.parametrize("kind", ["noisy", "adversarial"])

@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from snakemake.utils import update_config
 
 from helpers import ROOT, SMOKE, snakemake
+from safemed import configuration
 from safemed.dependencies import sources
 
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -66,6 +68,30 @@ def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
     assert jobs["make_phantoms"] == 0 and jobs["train_grpo"] == 2 and jobs["write_report"] == 1
 
 
+def passes(settings: dict) -> int:
+    """Images that go forward or backward in a training on adversarial views: those of its attack and of its update."""
+    rows = settings["batch_size"] * settings["gradient_accumulation"]
+    attacked = rows // settings.get("num_generations", 1)
+    update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
+    return settings["steps"] * (2 * settings["view"]["steps"] * attacked + update * rows)
+
+
+@pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "phantoms")
+def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(study.read_text()) if study else {})
+    at_sft, at_grpo = (passes(configuration.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
+    assert at_sft == pytest.approx(at_grpo, rel=0.01)
+
+
+def test_two_methods_are_attacked_alike_up_to_the_headline_radius(untouched):
+    """What the ablation compares: a sweep of other radii would be another attack."""
+    done = snakemake("-n", "ablation", "--printshellcmds", cwd=untouched)
+    swept = re.findall(r"--method (\S+) --variant \S+ --attack pgd --eps ([\d ]+) --out", done.stdout + done.stderr)
+    radii = {method: [eps for eps in map(int, given.split()) if eps <= 8] for method, given in swept}
+    assert {"sft", "at-grpo", "at-sft"} <= radii.keys() and len(set(map(tuple, radii.values()))) == 1
+
+
 REFUSED = [
     ("sedd: 1", "sedd"),
     ("data: {imagesize: 64}", "imagesize"),
@@ -84,6 +110,9 @@ REFUSED = [
     ("methods: {at-grpo: {start: at-grpo}}", r"methods\.at-grpo\.start"),
     ("methods: {sft: {start: grpo}}", r"methods\.\S+\.start"),
     ("methods: {noisy-grpo: {view: {kind: adversarial}}}", r"methods\.noisy-grpo\.view"),
+    ("methods: {fare: {beta: 1.0}}", r"methods\.fare\.beta"),
+    ("methods: {fare: {view: {kind: clean}}}", r"methods\.fare\.view"),
+    ("probe: {times: 0}", "times"),
 ]
 
 

@@ -103,6 +103,17 @@ def methods_of(config: dict, trainer: str) -> list[str]:
     return [name for name, method in config["methods"].items() if method["trainer"] == trainer]
 
 
+def lineage(config: dict, methods: list[str]) -> list[str]:
+    """The methods and all that they start from, each once, starts first; the base is no method."""
+    found: list[str] = []
+    for name in methods:
+        chain = [name]
+        while (start := config["methods"][chain[-1]]["start"]) != BASE:
+            chain.append(start)
+        found += [method for method in reversed(chain) if method not in found]
+    return found
+
+
 def models(config: dict, methods: list[str]) -> list[str]:
     """The names of the trained models of some methods, {method}-{variant}."""
     return [f"{method}-{variant}" for method in dict.fromkeys(methods) for variant in config["variants"]]

@@ -502,7 +502,7 @@ def _example_titles(line: np.ndarray, examples: pd.DataFrame, models: list[str])
         delta, attacked, words = line[1 + 3 * place : 4 + 3 * place]
         delta.set_title(f"δ × {AMPLIFICATION}", fontsize=8, loc="center")
         attacked.set_title("clean + δ", fontsize=8, loc="center")
-        words.set_title(f"{label(model)}, ε = {eps}/255", fontsize=8, color=_style(model, models)["color"], x=0.02)
+        words.set_title(f"{label(model)}, |δ| ≤ {eps}/255", fontsize=8, color=_style(model, models)["color"], x=0.02)
 
 
 def _sentence(words: str) -> Figure:

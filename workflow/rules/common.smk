@@ -15,6 +15,10 @@ DATA = f"{RESULTS}/data"
 AUDIT = f"{DATA}/audit"
 PREPARED = {"questions": f"{DATA}/questions", "splits": f"{DATA}/splits.csv"}
 STUDY_MODELS = configuration.models(config, config["study_methods"])
+# What the study's models cost, and how they were trained, takes in every model that they started from.
+TRAINED_MODELS = configuration.models(
+    config, configuration.lineage(config, config["study_methods"])
+)
 ABLATION_MODELS = configuration.models(
     config, [*config["study_methods"], *config["ablation_methods"]]
 )

@@ -24,7 +24,7 @@ rule make_tables:
         code=sources("make_tables.py"),
         attacks=attack_rows(STUDY_MODELS),
         certificates=certificate_rows(STUDY_MODELS),
-        models=[f"{RESULTS}/models/{name}" for name in ["base", *STUDY_MODELS]],
+        models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
     output:
         robustness=report(
@@ -153,7 +153,7 @@ rule draw_modality_heatmap:
 rule draw_training_curves:
     input:
         code=sources("make_figure.py"),
-        models=[f"{RESULTS}/models/{model}" for model in STUDY_MODELS],
+        models=[f"{RESULTS}/models/{model}" for model in TRAINED_MODELS],
     output:
         multiext(f"{RESULTS}/figures/training_curves", ".pdf", ".csv"),
         png=report(
@@ -172,7 +172,7 @@ rule draw_training_curves:
         runtime=15,
     params:
         prefix=prefix,
-        models=STUDY_MODELS,
+        models=TRAINED_MODELS,
         curves=lambda wildcards, input: files(input.models, "curves.csv"),
     shell:
         "python scripts/make_figure.py --figure training_curves --models {params.models} --curves {params.curves} "
@@ -211,7 +211,7 @@ rule draw_adversarial_examples:
         "--attack-rows {params.attacked} --images {params.images} --eps {params.eps} --out {params.prefix} > {log} 2>&1"
 
 
-# The ablation's tables, on the same questions; what is not in the study is attacked within the headline radius alone.
+# The ablation's tables, on the same questions; what is not in the study is attacked up to the headline radius.
 rule make_ablation_tables:
     input:
         code=sources("make_tables.py"),
