@@ -295,7 +295,7 @@ def _dermoscopy_palm(c: Canvas) -> Room:
     v = c.y * np.cos(turn) - c.x * np.sin(turn)
     across = v + 0.25 * (u - 0.6) ** 2 + 0.01 * c.clouds(5, 5)
     ridge = np.cos(2 * np.pi * (9 * across + phase))
-    c.shade(1 + 0.11 * ridge)
+    c.shade(1 + 0.2 * ridge)
     c.paint(0.06 * (1.5 - ridge - np.cos(2 * np.pi * 10 * u)), (1.0, 0.93, 0.88), 0.7)
     c.paint(np.abs(u - c.near(0.6, 0.25) - 0.2 * v * v) - 0.008, (0.62, 0.34, 0.28), 0.6)
     _skin_field(c)
@@ -326,12 +326,12 @@ def _fundus(c: Canvas, disc_side: int) -> Room:
 
 
 def _fundus_left(c: Canvas) -> Room:
-    """A left eye: the optic disc on the viewer's left."""
+    """A left eye, OS (oculus sinister): the optic disc on the viewer's left."""
     return _fundus(c, -1)
 
 
 def _fundus_right(c: Canvas) -> Room:
-    """A right eye: the optic disc on the viewer's right."""
+    """A right eye, OD (oculus dexter): the optic disc on the viewer's right."""
     return _fundus(c, 1)
 
 
@@ -459,7 +459,7 @@ MODALITIES = {
             "Phantom Dermoscopy",
             {
                 "trunk": Scene(_dermoscopy_trunk, (0.84, 0.64, 0.52), BROWN, PALE),
-                "palm": Scene(_dermoscopy_palm, (0.88, 0.62, 0.55), BROWN, PALE),
+                "palm": Scene(_dermoscopy_palm, (0.93, 0.52, 0.5), BROWN, PALE),
             },
         ),
         Modality(
@@ -467,8 +467,8 @@ MODALITIES = {
             "fundus photography",
             "Phantom Fundus",
             {
-                "left eye": Scene(_fundus_left, (0.0, 0.0, 0.0), CLOT, EXUDATE),
-                "right eye": Scene(_fundus_right, (0.0, 0.0, 0.0), CLOT, EXUDATE),
+                "OS": Scene(_fundus_left, (0.0, 0.0, 0.0), CLOT, EXUDATE),
+                "OD": Scene(_fundus_right, (0.0, 0.0, 0.0), CLOT, EXUDATE),
             },
         ),
         Modality(
