@@ -405,9 +405,10 @@ def _certificate_note(table: pd.DataFrame) -> str:
 
 
 def _legend(figure: Figure, axes: Axes, entries: int) -> None:
-    """One legend for all panels, above them."""
+    """One legend for all panels, above them, in as many columns as the figure is wide enough for."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(entries, 4), handlelength=3)
+    columns = min(entries, int(figure.get_figwidth() // 1.7))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3)
 
 
 def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], modalities: list[str]):
