@@ -13,7 +13,7 @@ from helpers import ADVERSARIAL, FARE, GRPO, TRAINING, here, training_arguments
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer, forward_kl
 from safemed.attacks import sequence_objective
-from safemed.data import as_array
+from safemed.data import as_array, as_arrays
 from safemed.evaluation import Exam
 from safemed.sft import ViewCollator, ViewSFTTrainer
 from safemed.views import View
@@ -124,7 +124,7 @@ def grpo_trainer(start, questions, folder, view: View, beta: float = 1.0, peft=N
 
 def nearest(images: torch.Tensor, questions: Dataset, vlm: VLM) -> tuple[torch.Tensor, torch.Tensor]:
     """For images [n, D]: which question's clean image is the nearest, and the L_inf distance to it, in levels."""
-    clean = torch.stack([torch.from_numpy(as_array(image).copy()) for image in questions["image"]])
+    clean = torch.from_numpy(as_arrays(questions["image"]))
     patches, _ = patchify(to_float(clean, torch.device("cpu")), vlm.geometry)
     patches = patches * vlm.geometry.std[0] + vlm.geometry.mean[0]
     distance = torch.cdist(images, patches.view(len(clean), -1), p=float("inf")) * 255

@@ -1,5 +1,6 @@
 """FARE on the real trainer: who sees which pixels, what is trained, and that features hold under attack afterwards."""
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -8,7 +9,7 @@ from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingAr
 from helpers import ADVERSARIAL, FARE, here, training_arguments
 from safemed import training
 from safemed.attacks import feature_distance, feature_objective, pgd, random_start
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.fare import FARETrainer
 from safemed.views import View
 from safemed.vlm import VLM, load_processor, patchify, to_float
@@ -27,7 +28,7 @@ def fare_trainer(start, questions, folder, view: View, **changes) -> FARETrainer
 
 def images_of(questions) -> torch.Tensor:
     """Float images [B, 3, H, W] of some questions."""
-    return to_float(torch.stack([torch.from_numpy(as_array(image).copy()) for image in questions["image"]]), "cpu")
+    return to_float(as_arrays(questions["image"]), "cpu")
 
 
 def moved_by_attack(vlm: VLM, reference: VLM, clean: torch.Tensor) -> float:
@@ -120,3 +121,5 @@ def test_the_saved_model_has_another_tower_and_the_same_language_model(study_dat
     start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert changed and all(".visual." in name for name in changed)
+    curves = pd.read_csv(tmp_path / "model" / "curves.csv")
+    assert (curves.eps == ADVERSARIAL["eps"]).all() and (curves.attack_loss > 0).all()

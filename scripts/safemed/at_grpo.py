@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
 from safemed.attacks import sequence_objective
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.views import View
 from safemed.vlm import VLM, patchify, to_float, to_uint8
 
@@ -53,7 +53,7 @@ class ATGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Replace each row's image by its view, one a prompt; keep the clean images for the anchor."""
-        clean = torch.stack([torch.from_numpy(as_array(row["image"]).copy()) for row in inputs])  # [B, H, W, 3]
+        clean = torch.from_numpy(as_arrays(row["image"] for row in inputs))  # [B, H, W, 3]
         seen = self._views(inputs, clean)
         rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(inputs, seen, strict=True)]
         output = super()._generate_and_score_completions(rows)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -231,3 +231,8 @@ def subset(questions: Dataset, n: int, seed: int) -> Dataset:
 def as_array(image: Image.Image) -> np.ndarray:
     """A prepared image as uint8 [H, W, 3]."""
     return np.asarray(image.convert("RGB"))
+
+
+def as_arrays(images: Iterable[Image.Image]) -> np.ndarray:
+    """Prepared images as uint8 [B, H, W, 3]."""
+    return np.stack([as_array(image) for image in images])

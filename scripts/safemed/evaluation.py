@@ -2,14 +2,13 @@
 
 import re
 
-import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
 
 from safemed import attacks, prompts
 from safemed.attacks import Attacked, Objective
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.vlm import VLM, Encoded, frozen, to_float
 
 # What the loss of each restart is taken on, in turn. `answer`: the letter after the model's own clean words;
@@ -28,7 +27,7 @@ class Exam:
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
         self.rows = list(questions.remove_columns("image"))
-        self.images = torch.from_numpy(np.stack([as_array(image) for image in questions["image"]]))
+        self.images = torch.from_numpy(as_arrays(questions["image"]))
         self.side = self.images.shape[1]
         self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in self.rows], device=vlm.device)
         self.n_options = torch.tensor([len(row["options"]) for row in self.rows], device=vlm.device)

@@ -9,20 +9,21 @@ of AT-GRPO's: the language model is not run.
 
 import copy
 
+import pandas as pd
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Trainer
 
 from safemed.attacks import feature_distance, feature_objective
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.views import View
 from safemed.vlm import VLM, patchify, to_float, tower_features
 
 
 def collate(examples: list[dict]) -> dict:
     """Images uint8 [B, H, W, 3] and the ids of their questions."""
-    images = torch.stack([torch.from_numpy(as_array(example["image"]).copy()) for example in examples])
+    images = torch.from_numpy(as_arrays(example["image"] for example in examples))
     return {"images": images, "question_ids": [example["question_id"] for example in examples]}
 
 
@@ -40,7 +41,7 @@ class FARETrainer(Trainer):
             parameter.requires_grad_(parameter.requires_grad and ".visual." in name)
         super().__init__(model, *args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
-        self.view = view
+        self.view, self.attacked = view, []
         self.vlm = VLM(model, processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
@@ -51,8 +52,16 @@ class FARETrainer(Trainer):
         step = self.state.global_step
         names = [f"{self.args.seed}:{step}:{name}" for name in inputs["question_ids"]]
         objective, progress = feature_objective(self.vlm, wanted), (step + 1) / self.state.max_steps
-        seen, _ = self.view.apply(self.vlm.model, objective, clean, names, progress)
+        seen, reached = self.view.apply(self.vlm.model, objective, clean, names, progress)
+        if self.view.kind == "adversarial":
+            self.attacked.append({"eps": self.view.eps_at(progress) * 255, "attack_loss": reached.mean().item()})
         return feature_distance(self.vlm.features(seen), wanted).mean()
+
+    def log(self, logs: dict, *args, **kwargs) -> None:
+        """The trainer's own, with the means of eps and of the attack's loss since the last line."""
+        means = pd.DataFrame(self.attacked).mean().to_dict()
+        self.attacked.clear()
+        super().log({**logs, **means}, *args, **kwargs)
 
     @torch.no_grad()
     def _clean_features(self, clean: Tensor) -> Tensor:

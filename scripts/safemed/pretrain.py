@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from transformers import get_wsd_schedule
 
 from safemed import prompts
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.run import Stopwatch
 from safemed.vlm import VLM, patchify, to_float
 
@@ -96,7 +96,7 @@ class Pretraining:
         The cross entropy alone would leave a token's length free: only differences of distances enter it.
         """
         picked = self._pick(rng)
-        images = to_float(np.stack([as_array(self.questions[i]["image"]) for i in picked]), self.vlm.device)
+        images = to_float(as_arrays(self.questions[i]["image"] for i in picked), self.vlm.device)
         scale = torch.from_numpy(rng.uniform(0, self.settings["noise"], (len(picked), 1, 1, 1))).float()
         noise = torch.from_numpy(rng.standard_normal(images.shape, dtype=np.float32))
         pixel_values, grid = patchify((images + (scale * noise).to(images)).clamp(0, 1), self.vlm.geometry)

@@ -6,7 +6,7 @@ from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from safemed.attacks import sequence_objective
-from safemed.data import as_array
+from safemed.data import as_arrays
 from safemed.views import View
 from safemed.vlm import VLM, patchify, to_float
 
@@ -18,7 +18,7 @@ class ViewCollator:
         self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
 
     def __call__(self, examples: list[dict]) -> dict:
-        images = torch.stack([torch.from_numpy(as_array(example["image"]).copy()) for example in examples])
+        images = torch.from_numpy(as_arrays(example["image"] for example in examples))
         kept = [{key: example[key] for key in ("question_id", "prompt", "completion")} for example in examples]
         return {**self.collate(examples), "clean_images": images, "rows": kept}
 
@@ -48,4 +48,9 @@ class ViewSFTTrainer(SFTTrainer):
         step = self.state.global_step
         names = [f"{self.args.seed}:{step}:{row['question_id']}" for row in rows]
         clean, progress = to_float(images, self.vlm.device), (step + 1) / self.state.max_steps
-        return self.view.apply(self.vlm.model, sequence_objective(self.vlm, encoded), clean, names, progress)[0]
+        objective = sequence_objective(self.vlm, encoded)
+        views, loss = self.view.apply(self.vlm.model, objective, clean, names, progress)
+        if self.view.kind == "adversarial":
+            self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
+            self._metrics["train"]["attack_loss"].append(loss.mean().item())
+        return views
