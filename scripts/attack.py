@@ -67,7 +67,7 @@ def sweep(exam: Exam, rows: torch.Tensor, args) -> Iterator[tuple[int, torch.Ten
     plan = args.settings[args.attack]
     for eps in sorted(args.eps):
         steps = torch.zeros_like(steps)
-        live = torch.tensor([exam.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
+        live = exam.right(texts, rows)
         if live.any():
             kept = [text for text, alive in zip(words, live, strict=True) if alive]
             found = exam.attack(kept, rows[live], eps, plan["steps"], plan["restarts"], args.seed)

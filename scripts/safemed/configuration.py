@@ -81,12 +81,18 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:
-    seen = [name]
-    while config["methods"].get(seen[-1], {"start": BASE})["start"] != BASE:
-        seen.append(config["methods"][seen[-1]]["start"])
-        if seen.count(seen[-1]) > 1:
-            return True
-    return False
+    chain = _chain(config, name)
+    return len(set(chain)) < len(chain)
+
+
+def _chain(config: dict, name: str) -> list[str]:
+    """A method and what it starts from, in turn, down to the base; ends with the first name to come again, if any."""
+    chain = [name]
+    while (start := config["methods"].get(chain[-1], {"start": BASE})["start"]) != BASE:
+        chain.append(start)
+        if chain.count(start) > 1:
+            break
+    return chain
 
 
 def training_settings(config: dict, name: str) -> dict:
@@ -107,10 +113,7 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
     """The methods and all that they start from, each once, starts first; the base is no method."""
     found: list[str] = []
     for name in methods:
-        chain = [name]
-        while (start := config["methods"][chain[-1]]["start"]) != BASE:
-            chain.append(start)
-        found += [method for method in reversed(chain) if method not in found]
+        found += [method for method in reversed(_chain(config, name)) if method not in found]
     return found
 
 

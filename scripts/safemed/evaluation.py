@@ -60,7 +60,10 @@ class Exam:
 
     def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
         """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""
-        texts = self.answers(images, rows)
+        return self.right(self.answers(images, rows), rows)
+
+    def right(self, texts: list[str], rows: Tensor) -> Tensor:
+        """Whether the texts answer the questions `rows` rightly, [b] bool."""
         return torch.tensor([self.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
 
     def objective(self, target: str, words: list[str], rows: Tensor) -> Objective:
@@ -112,7 +115,7 @@ def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int)
         exam = Exam(vlm, questions, variant, settings["max_new_tokens"][variant])
         everything = torch.arange(len(exam))
         words = exam.answers(exam.images, everything)
-        right = torch.tensor([exam.outcome(text, i) == "right" for i, text in enumerate(words)])
+        right = exam.right(words, everything)
         kept = [text for text, ok in zip(words, right, strict=True) if ok]
         budget = (settings["eps"], settings["steps"], settings["restarts"], seed)
         robust = (~exam.attack(kept, everything[right], *budget).broken).sum().item() if kept else 0

@@ -157,7 +157,6 @@ class Pretraining:
 
     def _options(self, rng: np.random.Generator, gold: str, others: list[str]) -> dict:
         """Two to max_options options, the gold one at a random place among others than it."""
-        others = [name for name in others if name != gold]
         count = int(rng.integers(1, min(self.settings["max_options"] - 1, len(others)) + 1))
         options = [str(name) for name in rng.choice(others, count, replace=False)]
         place = int(rng.integers(count + 1))
