@@ -2,7 +2,7 @@
 
 from transformers import TrainingArguments
 
-from safemed import run, training
+from safemed import training
 from safemed.data import load_questions
 from safemed.fare import FARETrainer
 from safemed.views import View
@@ -11,11 +11,8 @@ from safemed.vlm import load_processor
 
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
-    args = training.training_parser(__doc__).parse_args()
-    run.start_logging()
-    clock = run.Stopwatch(args.stage, args.name)
-    settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, training.identity(args, __file__))
+    args, clock = training.begin(__doc__, __file__)
+    settings, checkpoint = args.settings, args.checkpoint
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
         TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),

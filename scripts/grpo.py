@@ -4,7 +4,7 @@ from pathlib import Path
 
 from trl import GRPOConfig
 
-from safemed import rewards, run, training
+from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer
 from safemed.data import load_questions
 from safemed.views import View
@@ -13,11 +13,8 @@ from safemed.vlm import load_processor, placeholder_ids
 
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
-    args = training.training_parser(__doc__).parse_args()
-    run.start_logging()
-    clock = run.Stopwatch(args.stage, args.name)
-    settings = args.settings
-    checkpoint = run.checkpoints(args.checkpoint, training.identity(args, __file__))
+    args, clock = training.begin(__doc__, __file__)
+    settings, checkpoint = args.settings, args.checkpoint
     processor = load_processor(args.start)
     trainer = ATGRPOTrainer(
         model=training.load_policy(args.start, settings["peft"]),

@@ -32,6 +32,15 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
+def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
+    """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity."""
+    args = training_parser(doc).parse_args()
+    run.start_logging()
+    clock = run.Stopwatch(args.stage, args.name)
+    run.checkpoints(args.checkpoint, identity(args, script))
+    return args, clock
+
+
 def identity(args: argparse.Namespace, script: str) -> dict:
     """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights and splits."""
     files = (args.start / "model.safetensors", args.data / "splits.csv")
