@@ -4,7 +4,7 @@ from transformers import TrainingArguments
 
 from safemed import training
 from safemed.data import load_questions
-from safemed.fare import FARETrainer
+from safemed.fare import FARETrainer, one_row_an_image
 from safemed.views import View
 from safemed.vlm import load_processor
 
@@ -16,7 +16,7 @@ def main() -> None:
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
         TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),
-        train_dataset=load_questions(args.data, "train").select_columns(["question_id", "image"]),
+        train_dataset=one_row_an_image(load_questions(args.data, "train")),
         processing_class=load_processor(args.start),
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),

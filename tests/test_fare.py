@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from datasets import concatenate_datasets
 from safetensors.torch import load_file
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingArguments
 
@@ -10,7 +11,7 @@ from helpers import ADVERSARIAL, FARE, here, training_arguments
 from safemed import training
 from safemed.attacks import feature_distance, feature_objective, pgd, random_start
 from safemed.data import as_arrays
-from safemed.fare import FARETrainer
+from safemed.fare import FARETrainer, one_row_an_image
 from safemed.views import View
 from safemed.vlm import VLM, load_processor, patchify, to_float
 
@@ -20,7 +21,7 @@ def fare_trainer(start, questions, folder, view: View, **changes) -> FARETrainer
     return FARETrainer(
         training.load_policy(start, None),
         TrainingArguments(**training.shared_arguments({**FARE, **changes}, folder, 0)),
-        train_dataset=questions.select_columns(["question_id", "image"]),
+        train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
         view=view,
     )
@@ -41,6 +42,13 @@ def moved_by_attack(vlm: VLM, reference: VLM, clean: torch.Tensor) -> float:
     assert (seen - clean).abs().max() <= 8 / 255 + 1e-6
     with torch.no_grad():
         return feature_distance(vlm.features(seen), wanted).mean().item()
+
+
+def test_every_image_is_trained_on_once_however_many_questions_ask_about_it(train_questions):
+    twice = concatenate_datasets([train_questions, train_questions])
+    rows = one_row_an_image(twice)
+    asked = dict(zip(train_questions["question_id"], train_questions["image_path"], strict=True))
+    assert sorted(asked[name] for name in rows["question_id"]) == sorted(set(train_questions["image_path"]))
 
 
 def test_features_are_what_the_language_model_is_given(untrained, shown):

@@ -22,7 +22,7 @@ from trl.trainer.utils import use_adapter
 
 from safemed.attacks import sequence_objective
 from safemed.data import as_arrays
-from safemed.views import View
+from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float, to_uint8
 
 
@@ -67,15 +67,11 @@ class ATGRPOTrainer(GRPOTrainer):
         targets = self.vlm.encode(
             [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
         )
-        images = to_float(clean[first], self.vlm.device)
-        progress = (self.state.global_step + 1) / self.state.max_steps
-        names = [f"{self.args.seed}:{self.state.global_step}:{ids[i]}" for i in first]
-        objective = sequence_objective(self.vlm, targets)
-        views, loss = self.view.apply(self.vlm.model, objective, images, names, progress)
+        images, objective = to_float(clean[first], self.vlm.device), sequence_objective(self.vlm, targets)
+        views, measured = step_views(self, objective, images, [ids[i] for i in first])
+        for name, value in measured.items():
+            self._metrics["train"][name].append(value)
         place = {ids[i]: j for j, i in enumerate(first)}
-        if self.view.kind == "adversarial":
-            self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
-            self._metrics["train"]["attack_loss"].append(loss.mean().item())
         return to_uint8(views)[[place[name] for name in ids]]
 
     def _compute_loss(self, model, inputs: dict) -> Tensor:

@@ -11,14 +11,21 @@ import copy
 
 import pandas as pd
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Trainer
 
 from safemed.attacks import feature_distance, feature_objective
 from safemed.data import as_arrays
-from safemed.views import View
+from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float, tower_features
+
+
+def one_row_an_image(questions: Dataset) -> Dataset:
+    """question_id and image of the first question about each image: FARE's expectation is over images."""
+    first = pd.Series(questions["image_path"]).drop_duplicates().index
+    return questions.select(first).select_columns(["question_id", "image"])
 
 
 def collate(examples: list[dict]) -> dict:
@@ -49,12 +56,8 @@ class FARETrainer(Trainer):
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         clean = to_float(inputs["images"], self.vlm.device)
         wanted = self._clean_features(clean)
-        step = self.state.global_step
-        names = [f"{self.args.seed}:{step}:{name}" for name in inputs["question_ids"]]
-        objective, progress = feature_objective(self.vlm, wanted), (step + 1) / self.state.max_steps
-        seen, reached = self.view.apply(self.vlm.model, objective, clean, names, progress)
-        if self.view.kind == "adversarial":
-            self.attacked.append({"eps": self.view.eps_at(progress) * 255, "attack_loss": reached.mean().item()})
+        seen, measured = step_views(self, feature_objective(self.vlm, wanted), clean, inputs["question_ids"])
+        self.attacked.append(measured)
         return feature_distance(self.vlm.features(seen), wanted).mean()
 
     def log(self, logs: dict, *args, **kwargs) -> None:

@@ -7,7 +7,7 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from safemed.attacks import sequence_objective
 from safemed.data import as_arrays
-from safemed.views import View
+from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float
 
 
@@ -45,12 +45,8 @@ class ViewSFTTrainer(SFTTrainer):
         """Float views [B, 3, H, W] of 8-bit images [B, H, W, 3]."""
         targets = [row["completion"][0]["content"] for row in rows]
         encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
-        step = self.state.global_step
-        names = [f"{self.args.seed}:{step}:{row['question_id']}" for row in rows]
-        clean, progress = to_float(images, self.vlm.device), (step + 1) / self.state.max_steps
-        objective = sequence_objective(self.vlm, encoded)
-        views, loss = self.view.apply(self.vlm.model, objective, clean, names, progress)
-        if self.view.kind == "adversarial":
-            self._metrics["train"]["eps"].append(self.view.eps_at(progress) * 255)
-            self._metrics["train"]["attack_loss"].append(loss.mean().item())
+        clean, objective = to_float(images, self.vlm.device), sequence_objective(self.vlm, encoded)
+        views, measured = step_views(self, objective, clean, [row["question_id"] for row in rows])
+        for name, value in measured.items():
+            self._metrics["train"][name].append(value)
         return views

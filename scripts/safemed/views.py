@@ -47,6 +47,23 @@ class View:
             return pgd(objective, clean, eps, self.steps, start, 2.5 * eps / self.steps)
 
 
+def step_views(
+    trainer, objective: Objective, clean: Tensor, question_ids: list[str]
+) -> tuple[Tensor, dict[str, float]]:
+    """What a trainer's current step sees of clean images [B, 3, H, W], and what is to be logged of the attack.
+
+    trainer: has a `view` and a `vlm` beside the Trainer's own args and state. Seeded by the training's seed, the step
+    and the question, so that rows of one question see one view. Logged are `eps` in levels of 1/255 and `attack_loss`.
+    """
+    view, step = trainer.view, trainer.state.global_step
+    progress = (step + 1) / trainer.state.max_steps
+    names = [f"{trainer.args.seed}:{step}:{question_id}" for question_id in question_ids]
+    seen, loss = view.apply(trainer.vlm.model, objective, clean, names, progress)
+    if view.kind != "adversarial":
+        return seen, {}
+    return seen, {"eps": view.eps_at(progress) * 255, "attack_loss": loss.mean().item()}
+
+
 def _noise(clean: Tensor, names: list[str]) -> Tensor:
     """Standard normal noise of the images' shape, seeded by their names through the uniform draws of the attack."""
     uniform = (random_start(torch.zeros_like(clean), 1.0, names) + 1) / 2
