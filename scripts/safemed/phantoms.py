@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 FINDINGS = ("normal", "nodule", "cyst", "fissure", "calcifications")
-RADII = {"small": 0.12, "moderate": 0.19, "large": 0.28}  # half a lesion's greatest extent, in image sides
+RADII = {"small": 0.11, "moderate": 0.19, "large": 0.30}  # half a lesion's greatest extent, in image sides
 RADIUS_SPREAD = 0.06  # relative; leaves gaps between the three sizes
 HALO = 0.06  # width of the altered tissue round a lesion, in image sides
 HALO_OPACITY, OPACITY = 0.85, 0.95  # of the halo over the background, of the lesion over its halo
