@@ -131,3 +131,12 @@ def test_the_saved_model_has_another_tower_and_the_same_language_model(study_dat
     assert changed and all(".visual." in name for name in changed)
     curves = pd.read_csv(tmp_path / "model" / "curves.csv")
     assert (curves.eps == ADVERSARIAL["eps"]).all() and (curves.attack_loss > 0).all()
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model):
+    model = training.load_policy(tiny_model, None)
+    training.refuse_broken(model, "fare-think")
+    name, parameter = next(iter(model.named_parameters()))
+    parameter.data.view(-1)[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"fare-think: {name}"):
+        training.refuse_broken(model, "fare-think")
