@@ -1,6 +1,6 @@
 """FARE on a fine-tuned variant: its vision tower made robust towards its own clean features, without labels."""
 
-from transformers import TrainingArguments, set_seed
+from transformers import TrainingArguments
 
 from safemed import training
 from safemed.data import load_questions
@@ -13,7 +13,6 @@ def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, clock = training.begin(__doc__, __file__)
     settings, checkpoint = args.settings, args.checkpoint
-    set_seed(args.seed)  # adapters are drawn before the trainer, which seeds, is made
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
         TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),

@@ -34,6 +34,7 @@ SIDE = smoke_config()["data"]["image_size"]
 SPLIT = smoke_config()["data"]["split"]
 TINY = {**smoke_config()["model"]["tiny"], "layers": 2}
 BASE = smoke_config()["base"]
+LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 ADVERSARIAL = {"kind": "adversarial", "eps": 8, "steps": 2, "ramp": 0.0}
 TRAINING = training_settings("sft", steps=6, batch_size=8, log_steps=1, learning_rate=1e-3)
 FARE = training_settings("fare", steps=6, batch_size=8, log_steps=1, view=ADVERSARIAL, learning_rate=1e-3)

@@ -9,7 +9,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from trl import GRPOConfig, SFTConfig
 
-from helpers import ADVERSARIAL, FARE, GRPO, TRAINING, here, training_arguments
+from helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, training_arguments
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer, forward_kl
 from safemed.attacks import sequence_objective
@@ -20,7 +20,6 @@ from safemed.views import View
 from safemed.vlm import VLM, load_processor, patchify, placeholder_ids, to_float
 
 EPS = 8
-LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 
 
 @pytest.fixture(scope="module")

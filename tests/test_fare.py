@@ -7,22 +7,23 @@ from datasets import concatenate_datasets
 from safetensors.torch import load_file
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingArguments
 
-from helpers import ADVERSARIAL, FARE, here, training_arguments
+from helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
 from safemed import training
 from safemed.attacks import feature_distance, feature_objective, pgd, random_start
 from safemed.data import as_arrays
 from safemed.fare import FARETrainer, one_row_an_image
 from safemed.views import View
-from safemed.vlm import VLM, load_processor, patchify, to_float
+from safemed.vlm import VLM, load_processor, patchify, save_model, to_float
 
 
-def fare_trainer(start, questions, folder, view: View, **changes) -> FARETrainer:
+def fare_trainer(start, questions, folder, view: View, peft=None, **changes) -> FARETrainer:
     """A trainer on some questions' images."""
     return FARETrainer(
-        training.load_policy(start, None),
+        training.load_policy(start, peft),
         TrainingArguments(**training.shared_arguments({**FARE, **changes}, folder, 0)),
         train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
+        peft_config=training.adapter(peft),
         view=view,
     )
 
@@ -133,10 +134,19 @@ def test_the_saved_model_has_another_tower_and_the_same_language_model(study_dat
     assert (curves.eps == ADVERSARIAL["eps"]).all() and (curves.attack_loss > 0).all()
 
 
-def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model):
-    model = training.load_policy(tiny_model, None)
-    training.refuse_broken(model, "fare-think")
+def test_adapters_are_drawn_from_the_trainings_seed(tiny_model, train_questions, tmp_path):
+    drawn = []
+    for state in range(2):
+        torch.manual_seed(state)
+        trainer = fare_trainer(tiny_model, train_questions, tmp_path, View(**ADVERSARIAL), peft=LORA)
+        drawn.append({name: p for name, p in trainer.model.named_parameters() if "lora_A" in name})
+    assert drawn[0] and all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model, tmp_path):
+    model, folder = training.load_policy(tiny_model, None), tmp_path / "fare-think"
+    save_model(model, load_processor(tiny_model), folder)
     name, parameter = next(iter(model.named_parameters()))
     parameter.data.view(-1)[0] = float("nan")
     with pytest.raises(FloatingPointError, match=f"fare-think: {name}"):
-        training.refuse_broken(model, "fare-think")
+        save_model(model, load_processor(tiny_model), folder)

@@ -68,9 +68,7 @@ class ATGRPOTrainer(GRPOTrainer):
             [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
         )
         images, objective = to_float(clean[first], self.vlm.device), sequence_objective(self.vlm, targets)
-        views, measured = step_views(self, objective, images, [ids[i] for i in first])
-        for name, value in measured.items():
-            self._metrics["train"][name].append(value)
+        views = step_views(self, objective, images, [ids[i] for i in first])
         place = {ids[i]: j for j, i in enumerate(first)}
         return to_uint8(views)[[place[name] for name in ids]]
 

@@ -8,13 +8,15 @@ of AT-GRPO's: the language model is not run.
 """
 
 import copy
+from collections import defaultdict
+from statistics import fmean
 
 import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import Trainer
+from transformers import Trainer, set_seed
 
 from safemed.attacks import feature_distance, feature_objective
 from safemed.data import as_arrays
@@ -40,15 +42,16 @@ class FARETrainer(Trainer):
     view: adversarial (FARE), or noisy. Rows carry question_id and image.
     """
 
-    def __init__(self, model, *args, processing_class, view: View, peft_config: LoraConfig | None = None, **kwargs):
+    def __init__(self, model, args, *, processing_class, view: View, peft_config: LoraConfig | None = None, **kwargs):
+        set_seed(args.seed)  # the Trainer's own comes after the adapters are drawn
         self.reference = copy.deepcopy(model.model.visual).eval().requires_grad_(False)
         if peft_config:
             model = get_peft_model(model, peft_config)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and ".visual." in name)
-        super().__init__(model, *args, processing_class=processing_class, data_collator=collate, **kwargs)
+        super().__init__(model, args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
-        self.view, self.attacked = view, []
+        self.view, self._metrics = view, {"train": defaultdict(list)}
         self.vlm = VLM(model, processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
@@ -56,14 +59,13 @@ class FARETrainer(Trainer):
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         clean = to_float(inputs["images"], self.vlm.device)
         wanted = self._clean_features(clean)
-        seen, measured = step_views(self, feature_objective(self.vlm, wanted), clean, inputs["question_ids"])
-        self.attacked.append(measured)
+        seen = step_views(self, feature_objective(self.vlm, wanted), clean, inputs["question_ids"])
         return feature_distance(self.vlm.features(seen), wanted).mean()
 
     def log(self, logs: dict, *args, **kwargs) -> None:
         """The trainer's own, with the means of eps and of the attack's loss since the last line."""
-        means = pd.DataFrame(self.attacked).mean().to_dict()
-        self.attacked.clear()
+        means = {name: fmean(values) for name, values in self._metrics["train"].items()}
+        self._metrics["train"].clear()
         super().log({**logs, **means}, *args, **kwargs)
 
     @torch.no_grad()

