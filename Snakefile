@@ -22,6 +22,7 @@ include: "workflow/rules/report.smk"
 
 
 localrules:
+    download_archive,
     all,
     data,
     base,

@@ -3,7 +3,6 @@
 from transformers import TrainingArguments
 
 from safemed import training
-from safemed.data import load_questions
 from safemed.fare import FARETrainer, one_row_an_image
 from safemed.views import View
 from safemed.vlm import load_processor
@@ -16,7 +15,7 @@ def main() -> None:
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
         TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),
-        train_dataset=one_row_an_image(load_questions(args.data, "train")),
+        train_dataset=one_row_an_image(training.train_questions(args)),
         processing_class=load_processor(args.start),
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),

@@ -6,7 +6,6 @@ from trl import GRPOConfig
 
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer
-from safemed.data import load_questions
 from safemed.views import View
 from safemed.vlm import load_processor, placeholder_ids
 
@@ -20,7 +19,7 @@ def main() -> None:
         model=training.load_policy(args.start, settings["peft"]),
         args=grpo_config(settings, checkpoint, args, processor.tokenizer),
         reward_funcs=[rewards.accuracy, rewards.format],
-        train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),
+        train_dataset=training.training_rows(training.train_questions(args), args.variant),
         processing_class=processor,
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),

@@ -9,9 +9,9 @@ import pandas as pd
 from huggingface_hub import snapshot_download
 
 from safemed import pretrain, run
-from safemed.data import load_questions
+from safemed.data import IDENTITY, load_questions
 from safemed.tiny import build_tiny
-from safemed.vlm import VLM, load_processor, save_model
+from safemed.vlm import VLM, check_resize, load_processor, save_model
 
 
 def main() -> None:
@@ -34,10 +34,12 @@ def train_tiny(args) -> None:
     settings, side = args.settings, args.settings["image_size"]
     questions = load_questions(args.data, "train")
     model, processor = build_tiny(pretrain.corpus(questions), settings["model"]["tiny"], side, args.seed)
+    check_resize(processor, side)
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
     training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side, clock)
-    checkpoint = run.checkpoints(args.checkpoint, run.identity(args, __file__, args.data / "splits.csv")) / "base.pt"
+    learned = (args.data / "splits.csv", args.data / "questions" / IDENTITY)
+    checkpoint = run.checkpoints(args.checkpoint, run.identity(args, __file__, *learned)) / "base.pt"
     curves = training.run(checkpoint, every=settings["base"]["log_steps"])
     with run.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)
@@ -52,6 +54,7 @@ def fetch(args) -> None:
     name, revision = args.settings["model"]["name"], args.settings["model"]["revision"]
     source = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, revision=revision))
     vlm = VLM.load(source)
+    check_resize(vlm.processor, args.settings["image_size"])
     with run.atomic_folder(args.out) as folder:
         save_model(vlm.model, load_processor(source), folder)
         pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)

@@ -1,32 +1,39 @@
-"""Parse, repair and resize OmniMedVQA's records into one Arrow dataset; what is dropped is listed with its reason."""
+"""Parse, repair, word and resize OmniMedVQA's records into one Arrow dataset; every drop and repair has its reason."""
 
 import logging
 from pathlib import Path
 
-import pandas as pd
-from tqdm import tqdm
-
-from safemed import data, run
+from safemed import prepare, run
 
 
 def main() -> None:
-    """Write the dataset folder and drops.csv; fails where no record is usable."""
+    """Write questions/ (Arrow), texts.parquet, drops.csv and counts.csv; fails where no record is usable."""
     parser = run.parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder in OmniMedVQA's layout")
     parser.add_argument("--questions", type=Path, required=True, help="Arrow folder to write")
-    parser.add_argument("--drops", type=Path, required=True, help="CSV of dropped records to write")
+    parser.add_argument("--texts", type=Path, required=True, help="parquet of the texts as published to write")
+    parser.add_argument("--drops", type=Path, required=True, help="CSV of dropped and repaired records to write")
+    parser.add_argument("--counts", type=Path, required=True, help="CSV of what was published to write")
+    parser.add_argument("--workers", type=int, default=1, help="threads that read and resize images")
     args = parser.parse_args()
     run.start_logging()
-    drops: list[dict] = []
-    with run.atomic_folder(args.questions) as folder:
-        rows = data.prepare(args.source, args.settings["image_size"], drops)
-        counted = tqdm(rows, desc="prepare", unit=" questions", disable=not run.watched())
-        kept = data.write_arrow(counted, folder)
-        if not kept:
-            raise SystemExit(f"{args.source}: no usable record; the first reasons: {drops[:3]}")
-        logging.info("%d questions kept, %d dropped", kept, len(drops))
-    with run.atomic_file(args.drops) as path:
-        pd.DataFrame(drops, columns=["record", "question_id", "reason"]).to_csv(path, index=False)
+    journal = prepare.Journal()
+    try:
+        texts, counts = prepare.parse(args.source, journal)
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from error
+    asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
+    with run.atomic_folder(args.questions, resume=True) as folder:
+        side = args.settings["image_size"]
+        written = prepare.write(asked, args.source, side, folder, args.workers, journal)
+        if not written:
+            raise SystemExit(f"{args.source}: no usable image; {journal.summary()}")
+    logging.info("%d of %d records kept. %s", len(written), counts["questions"].sum(), journal.summary())
+    for table, out in ((counts, args.counts), (journal.table(), args.drops)):
+        with run.atomic_file(out) as path:
+            table.to_csv(path, index=False)
+    with run.atomic_file(args.texts) as path:
+        texts[texts["question_id"].isin(written)].to_parquet(path, index=False)
 
 
 if __name__ == "__main__":

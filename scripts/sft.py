@@ -3,7 +3,6 @@
 from trl import SFTConfig
 
 from safemed import training
-from safemed.data import load_questions
 from safemed.sft import ViewCollator, ViewSFTTrainer
 from safemed.views import View
 from safemed.vlm import load_processor
@@ -17,7 +16,7 @@ def main() -> None:
     trainer = ViewSFTTrainer(
         model=training.load_policy(args.start, settings["peft"]),
         args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed), max_length=None),
-        train_dataset=training.training_rows(load_questions(args.data, "train"), args.variant),
+        train_dataset=training.training_rows(training.train_questions(args), args.variant),
         processing_class=processor,
         data_collator=ViewCollator(processor),
         peft_config=training.adapter(settings["peft"]),

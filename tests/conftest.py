@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from helpers import AUDIT, SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from records import prepared
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -20,15 +21,11 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def study_data(source) -> Path:
-    """A study's data folder made by the commands: questions, drops.csv, splits.csv, audit."""
+    """A study's data folder made by the commands: questions, texts, drops, counts, splits, audit."""
     folder = source.parent / "data"
-    questions = folder / "questions"
-    command(
-        "prepare.py", "--source", source, "--questions", questions, "--drops", folder / "drops.csv",
-        settings={"image_size": SIDE},
-    )  # fmt: skip
-    command("split.py", "--questions", questions, "--out", folder / "splits.csv", settings=SPLIT)
-    command("audit.py", "--data", folder, "--out", folder / "audit")
+    prepared(source, folder, SIDE)
+    command("split.py", "--questions", folder / "questions", "--out", folder / "splits.csv", settings=SPLIT)
+    command("audit.py", "--data", folder, "--out", folder / "audit", settings=AUDIT)
     return folder
 
 

@@ -18,9 +18,12 @@ def check(config: dict) -> None:
 
 
 def _problems(config: dict) -> Iterator[str]:
-    total = sum(config["data"]["split"].values())
+    split = config["data"]["split"]
+    total = sum(split[name] for name in ("train", "val", "test"))
     if abs(total - 1) > 1e-9:
         yield f"data.split: the shares sum to {total:g}, not 1"
+    if split["scheme"] == "med-r1" and not split["published"]:
+        yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
     yield from _grid_problems(config)
     if config["attack"]["headline_eps"] not in config["attack"]["eps"]:
         yield f"attack.headline_eps: {config['attack']['headline_eps']} is not in attack.eps {config['attack']['eps']}"

@@ -50,11 +50,15 @@ def watched() -> bool:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A sibling folder to fill; it becomes `path` when the block ends, and only then."""
+def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
+    """A sibling folder to fill; it becomes `path` when the block ends, and only then.
+
+    resume: what a killed run left in it is still there, to go on from; otherwise it is empty.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if not resume:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
     yield partial
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
@@ -101,9 +105,13 @@ class Stopwatch:
 
 def identity(args: argparse.Namespace, script: str, *files: Path) -> dict:
     """What checkpoints must agree on: settings, seed, the script's code, and the contents of those files that exist."""
-    code = [SCRIPTS.parent / path for path in sources(Path(script).name)]
     hashes = {path.name: _sha256(path) for path in files if path.exists()}
-    return {"settings": args.settings, "seed": args.seed, "code": _sha256(*code), **hashes}
+    return {"settings": args.settings, "seed": args.seed, "code": code_hash(script), **hashes}
+
+
+def code_hash(script: str) -> str:
+    """A hash of a script and of all that it imports from safemed."""
+    return _sha256(*(SCRIPTS.parent / path for path in sources(Path(script).name)))
 
 
 def _sha256(*paths: Path) -> str:

@@ -13,7 +13,7 @@ from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from safemed import evaluation, prompts, run
-from safemed.data import load_questions, subset
+from safemed.data import IDENTITY, load_questions, subset
 from safemed.vlm import VLM, Passes, save_model
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,14 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
 
 
 def identity(args: argparse.Namespace, script: str) -> dict:
-    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights and splits."""
-    files = (args.start / "model.safetensors", args.data / "splits.csv")
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights and data."""
+    files = (args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY)
     return run.identity(args, script, *files) | {"variant": args.variant}
+
+
+def train_questions(args: argparse.Namespace) -> Dataset:
+    """The training split, or the part of it that the method trains on."""
+    return load_questions(args.data, "train", args.settings.get("train_on"))
 
 
 def training_rows(questions: Dataset, variant: str) -> Dataset:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -130,6 +132,22 @@ def patchify(images: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     x = x.unsqueeze(6).expand(*x.shape[:6], t, p, p)  # [B, H/pm, W/pm, m, m, 3, t, p, p]
     grid = torch.tensor([[1, height // p, width // p]] * b, device=images.device)
     return x.reshape(-1, c * t * p * p), grid
+
+
+def check_resize(processor, side: int) -> None:
+    """Refuse a model whose processor would change a prepared image: its own resize must be the identity.
+
+    Raises ValueError naming data.image_size where the processor's patches of a side x side image are not `patchify`'s.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    processed = processor.image_processor(images=[Image.fromarray(pixels)], return_tensors="pt")
+    ours, grid = patchify(to_float(torch.from_numpy(pixels)[None], "cpu"), Geometry.of(processor.image_processor))
+    theirs = processed["image_grid_thw"]
+    if not torch.equal(theirs, grid) or not torch.allclose(processed["pixel_values"], ours, atol=1e-5):
+        raise ValueError(
+            f"data.image_size: {side} x {side} images would be resized by the model's processor to a grid of "
+            f"{theirs[0, 1:].tolist()} patches instead of {grid[0, 1:].tolist()}; choose a side that it leaves alone"
+        )
 
 
 @dataclass

@@ -14,6 +14,13 @@ RESULTS = f"results/{config['study']}"
 DATA = f"{RESULTS}/data"
 AUDIT = f"{DATA}/audit"
 PREPARED = {"questions": f"{DATA}/questions", "splits": f"{DATA}/splits.csv"}
+# Where the records come from: phantoms, the hub's zip or a local one (unpacked once for all studies), or a folder.
+NAMED = config["data"]["source"]
+HUB = config["data"]["hub"]
+ARCHIVE = NAMED if str(NAMED).endswith(".zip") else f"resources/{HUB['file']}"
+UNPACKED = f"resources/unpacked/{Path(ARCHIVE).stem}"
+PHANTOMS = f"{DATA}/source"
+SOURCE = {None: PHANTOMS, "hub": UNPACKED, ARCHIVE: UNPACKED}.get(NAMED, NAMED)
 STUDY_MODELS = configuration.models(config, config["study_methods"])
 # What the study's models cost, and how they were trained, takes in every model that they started from.
 TRAINED_MODELS = configuration.models(
@@ -34,6 +41,14 @@ wildcard_constraints:
 def settings(section):
     """A part of the config as a script's --settings: a change of it, and of nothing else, re-runs the rule."""
     return json.dumps(section, sort_keys=True)
+
+
+def record_files(source):
+    """The records of a folder of the user's: an edit inside it does not change the time of the folder."""
+    made = source in (PHANTOMS, UNPACKED)
+    return (
+        [] if made else sorted(map(str, Path(source).glob("QA_information/*/*.json")))
+    )
 
 
 def data_folder(wildcards, input):

@@ -1,9 +1,53 @@
-# Source images and questions -> one Arrow dataset, image-disjoint splits, and an audit of what they give away.
+# Source images and questions -> one Arrow dataset, disjoint splits, and an audit of what they give away.
+# Downloads run where Snakemake does: a cluster's nodes may have no network. Their code is no input: an edit of it must
+# not fetch ten gigabytes again, nor a file that was put there by hand.
+rule download_archive:
+    output:
+        archive=f"resources/{HUB['file']}",
+    log:
+        f"{RESULTS}/logs/download_archive.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/download_archive.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=600,
+    params:
+        hub=HUB,
+    shell:
+        "python scripts/download.py --repo {params.hub[repo]} --revision {params.hub[revision]} "
+        "--file {params.hub[file]} --out {output.archive} > {log} 2>&1"
+
+
+rule unpack_archive:
+    input:
+        archive=ARCHIVE,
+    output:
+        folder=directory(UNPACKED),
+    log:
+        f"{RESULTS}/logs/unpack_archive.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/unpack_archive.tsv"
+    conda:
+        "../../envs/data.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=240,
+    params:
+        settings=settings(
+            {key: HUB[key] if NAMED == "hub" else None for key in ("bytes", "sha256")}
+        ),
+    shell:
+        "python scripts/unpack.py --archive {input.archive:q} --out {output.folder:q} "
+        "--settings {params.settings:q} > {log} 2>&1"
+
+
 rule make_phantoms:
     input:
         code=sources("make_phantoms.py"),
     output:
-        folder=directory(f"{DATA}/source"),
+        folder=directory(PHANTOMS),
     log:
         f"{RESULTS}/logs/make_phantoms.log",
     benchmark:
@@ -25,23 +69,31 @@ rule make_phantoms:
 rule prepare:
     input:
         code=sources("prepare.py"),
-        source=config["data"]["source"] or f"{DATA}/source",
+        source=SOURCE,
+        records=record_files(SOURCE),
     output:
         questions=directory(f"{DATA}/questions"),
+        texts=f"{DATA}/texts.parquet",
         drops=f"{DATA}/drops.csv",
+        counts=f"{DATA}/counts.csv",
     log:
         f"{RESULTS}/logs/prepare.log",
     benchmark:
         f"{RESULTS}/benchmarks/prepare.tsv"
     conda:
         "../../envs/data.yaml"
+    threads: config["resources"]["data_threads"]
     resources:
         mem_mb=grown(2000),
         runtime=240,
     params:
-        settings=settings({"image_size": config["data"]["image_size"]}),
+        settings=settings(
+            {key: config["data"][key] for key in ("image_size", "questions")}
+        ),
+        seed=config["seed"],
     shell:
-        "python scripts/prepare.py --source {input.source:q} --questions {output.questions} --drops {output.drops} "
+        "python scripts/prepare.py --source {input.source:q} --questions {output.questions} --texts {output.texts} "
+        "--drops {output.drops} --counts {output.counts} --workers {threads} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
 
 
@@ -72,9 +124,17 @@ rule split_questions:
 rule audit_questions:
     input:
         **PREPARED,
+        texts=f"{DATA}/texts.parquet",
+        drops=f"{DATA}/drops.csv",
+        counts=f"{DATA}/counts.csv",
         code=sources("audit.py"),
     output:
-        folder=directory(AUDIT),
+        folder=report(
+            directory(AUDIT),
+            htmlindex="audit.html",
+            caption="../report/audit.rst",
+            category="Data",
+        ),
     log:
         f"{RESULTS}/logs/audit_questions.log",
     benchmark:
@@ -86,5 +146,14 @@ rule audit_questions:
         runtime=60,
     params:
         data=data_folder,
+        settings=settings(
+            {
+                "scheme": config["data"]["split"]["scheme"],
+                "questions": config["data"]["questions"],
+                "published_counts": config["data"]["published_counts"],
+            }
+        ),
+        seed=config["seed"],
     shell:
-        "python scripts/audit.py --data {params.data} --out {output.folder} > {log} 2>&1"
+        "python scripts/audit.py --data {params.data} --out {output.folder} --seed {params.seed} "
+        "--settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,203 @@
+"""Published records and image files -> the prepared questions: texts first, then images, block by block.
+
+The texts of all records fit into memory; images are read, resized and written a block of questions at a time, by
+threads (decoding, resizing and compressing release the interpreter's lock). A finished block is a file of its own, so
+that a killed run goes on where it was.
+"""
+
+import errno
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from datasets.arrow_writer import ArrowWriter
+from tqdm import tqdm
+
+from safemed import images, run
+from safemed.data import FEATURES, IDENTITY
+from safemed.harden import harden
+from safemed.records import BadRecord, parse_record, read_records
+
+BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
+LOG_BLOCKS = 16  # blocks between log lines
+MOST_REASONS = 8  # in a log line
+LOG = ["record", "question_id", "action", "reason"]
+
+
+class Journal:
+    """What was dropped or repaired, and why: the rows of drops.csv."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+
+    def dropped(self, record: str, question_id: str | None, reason: str) -> None:
+        """This record did not become a question."""
+        self.rows.append(dict(zip(LOG, (record, question_id, "dropped", reason), strict=True)))
+
+    def repaired(self, record: str, question_id: str, reasons: list[str]) -> None:
+        """This one did, after a repair."""
+        self.rows += [dict(zip(LOG, (record, question_id, "repaired", reason), strict=True)) for reason in reasons]
+
+    def table(self) -> pd.DataFrame:
+        """The rows, in the order of their making."""
+        return pd.DataFrame(self.rows, columns=LOG)
+
+    def summary(self) -> str:
+        """The most frequent drops and repairs, for the log."""
+        counts = Counter((row["action"], row["reason"]) for row in self.rows).most_common(MOST_REASONS)
+        return "; ".join(f"{n} {action}: {reason}" for (action, reason), n in counts) or "none dropped or repaired"
+
+
+def parse(source: Path, journal: Journal) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The questions' texts, as published but for the repairs, and the counts of all records.
+
+    The texts have the columns of FEATURES that need no image, and `record`. Counts: dataset, modality, questions,
+    images, with what was published, whether it could be read or not. Raises what `read_records` does, and BadRecord
+    where no record is a question.
+    """
+    rows, seen, counted = [], set(), []
+    for name, record in read_records(source):
+        counted.append({key: record.get(key) for key in ("dataset", "modality_type", "modality", "image_path")})
+        try:
+            row, repairs = parse_record(record)
+            if row["question_id"] in seen:
+                raise BadRecord("question_id already seen")
+        except BadRecord as error:
+            journal.dropped(name, record.get("question_id"), str(error))
+            continue
+        seen.add(row["question_id"])
+        journal.repaired(name, row["question_id"], repairs)
+        rows.append({"record": name, **row})
+    if not rows:
+        raise BadRecord(f"{source}: no usable record; {journal.summary()}")
+    return pd.DataFrame(rows, dtype=object), count(pd.DataFrame(counted, dtype=object))
+
+
+def count(records: pd.DataFrame) -> pd.DataFrame:
+    """Questions and distinct images a dataset and modality, as the records name them."""
+    records["modality"] = records["modality_type"].fillna(records["modality"]).fillna("none")
+    groups = records.fillna({"dataset": "none"}).groupby(["dataset", "modality"])["image_path"]
+    return groups.agg(questions="size", images="nunique").reset_index()
+
+
+def asked(texts: pd.DataFrame, wording: str, seed: int, journal: Journal) -> pd.DataFrame:
+    """The texts in the wording asked for, `published` or `hardened`; what hardening leaves out is dropped."""
+    if wording == "published":
+        return texts
+    hardened = harden(texts, seed)
+    for row in texts[~texts["question_id"].isin(hardened["question_id"])].to_dict("records"):
+        journal.dropped(row["record"], row["question_id"], "hardening: every question of its pool has the same answer")
+    return hardened
+
+
+def write(texts: pd.DataFrame, source: Path, side: int, folder: Path, workers: int, journal: Journal) -> list[str]:
+    """Write part-*.arrow (rows of FEATURES) and identity.json into the folder; gives the ids of the questions written.
+
+    A part that an earlier run finished from the same texts, image files and code is kept as it is. Rows keep the order
+    of the texts. Raises SystemExit where the disk is full: what is finished is kept.
+    """
+    blocks = [texts[start : start + BLOCK].to_dict("records") for start in range(0, len(texts), BLOCK)]
+    code = run.code_hash("prepare.py")
+    written: list[str] = []
+    with ThreadPoolExecutor(workers) as pool:
+        made = pool.map(lambda job: _part(folder, job[0], job[1], source, side, code), enumerate(blocks))
+        try:
+            for done, part in enumerate(_watched(made, len(texts)), 1):
+                journal.rows += part["journal"]
+                written += part["question_ids"]
+                if not run.watched() and done % LOG_BLOCKS == 0:
+                    logging.info("%d of %d questions", min(done * BLOCK, len(texts)), len(texts))
+        except OSError as error:
+            pool.shutdown(cancel_futures=True)
+            if error.errno != errno.ENOSPC:
+                raise
+            message = f"{folder.parent}: the disk is full. Make room and run again: what is done is kept."
+            raise SystemExit(message) from error
+    _finish(folder, len(blocks))
+    return written
+
+
+def _watched(parts: Iterator[dict], total: int) -> Iterator[dict]:
+    """The parts, with a bar that counts questions where somebody watches."""
+    with tqdm(total=total, desc="prepare", unit=" questions", disable=not run.watched()) as bar:
+        for part in parts:
+            yield part
+            bar.update(min(BLOCK, total - bar.n))
+
+
+def _part(folder: Path, number: int, rows: list[dict], source: Path, side: int, code: str) -> dict:
+    """Write one part and its record {identity, question_ids, journal}, unless they are there."""
+    identity = _identity(rows, source, side, code)
+    record = folder / f"part-{number:05d}.json"
+    if record.exists() and (done := json.loads(record.read_text()))["identity"] == identity:
+        return done
+    journal, cache = Journal(), {}
+    kept = [row for row in rows if _with_image(row, source, side, cache, journal)]
+    with run.atomic_file(record.with_suffix(".arrow")) as path, _writer(path) as writer:
+        for row in kept:
+            writer.write(FEATURES.encode_example({key: row[key] for key in FEATURES}))
+        writer.finalize()
+    done = {"identity": identity, "question_ids": [row["question_id"] for row in kept], "journal": journal.rows}
+    with run.atomic_file(record) as path:
+        path.write_text(json.dumps(done))
+    return done
+
+
+def _writer(path: Path) -> ArrowWriter:
+    return ArrowWriter(path=str(path), features=FEATURES)
+
+
+def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journal) -> bool:
+    """Give the row its image; False, with the reason in the journal, where it has none."""
+    path = row["image_path"]
+    if path not in cache:
+        cache[path] = _stored(source / path, side)
+    stored, repairs = cache[path]
+    if stored is None:
+        journal.dropped(row["record"], row["question_id"], repairs[0])
+        return False
+    journal.repaired(row["record"], row["question_id"], [f"image: {repair}" for repair in repairs])
+    row.update(stored)
+    return True
+
+
+def _stored(path: Path, side: int) -> tuple[dict | None, list[str]]:
+    """The columns that an image file gives, and its repairs; or None, and the reason."""
+    try:
+        image, repairs = images.load(path)
+    except BadRecord as error:
+        return None, [str(error)]
+    small = images.resize(image, side)
+    png = images.to_png(small)
+    columns = {"image_key": images.image_key(png), "dhash": images.dhash(small), "image": {"bytes": png, "path": None}}
+    return columns, repairs
+
+
+def _identity(rows: list[dict], source: Path, side: int, code: str) -> str:
+    """A hash of all that a part depends on; a changed image file shows by its size or time."""
+    files = [_stamp(source / row["image_path"]) for row in rows]
+    return hashlib.sha256(json.dumps([rows, files, side, code], sort_keys=True).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> list[int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _finish(folder: Path, parts: int) -> None:
+    """Leave the parts of this run, nothing of an earlier one, and one identity of them all."""
+    records = [folder / f"part-{number:05d}.json" for number in range(parts)]
+    identities = [json.loads(record.read_text())["identity"] for record in records]
+    for path in folder.iterdir():
+        if path.suffix != ".arrow" or path.with_suffix(".json") not in records:
+            path.unlink()
+    (folder / IDENTITY).write_text(json.dumps(identities, indent=1) + "\n")

@@ -1,0 +1,127 @@
+"""Hardened questions: options that do not tell the answer, in the same words for right and wrong."""
+
+from collections import Counter
+from itertools import combinations
+from math import prod
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from safemed import audit
+from safemed.harden import harden, make_pool, symmetric
+from safemed.prompts import LETTERS, gold_text
+
+FREQUENT = {"pneumonia": 40, "fibrosis": 90, "oedema": 60, "nodule": 150, "normal": 180, "effusion": 130, "mass": 110}
+
+
+def asked(counts: dict[str, int], question_type="Disease Diagnosis", modality="CT") -> pd.DataFrame:
+    """Questions right so many times, each beside distractors that are never right, the answer marked by a dot."""
+    answers = [text for text, n in counts.items() for _ in range(n)]
+    return pd.DataFrame(
+        {
+            "question_id": [f"{question_type}-{modality}-{i}" for i in range(len(answers))],
+            "modality": modality,
+            "dataset": "chest",
+            "question_type": question_type,
+            "options": [["a bone", f"{text.upper()}.", "a tooth", "a nail"] for text in answers],
+            "gold": "B",
+        }
+    )
+
+
+def blind(questions: pd.DataFrame) -> float:
+    """Accuracy of the option prior, learned from one half and tested on the other."""
+    mixed = questions.sample(frac=1, random_state=0)
+    return audit.prior_accuracy(mixed[::2], mixed[1::2]).mean()
+
+
+def test_elementary_symmetric_polynomials_are_sums_of_products():
+    weights = np.array([0.3, 2.0, 0.7, 1.1])
+    expected = [sum(prod(part) for part in combinations(weights, k)) for k in range(4)]
+    assert symmetric(weights, 3)[-1] == pytest.approx(expected)
+
+
+def test_every_option_of_a_set_is_right_equally_often():
+    pool = make_pool(Counter(FREQUENT))
+    assert not pool.always and pool.n_options == 4
+    weights = dict(zip(pool.others, pool.weights, strict=True))
+
+    def together(answer, options):  # P(answer is right, these are its options)
+        apart = [w for text, w in weights.items() if text != answer]
+        drawn = prod(weights[text] for text in options if text != answer)
+        return FREQUENT[answer] * drawn / symmetric(np.array(apart), 3)[-1, -1]
+
+    for options in combinations(weights, 4):
+        chances = [together(answer, options) for answer in options]
+        assert chances == pytest.approx([chances[0]] * 4, rel=1e-6)
+
+
+def test_sets_are_drawn_as_often_as_their_weights_say():
+    pool, rng = make_pool(Counter(FREQUENT)), np.random.default_rng(0)
+    drawn = Counter(frozenset(pool.distractors("normal", rng)) for _ in range(20_000))
+    weights = {t: w for t, w in zip(pool.others, pool.weights, strict=True) if t != "normal"}
+    sets = [frozenset(part) for part in combinations(weights, 3)]
+    wanted = np.array([prod(weights[text] for text in part) for part in sets])
+    expected = wanted / wanted.sum() * 20_000
+    statistic = sum((drawn[part] - e) ** 2 / e for part, e in zip(sets, expected, strict=True))
+    assert sum(drawn.values()) == sum(drawn[part] for part in sets) == 20_000
+    assert statistic < 43.8  # chi-square, 19 degrees of freedom, p = 0.001
+
+
+def test_an_answer_too_frequent_to_hide_stands_in_every_set():
+    pool = make_pool(Counter({"normal": 60, "cyst": 15, "mass": 13, "scar": 12}), most_options=3)
+    assert pool.always == ["normal"]
+    assert "normal" in pool.distractors("cyst", np.random.default_rng(0))
+
+
+def test_the_text_tells_the_answer_before_and_not_after():
+    questions = asked(FREQUENT)
+    assert blind(questions) == 1.0
+    assert blind(harden(questions, seed=0)) < 0.3  # distractors drawn uniformly: 0.4
+
+
+def test_answers_keep_their_meaning_and_lose_their_marks():
+    questions = asked(FREQUENT)
+    hardened = harden(questions, seed=0)
+    assert hardened["question_id"].tolist() == questions["question_id"].tolist()
+    for before, after in zip(questions.to_dict("records"), hardened.to_dict("records"), strict=True):
+        assert gold_text(after) == gold_text(before).removesuffix(".")
+        assert len(set(after["options"])) == 4
+        assert set(after["options"]) <= {text.upper() for text in FREQUENT}
+    shares = hardened["gold"].value_counts(normalize=True)
+    assert all(0.2 < shares[letter] < 0.3 for letter in LETTERS[:4])
+
+
+def test_one_form_an_answer():
+    questions = asked({"cyst": 6, "mass": 6})
+    questions.at[0, "options"] = ["a_bone", "Cyst", "a tooth", "a nail"]
+    options = harden(questions, seed=0)["options"].explode()
+    assert set(options) == {"CYST", "MASS"}
+
+
+def test_modality_questions_are_answered_by_the_modality_among_modalities():
+    parts = [asked({"some scan": 8, "a scan": 4}, "Modality Recognition", m) for m in ("CT", "MR", "X-ray", "OCT")]
+    questions = pd.concat(parts, ignore_index=True)
+    hardened = harden(questions, seed=0)
+    assert [gold_text(row) for row in hardened.to_dict("records")] == questions["modality"].tolist()
+    assert all(sorted(options) == ["CT", "MR", "OCT", "X-ray"] for options in hardened["options"])
+
+
+def test_a_question_whose_pool_holds_one_answer_is_left_out():
+    questions = pd.concat([asked(FREQUENT), asked({"liver": 5}, "Anatomy Identification")], ignore_index=True)
+    assert len(harden(questions, seed=0)) == sum(FREQUENT.values())
+
+
+def test_yes_and_no_stand_among_themselves():
+    answers = {"yes": 10, "No, it is normal": 6, "no": 4, "cyst": 7, "nodule": 5, "mass": 4}
+    for row in harden(asked(answers), seed=0).to_dict("records"):
+        closed = [text.lower().startswith(("yes", "no,")) or text.lower() == "no" for text in row["options"]]
+        assert all(closed) or not any(closed)
+
+
+def test_hardening_is_seeded_a_question_at_a_time():
+    questions = asked(FREQUENT)
+    again = harden(questions.sample(frac=1, random_state=1), seed=0).sort_index()
+    assert harden(questions, seed=0)["options"].tolist() == again["options"].tolist()
+    assert harden(questions, seed=1)["options"].tolist() != again["options"].tolist()
