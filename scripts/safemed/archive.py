@@ -47,8 +47,7 @@ def download(repo: str, revision: str, file: str, out: Path) -> None:
             _fetch(url, partial)
     except UNREACHED as error:
         raise BadArchive(
-            f"{url}: {str(error).splitlines()[0]}
-Fetch it by hand, put it at {out} and run again; or point "
+            f"{url}: {str(error).splitlines()[0]}\nFetch it by hand, put it at {out} and run again; or point "
             "data.source at the zip or at the unpacked folder."
         ) from error
     os.replace(partial, out)
