@@ -20,7 +20,8 @@ from safemed.report import page
 def main() -> None:
     parser = run.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder of CSVs to write")
+    parser.add_argument("--page", type=Path, required=True, help="HTML page to write")
     args = parser.parse_args()
     run.start_logging()
     questions, texts = read(args.data)
@@ -53,7 +54,8 @@ def main() -> None:
     with run.atomic_folder(args.out) as folder:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
-        (folder / "audit.html").write_text(page("Audit of the questions", audit.CAPTIONS, tables), encoding="utf-8")
+    with run.atomic_file(args.page) as path:
+        path.write_text(page("Audit of the questions", audit.CAPTIONS, tables), encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import AUDIT, SIDE, SPLIT, TINY, command, one_question_about_everything, teach
-from records import prepared
+from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from records import audited, prepared
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
@@ -25,7 +25,7 @@ def study_data(source) -> Path:
     folder = source.parent / "data"
     prepared(source, folder, SIDE)
     command("split.py", "--questions", folder / "questions", "--out", folder / "splits.csv", settings=SPLIT)
-    command("audit.py", "--data", folder, "--out", folder / "audit", settings=AUDIT)
+    audited(folder)
     return folder
 
 

@@ -32,7 +32,6 @@ def training_settings(method: str, **changes) -> dict:
 
 SIDE = smoke_config()["data"]["image_size"]
 SPLIT = smoke_config()["data"]["split"]
-AUDIT = {"scheme": "grouped", "questions": "published", "published_counts": None}
 TINY = {**smoke_config()["model"]["tiny"], "layers": 2}
 BASE = smoke_config()["base"]
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}

@@ -51,3 +51,10 @@ def prepared(source: Path, folder: Path, side: int = 8, questions: str = "publis
     """Run prepare.py as its rule does."""
     settings = {"image_size": side, "questions": questions}
     return command("prepare.py", *prepare_arguments(source, folder), settings=settings, fails=fails)
+
+
+def audited(folder: Path, fails: bool = False, **changes) -> str:
+    """Run audit.py on a data folder as its rule does."""
+    settings = {"scheme": "grouped", "questions": "published", "published_counts": None} | changes
+    arguments = ["--data", folder, "--out", folder / "audit", "--page", folder / "audit.html"]
+    return command("audit.py", *arguments, settings=settings, fails=fails)

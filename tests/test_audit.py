@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import AUDIT, command
-from records import QA
+from records import QA, audited
 from safemed import audit
 from safemed.harden import harden
 from safemed.records import MODALITIES
@@ -75,7 +74,7 @@ def test_phantoms_cannot_be_answered_blind(study_data):
 
 
 def test_the_page_and_every_table_are_written(study_data):
-    page = (study_data / "audit" / "audit.html").read_text()
+    page = (study_data / "audit.html").read_text()
     for name in ("baselines", "blind", "tells", "leaks", "nearest", "subjects", "composition", "repairs"):
         assert (study_data / "audit" / f"{name}.csv").exists() and f"{name}.csv" in page
     blind = pd.read_csv(study_data / "audit" / "blind.csv")
@@ -102,12 +101,12 @@ def leaky(study_data, tmp_path):
 
 
 def test_the_audit_fails_where_a_stored_image_is_in_two_splits(leaky):
-    said = command("audit.py", "--data", leaky, "--out", leaky / "audit", settings=AUDIT, fails=True)
+    said = audited(leaky, fails=True)
     assert "two splits" in said and "Traceback" not in said and not (leaky / "audit").exists()
 
 
 def test_the_leaks_of_published_splits_are_counted_and_passed(leaky):
-    command("audit.py", "--data", leaky, "--out", leaky / "audit", settings=AUDIT | {"scheme": "med-r1"})
+    audited(leaky, scheme="med-r1")
     found = pd.read_csv(leaky / "audit" / "leaks.csv").set_index(["splits", "shared"])
     assert found.loc[("train|test", "image")].tolist() == [1, 1]
     assert found.loc[("train|test", "path")].tolist() == [1, 1] and found.loc[("train|val", "image"), "images"] == 0

@@ -129,11 +129,9 @@ rule audit_questions:
         counts=f"{DATA}/counts.csv",
         code=sources("audit.py"),
     output:
-        folder=report(
-            directory(AUDIT),
-            htmlindex="audit.html",
-            caption="../report/audit.rst",
-            category="Data",
+        folder=directory(AUDIT),
+        page=report(
+            f"{DATA}/audit.html", caption="../report/audit.rst", category="Data"
         ),
     log:
         f"{RESULTS}/logs/audit_questions.log",
@@ -155,5 +153,5 @@ rule audit_questions:
         ),
         seed=config["seed"],
     shell:
-        "python scripts/audit.py --data {params.data} --out {output.folder} --seed {params.seed} "
+        "python scripts/audit.py --data {params.data} --out {output.folder} --page {output.page} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
