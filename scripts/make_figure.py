@@ -5,7 +5,7 @@ same inputs. Which inputs a figure needs:
 
   accuracy_vs_eps        --table robustness.csv
   certified_vs_radius    --table certified.csv
-  modality_heatmap       --table robustness_by_modality.csv --eps K
+  heatmap                --table robustness_by_part.csv --kind modality|question_type --eps K
   training_curves        --models M... --curves CSV...                             a file a model, same order
   adversarial_examples   --clean-rows P... --attack-rows P... --images NPZ... --eps K   a file a model, same order
 """
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from safemed import plots
+from safemed import plots, tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     add = arguments.add_argument
     add("--figure", required=True, choices=FIGURES)
     add("--table", type=Path, metavar="CSV", help="the table the figure draws")
+    add("--kind", choices=tables.PARTS, help="the columns of the heat map")
     add("--eps", type=int, help="PGD's eps in 1/255 for heat map and examples")
     add("--models", nargs="*", metavar="MODEL", help="the model of each --curves file")
     add("--curves", nargs="*", type=Path, metavar="CSV", help="models/*/curves.csv")
@@ -57,9 +58,9 @@ def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]
     return plots.certified_vs_radius(drawn), drawn
 
 
-def modality_heatmap(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = plots.heatmap_cells(pd.read_csv(args.table), args.eps)
-    return plots.modality_heatmap(drawn), drawn
+def heatmap(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.heatmap_cells(pd.read_csv(args.table), args.kind, args.eps)
+    return plots.heatmap(drawn), drawn
 
 
 def training_curves(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
@@ -100,7 +101,7 @@ def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
 FIGURES = {
     "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
     "certified_vs_radius": (certified_vs_radius, ["table"]),
-    "modality_heatmap": (modality_heatmap, ["table", "eps"]),
+    "heatmap": (heatmap, ["table", "kind", "eps"]),
     "training_curves": (training_curves, ["models", "curves"]),
     "adversarial_examples": (adversarial_examples, ["clean_rows", "attack_rows", "images", "eps"]),
 }

@@ -1,6 +1,6 @@
-"""Compute every table of the study from rows: robustness, robustness by modality, certified accuracy, cost.
+"""Compute every table of the study from rows: robustness, also by modality and question type, certificates, cost.
 
-Writes robustness.csv, robustness_by_modality.csv, certified.csv and cost.csv into --out, each whole or not at all; a
+Writes robustness.csv, robustness_by_part.csv, certified.csv and cost.csv into --out, each whole or not at all; a
 table without rows of its kind is a header alone.
 """
 
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
     made = {
         "robustness": tables.robustness(attacks, baselines),
-        "robustness_by_modality": tables.robustness_by_modality(attacks, baselines),
+        "robustness_by_part": tables.robustness_by_part(attacks, baselines),
         "certified": tables.certified(certificates, args.radii),
         "cost": tables.cost(read_costs(args.costs)),
     }

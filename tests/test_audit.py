@@ -16,7 +16,9 @@ from safemed.splits import read_published
 
 def questions_of(*rows: tuple[str, list[str], str]) -> pd.DataFrame:
     """Questions as baselines wants them."""
-    return pd.DataFrame(rows, columns=["modality", "options", "gold"]).assign(question="What is it?")
+    return pd.DataFrame(rows, columns=["modality", "options", "gold"]).assign(
+        question="What is it?", question_type="Disease Diagnosis"
+    )
 
 
 def test_chance_and_option_prior_as_counted_by_hand():
@@ -27,7 +29,7 @@ def test_chance_and_option_prior_as_counted_by_hand():
         ("MR", ["z", "w"], "A"),  # it cannot tell: 1/2
         ("MR", ["x.", "y", "z"], "B"),  # it says x: wrong
     )
-    table = audit.baselines(train, test).set_index("modality")[["n", "chance", "prior"]]
+    table = audit.baselines(train, test).set_index("part")[["n", "chance", "prior"]]
     assert table.loc["all"].tolist() == pytest.approx([4, (1 / 2 + 1 / 2 + 1 / 2 + 1 / 3) / 4, 1.5 / 4])
     assert table.loc["CT"].tolist() == pytest.approx([2, 1 / 2, 1 / 2])
     assert table.loc["MR"].tolist() == pytest.approx([2, 5 / 12, 1 / 4])
@@ -43,7 +45,7 @@ def asked(n: int, seed: int, tell: str) -> pd.DataFrame:
         question = f"What is beside the {options[index]} vein?" if tell == "question" else "What is it?"
         written = [f"{o}." if tell == "dot" and i == index else o for i, o in enumerate(options)]
         rows.append(("CT", written, "ABCD"[index], question))
-    return pd.DataFrame(rows, columns=["modality", "options", "gold", "question"])
+    return pd.DataFrame(rows, columns=["modality", "options", "gold", "question"]).assign(question_type="t")
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def asked(n: int, seed: int, tell: str) -> pd.DataFrame:
     [("nothing", 0.25, 0.25), ("option", 1.0, 1.0), ("question", 0.25, 1.0), ("dot", 0.25, 1.0)],
 )
 def test_each_baseline_sees_what_is_its_own_to_see(tell, prior, linear):
-    table = audit.baselines(asked(400, 0, tell), asked(400, 1, tell)).set_index("modality").loc["all"]
+    table = audit.baselines(asked(400, 0, tell), asked(400, 1, tell)).set_index("part").loc["all"]
     assert table["prior"] == pytest.approx(prior, abs=0.08)
     assert table["linear"] == pytest.approx(linear, abs=0.08)
     assert table["blind"] == max(table["prior"], table["linear"])
@@ -69,7 +71,7 @@ def test_plausible_options_are_those_right_somewhere_in_modality_and_dataset():
 
 
 def test_phantoms_cannot_be_answered_blind(study_data):
-    found = pd.read_csv(study_data / "audit" / "baselines.csv").set_index("modality").loc["all"]
+    found = pd.read_csv(study_data / "audit" / "baselines.csv").set_index("part").loc["all"]
     assert abs(found.blind - found.chance) < 0.12
 
 
@@ -147,7 +149,7 @@ def test_hardening_takes_the_option_prior_of_the_real_questions_down_to_chance()
 
     def prior(questions: pd.DataFrame) -> float:
         mixed = questions.sample(frac=1, random_state=0)
-        return audit.baselines(mixed[::2], mixed[1::2]).set_index("modality").loc["four options", "prior"]
+        return audit.baselines(mixed[::2], mixed[1::2]).set_index("part").loc["four options", "prior"]
 
     hardened = harden(rows, seed=0)
     assert len(hardened) > 15_000

@@ -13,7 +13,7 @@ from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
 BASELINES = pd.DataFrame(
-    {"modality": [*MODALITIES, "all"], "n": [4, 4, 8], "chance": 0.3, "blind": [0.4, 0.2, 0.3]}
+    {"part": [*MODALITIES, "Disease Diagnosis", "all"], "n": [4, 4, 8, 8], "chance": 0.3, "blind": [0.4, 0.2, 0.3, 0.3]}
 )  # fmt: skip
 OUTCOMES = ["right", "right", "wrong", "unparsable", "right", "right", "right", "wrong"]
 
@@ -74,11 +74,11 @@ def test_an_unparsable_answer_scores_as_a_wrong_one():
 
 
 def test_modalities_add_up_to_the_whole():
-    whole, parts = tables.robustness(study(), BASELINES), tables.robustness_by_modality(study(), BASELINES)
+    whole, parts = tables.robustness(study(), BASELINES), tables.robustness_by_part(study(), BASELINES)
     keys = ["model", "attack", "eps"]
     summed = parts.assign(right=parts.accuracy * parts.n).groupby(keys)[["right", "n"]].sum()
     assert (summed.right / summed.n).to_dict() == pytest.approx(whole.set_index(keys).accuracy.to_dict())
-    assert parts.set_index("modality").blind["fundus photography"].unique() == [0.2]
+    assert parts.set_index("part").blind["fundus photography"].unique() == [0.2]
 
 
 def test_certified_accuracy_by_hand_and_never_increasing():
@@ -110,7 +110,7 @@ def test_cost_sums_runs():
     ],
 )
 def test_refuses_attack_rows_that_cannot_be_counted(spoil, message):
-    for table in (tables.robustness, tables.robustness_by_modality):
+    for table in (tables.robustness, tables.robustness_by_part):
         with pytest.raises(ValueError, match=message):
             table(spoil(attack_rows()), BASELINES)
 
@@ -134,7 +134,7 @@ def test_refuses_certificate_rows_that_cannot_be_counted(spoil, message):
 
 def test_refuses_baselines_without_the_modality():
     with pytest.raises(ValueError, match="'all'"):
-        tables.robustness(attack_rows(), BASELINES[:2])
+        tables.robustness(attack_rows(), BASELINES[:3])
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def made(tmp_path):
 def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
-    names = ["certified.csv", "cost.csv", "robustness.csv", "robustness_by_modality.csv"]
+    names = ["certified.csv", "cost.csv", "robustness.csv", "robustness_by_part.csv"]
     assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
 
 
@@ -193,7 +193,7 @@ def figure_arguments(name, folder):
     inputs = {
         "accuracy_vs_eps": f"--table {folder}/robustness.csv",
         "certified_vs_radius": f"--table {folder}/certified.csv",
-        "modality_heatmap": f"--table {folder}/robustness_by_modality.csv --eps 8",
+        "heatmap": f"--table {folder}/robustness_by_part.csv --kind modality --eps 8",
         "training_curves": f"--models sft-think --curves {folder}/curves.csv",
         "adversarial_examples": f"--clean-rows {of_both.format(folder, 'clean.parquet')} "
         f"--attack-rows {of_both.format(folder, 'pgd.parquet')} "
@@ -233,9 +233,9 @@ def test_certified_curve_is_nowhere_above_the_certificates():
 
 
 def test_heatmap_writes_accuracy_and_n_in_each_cell():
-    cells = plots.heatmap_cells(tables.robustness_by_modality(study(), BASELINES), 8)
+    cells = plots.heatmap_cells(tables.robustness_by_part(study(), BASELINES), "modality", 8)
     assert set(zip(cells.attack, cells.eps, strict=True)) == {("clean", 0), ("pgd", 8)}
-    clean, pgd = plots.modality_heatmap(cells).axes[:2]
+    clean, pgd = plots.heatmap(cells).axes[:2]
     words = [text.get_text() for text in clean.texts]
     assert words[:4] == ["50.0", "n 4", "75.0", "n 4"]  # SFT on CT, then on fundus
     assert [text.get_text() for text in pgd.texts][:4] == ["0.0", "n 4", "0.0", "n 4"]
@@ -266,7 +266,7 @@ def test_no_example_is_said_and_not_an_error():
 
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="no pgd row at eps 5"):
-        plots.heatmap_cells(tables.robustness_by_modality(study(), BASELINES), 5)
+        plots.heatmap_cells(tables.robustness_by_part(study(), BASELINES), "modality", 5)
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.certified_vs_radius(pd.DataFrame(columns=tables.CERTIFIED))
 
@@ -283,8 +283,8 @@ def test_twelve_models_keep_labels_apart_and_ablations_distinct():
 
 def test_the_script_names_the_input_it_lacks(capsys):
     with pytest.raises(SystemExit):
-        make_figure.main(["--figure", "modality_heatmap", "--table", "t.csv", "--out", "x"])
-    assert "needs --eps" in capsys.readouterr().err
+        make_figure.main(["--figure", "heatmap", "--table", "t.csv", "--out", "x"])
+    assert "needs --kind, --eps" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         make_figure.main(["--figure", "training_curves", "--models", "a", "b", "--curves", "a.csv", "--out", "x"])
     assert "one entry a model" in capsys.readouterr().err

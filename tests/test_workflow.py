@@ -65,7 +65,19 @@ def test_the_ablation_trains_every_further_method(untouched):
 def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
     data = ["--config", f'data={{"source": "{source}"}}']
     jobs = planned(snakemake("-n", "--configfile", study, *data, cwd=untouched))
-    assert jobs["make_phantoms"] == 0 and jobs["train_grpo"] == 2 and jobs["write_report"] == 1
+    assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
+    methods = yaml.safe_load(study.read_text()).get("study_methods", ["at-grpo"])
+    expected = ("train_grpo", 2) if methods == ["at-grpo"] else ("train_sft", len(methods))
+    assert jobs[expected[0]] == expected[1]
+
+
+def test_the_archive_is_fetched_only_where_the_hub_is_asked_for(untouched, tmp_path):
+    (tmp_path / "local.zip").touch()
+    kinds = ("download_archive", "unpack_archive", "make_phantoms")
+    for source, expected in (("hub", [1, 1, 0]), (tmp_path / "local.zip", [0, 1, 0]), (None, [0, 0, 1])):
+        named = ["--config", f'data={{"source": "{source}"}}'] if source else []
+        jobs = planned(snakemake("-n", "audit_questions", *named, cwd=untouched))
+        assert [jobs[kind] for kind in kinds] == expected
 
 
 def passes(settings: dict) -> int:
@@ -113,6 +125,9 @@ REFUSED = [
     ("methods: {fare: {beta: 1.0}}", r"methods\.fare\.beta"),
     ("methods: {fare: {view: {kind: clean}}}", r"methods\.fare\.view"),
     ("probe: {times: 0}", "times"),
+    ("data: {split: {scheme: med-r1}}", r"data\.split\.published"),
+    ("data: {hub: {revision: main}}", "revision|main"),
+    ("methods: {sft: {train_on: {modality: PET}}}", "train_on|PET"),
 ]
 
 
@@ -254,7 +269,13 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
         ("pgd", 4),
         ("pgd", 8),
     }
-    for name in ("accuracy_vs_eps", "training_curves", "modality_heatmap", "adversarial_examples"):
+    for name in (
+        "accuracy_vs_eps",
+        "training_curves",
+        "modality_heatmap",
+        "question_type_heatmap",
+        "adversarial_examples",
+    ):
         assert all((results / "figures" / f"{name}.{suffix}").stat().st_size for suffix in ("pdf", "png", "csv"))
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert len(rows) == 2 * 12 and not rows.duplicated(["eps", "question_id"]).any() and (rows.linf <= rows.eps).all()

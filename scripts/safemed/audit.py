@@ -96,10 +96,11 @@ def linear_accuracy(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
 
 
 def baselines(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Columns modality, n, chance, prior, linear, blind; a row a modality, one named "all" and one "four options".
+    """Columns part, n, chance, prior, linear, blind; parts are "all", "four options", modalities and question types.
 
     chance: mean of 1 / number of options. prior, linear: the blind baselines' accuracy. blind: the higher of the two
-    over all questions, the line that tables and figures carry. train, test: columns modality, question, options, gold.
+    over all questions, the line that tables and figures carry. train, test: columns modality, question_type,
+    question, options, gold.
     """
     test = test.assign(
         chance=[1 / len(options) for options in test["options"]],
@@ -108,9 +109,14 @@ def baselines(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     )
     test["blind"] = test["linear"] if test["linear"].mean() > test["prior"].mean() else test["prior"]
     four = test[test["options"].map(len) == 4]
-    parts = [("all", test), *([("four options", four)] if len(four) else []), *test.groupby("modality")]
+    parts = [
+        ("all", test),
+        *([("four options", four)] if len(four) else []),
+        *test.groupby("modality"),
+        *test.groupby("question_type"),
+    ]
     means = ["chance", "prior", "linear", "blind"]
-    return pd.DataFrame({"modality": name, "n": len(part)} | part[means].mean().to_dict() for name, part in parts)
+    return pd.DataFrame({"part": name, "n": len(part)} | part[means].mean().to_dict() for name, part in parts)
 
 
 def dots(questions: pd.DataFrame) -> dict[str, float]:

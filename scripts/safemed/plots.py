@@ -139,25 +139,26 @@ def certified_vs_radius(certified: pd.DataFrame) -> Figure:
     return figure
 
 
-def heatmap_cells(by_modality: pd.DataFrame, eps: int) -> pd.DataFrame:
-    """The rows of the table by modality that the heat map shows: clean, and PGD at eps (in 1/255)."""
-    shown = (by_modality.attack == "clean") | ((by_modality.attack == "pgd") & (by_modality.eps == eps))
-    cells = by_modality[shown].sort_values(["attack", "model", "modality"], ignore_index=True)
+def heatmap_cells(by_part: pd.DataFrame, kind: str, eps: int) -> pd.DataFrame:
+    """The rows of the table by part that a heat map shows: parts of one kind, clean, and PGD at eps (in 1/255)."""
+    of_kind = by_part[by_part.kind == kind]
+    shown = (of_kind.attack == "clean") | ((of_kind.attack == "pgd") & (of_kind.eps == eps))
+    cells = of_kind[shown].sort_values(["attack", "model", "part"], ignore_index=True)
     _needed(cells[cells.attack == "pgd"], f"pgd row at eps {eps}")
     return cells
 
 
-def modality_heatmap(cells: pd.DataFrame) -> Figure:
-    """Accuracy by model (rows) and modality (columns): clean, and under PGD; each cell gives accuracy (%) and n.
+def heatmap(cells: pd.DataFrame) -> Figure:
+    """Accuracy by model (rows) and modality or question type (columns), clean and under PGD: accuracy in % and n.
 
     cells: rows of `heatmap_cells`. The last two rows are the text-only prior and chance.
     """
-    models, modalities = _ordered(cells.model), _sorted_as(cells.modality, MODALITIES)
-    figure = Figure(figsize=(1.9 + 1.24 * len(modalities), 1.3 + 0.37 * (len(models) + 2)))
+    models, parts = _ordered(cells.model), _sorted_as(cells.part, MODALITIES)
+    figure = Figure(figsize=(1.9 + 1.24 * len(parts), 1.3 + 0.37 * (len(models) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
     attacks = {"clean": "Clean images", "pgd": f"PGD, ε = {cells.eps.max()}/255"}
     for axes, (attack, title) in zip(panels, attacks.items(), strict=True):
-        mesh = _heatmap_panel(axes, cells[cells.attack == attack], models, modalities)
+        mesh = _heatmap_panel(axes, cells[cells.attack == attack], models, parts)
         axes.set_title(title)
     figure.colorbar(mesh, ax=panels, format=PercentFormatter(1), label="accuracy", pad=0.01, aspect=30)
     return figure
@@ -411,18 +412,18 @@ def _legend(figure: Figure, axes: Axes, entries: int) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3)
 
 
-def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], modalities: list[str]):
+def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], parts: list[str]):
     """One panel; returns the mesh for the colour bar."""
-    accuracy = cells.pivot(index="model", columns="modality", values="accuracy").reindex(models, columns=modalities)
-    n = cells.pivot(index="model", columns="modality", values="n").reindex(models, columns=modalities)
-    priors = cells.groupby("modality")[["blind", "chance"]].mean().T.reindex(columns=modalities)
-    values = np.vstack([accuracy.to_numpy(float), priors.to_numpy(float)])  # [models + 2, modalities]
-    counts = np.vstack([n.to_numpy(float), np.full((2, len(modalities)), np.nan)])
+    accuracy = cells.pivot(index="model", columns="part", values="accuracy").reindex(models, columns=parts)
+    n = cells.pivot(index="model", columns="part", values="n").reindex(models, columns=parts)
+    priors = cells.groupby("part")[["blind", "chance"]].mean().T.reindex(columns=parts)
+    values = np.vstack([accuracy.to_numpy(float), priors.to_numpy(float)])  # [models + 2, parts]
+    counts = np.vstack([n.to_numpy(float), np.full((2, len(parts)), np.nan)])
     mesh = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         _heatmap_cell(axes, j, i, value, counts[i, j])
     axes.axhline(len(models) - 0.5, color="white", linewidth=4)
-    axes.set_xticks(range(len(modalities)), modalities, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(parts)), parts, rotation=35, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(models) + 2), [*map(label, models), "text only", "chance"])
     axes.tick_params(length=0)
     axes.grid(False)

@@ -18,14 +18,15 @@ CERTIFICATE_ROWS = [
     "sigma", "function", "n0", "n", "alpha", "prediction", "certified", "radius",
 ]  # fmt: skip
 COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", "peak_rss_mb"]
-BASELINES = ["modality", "n", "chance", "blind"]
+PARTS = ("modality", "question_type")  # what robustness is also told by
+BASELINES = ["part", "n", "chance", "blind"]
 
 ROBUSTNESS = [
     "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "chance",
     "blind",
 ]  # fmt: skip
-ROBUSTNESS_BY_MODALITY = [
-    "model", "modality", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "chance", "blind",
+ROBUSTNESS_BY_PART = [
+    "model", "kind", "part", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "chance", "blind",
 ]  # fmt: skip
 CERTIFIED = [
     "model", "sigma", "radius", "certified_accuracy", "ci_low", "ci_high", "abstain", "mean_samples", "n", "alpha",
@@ -52,18 +53,21 @@ def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=ROBUSTNESS)
 
 
-def robustness_by_modality(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """`robustness`, a row for each modality (ROBUSTNESS_BY_MODALITY); blind is the baselines' row of that modality.
+def robustness_by_part(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """`robustness`, a row for each modality and one for each question type (ROBUSTNESS_BY_PART).
 
-    Raises ValueError if `check_attack_rows` does, or a modality has no row in the baselines.
+    kind: modality or question_type, part: which one; blind is the baselines' row of that part.
+    Raises ValueError if `check_attack_rows` does, or a part has no row in the baselines.
     """
     check_attack_rows(rows)
-    keys = ["model", "modality", "attack", "eps"]
     records = [
-        dict(zip(keys, key, strict=True)) | _accuracy(group) | {"blind": _blind(baselines, key[1])}
-        for key, group in rows.groupby(keys)
+        {"model": model, "kind": kind, "part": part, "attack": attack, "eps": eps}
+        | _accuracy(group)
+        | {"blind": _blind(baselines, part)}
+        for kind in PARTS
+        for (model, part, attack, eps), group in rows.groupby(["model", kind, "attack", "eps"])
     ]
-    return pd.DataFrame(records, columns=ROBUSTNESS_BY_MODALITY)
+    return pd.DataFrame(records, columns=ROBUSTNESS_BY_PART)
 
 
 def certified(rows: pd.DataFrame, radii: Sequence[float]) -> pd.DataFrame:
@@ -181,12 +185,12 @@ def _certified_at(group: pd.DataFrame, radius: float) -> dict:
     }  # fmt: skip
 
 
-def _blind(baselines: pd.DataFrame, modality: str) -> float:
-    """The accuracy of the best text-only prior on `modality`, or on all questions for "all"."""
+def _blind(baselines: pd.DataFrame, part: str) -> float:
+    """The text-only accuracy on a modality or question type, or on all questions for "all"."""
     require_columns(baselines, BASELINES, "baselines")
-    found = baselines.loc[baselines.modality == modality, "blind"]
+    found = baselines.loc[baselines.part == part, "blind"]
     if len(found) != 1:
-        raise ValueError(f"baselines: {len(found)} rows for modality {modality!r}, need one; re-run the audit")
+        raise ValueError(f"baselines: {len(found)} rows for {part!r}, need one; re-run the audit")
     return float(found.iloc[0])
 
 

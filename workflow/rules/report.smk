@@ -1,9 +1,10 @@
 # Rows -> tables -> figures -> one HTML file. Nothing here needs a model: figures are redrawn in seconds.
-TABLE_NAMES = ["robustness", "robustness_by_modality", "certified", "cost"]
+TABLE_NAMES = ["robustness", "robustness_by_part", "certified", "cost"]
 FIGURE_NAMES = [
     "accuracy_vs_eps",
     "certified_vs_radius",
     "modality_heatmap",
+    "question_type_heatmap",
     "training_curves",
     "adversarial_examples",
 ]
@@ -32,8 +33,8 @@ rule make_tables:
             "../report/robustness.rst",
             category="Tables",
         ),
-        by_modality=report(
-            f"{RESULTS}/tables/robustness_by_modality.csv",
+        by_part=report(
+            f"{RESULTS}/tables/robustness_by_part.csv",
             "../report/robustness.rst",
             category="Tables",
         ),
@@ -125,12 +126,12 @@ rule draw_certified_vs_radius:
 rule draw_modality_heatmap:
     input:
         code=sources("make_figure.py"),
-        table=f"{RESULTS}/tables/robustness_by_modality.csv",
+        table=f"{RESULTS}/tables/robustness_by_part.csv",
     output:
         multiext(f"{RESULTS}/figures/modality_heatmap", ".pdf", ".csv"),
         png=report(
             f"{RESULTS}/figures/modality_heatmap.png",
-            "../report/modality_heatmap.rst",
+            "../report/heatmap.rst",
             category="Figures",
         ),
     log:
@@ -144,10 +145,29 @@ rule draw_modality_heatmap:
         runtime=15,
     params:
         prefix=prefix,
+        kind="modality",
         eps=config["attack"]["headline_eps"],
     shell:
-        "python scripts/make_figure.py --figure modality_heatmap --table {input.table} --eps {params.eps} "
+        "python scripts/make_figure.py --figure heatmap --table {input.table} --kind {params.kind} --eps {params.eps} "
         "--out {params.prefix} > {log} 2>&1"
+
+
+use rule draw_modality_heatmap as draw_question_type_heatmap with:
+    output:
+        multiext(f"{RESULTS}/figures/question_type_heatmap", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/question_type_heatmap.png",
+            "../report/heatmap.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_question_type_heatmap.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_question_type_heatmap.tsv"
+    params:
+        prefix=prefix,
+        kind="question_type",
+        eps=config["attack"]["headline_eps"],
 
 
 rule draw_training_curves:
