@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from helpers import ROOT, command
+from safemed.records import MODALITIES
+from safemed.splits import read_published
 
 MINI = Path(os.environ.get("OMNIMEDVQA_MINI", ROOT / "../shared/data/omnimedvqa-mini"))
 QA = Path(os.environ.get("OMNIMEDVQA_QA", ROOT / "../shared/data/omnimedvqa-qa"))
@@ -58,3 +61,18 @@ def audited(folder: Path, fails: bool = False, **changes) -> str:
     settings = {"scheme": "grouped", "questions": "published", "published_counts": None} | changes
     arguments = ["--data", folder, "--out", folder / "audit", "--page", folder / "audit.html"]
     return command("audit.py", *arguments, settings=settings, fails=fails)
+
+
+def real_questions() -> pd.DataFrame:
+    """The real test questions, as published: question_id, modality, dataset, question_type, question, options, gold."""
+    rows = pd.DataFrame(read_published(QA / "test"))
+    types = pd.read_json(QA / "question_types.jsonl.gz", lines=True).rename(columns={"modality": "modality_file"})
+    rows["index"] = rows.groupby("modality_file").cumcount()
+    rows = rows.merge(types[["modality_file", "index", "question_type"]], validate="one_to_one")
+    return rows.assign(modality=rows["modality_file"].map(MODALITIES), question_id=[f"q{i}" for i in range(len(rows))])
+
+
+def halves(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two random halves: to learn what the text tells, and to test it."""
+    mixed = questions.sample(frac=1, random_state=0)
+    return mixed[::2], mixed[1::2]

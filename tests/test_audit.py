@@ -7,11 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from records import QA, audited
+from records import QA, audited, halves, real_questions
 from safemed import audit
 from safemed.harden import harden
-from safemed.records import MODALITIES
-from safemed.splits import read_published
 
 
 def questions_of(*rows: tuple[str, list[str], str]) -> pd.DataFrame:
@@ -141,15 +139,10 @@ def test_counts_are_held_against_the_published_ones():
 
 @pytest.mark.skipif(not QA.is_dir(), reason="no real questions here: set OMNIMEDVQA_QA to their folder")
 def test_hardening_takes_the_option_prior_of_the_real_questions_down_to_chance():
-    rows = pd.DataFrame(read_published(QA / "test"))
-    types = pd.read_json(QA / "question_types.jsonl.gz", lines=True).rename(columns={"modality": "modality_file"})
-    rows["index"] = rows.groupby("modality_file").cumcount()
-    rows = rows.merge(types[["modality_file", "index", "question_type"]], validate="one_to_one")
-    rows = rows.assign(modality=rows["modality_file"].map(MODALITIES), question_id=[f"q{i}" for i in range(len(rows))])
+    rows = real_questions()
 
     def prior(questions: pd.DataFrame) -> float:
-        mixed = questions.sample(frac=1, random_state=0)
-        return audit.baselines(mixed[::2], mixed[1::2]).set_index("part").loc["four options", "prior"]
+        return audit.baselines(*halves(questions)).set_index("part").loc["four options", "prior"]
 
     hardened = harden(rows, seed=0)
     assert len(hardened) > 15_000
