@@ -10,6 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pandas as pd
+
 from records import QA, halves, real_questions
 from safemed import audit
 from safemed.harden import harden
@@ -22,9 +24,7 @@ def main() -> None:
     wordings = {"published": published, "hardened": harden(published, seed=0)}
     tables = {name: audit.baselines(*halves(questions)).set_index("part") for name, questions in wordings.items()}
     print(audit.tells(wordings).to_string(index=False))
-    print(
-        tables["published"].join(tables["hardened"], lsuffix=" published", rsuffix=" hardened").round(3).T.to_string()
-    )
+    print(pd.concat(tables, axis=1).round(3).T.to_string())
     for baseline in ("prior", "linear"):
         before, after = (tables[name].loc["four options", baseline] for name in wordings)
         print(f"four options, {baseline}: {before:.3f} -> {after:.3f}, x {after / before:.2f}")
