@@ -105,7 +105,7 @@ def test_the_difference_hash_tells_copies_from_other_pictures(seed, tmp_path):
 
 def test_equal_pixels_have_equal_keys_and_one_pixel_makes_another():
     pixels = picture(0)
-    png = images.to_png(Image.fromarray(pixels))
-    assert images.image_key(png) == images.image_key(images.to_png(Image.fromarray(pixels.copy())))
+    key = images.image_key(Image.fromarray(pixels))
+    assert key == images.image_key(Image.fromarray(pixels.copy()))
     pixels[3, 3, 0] ^= 1
-    assert images.image_key(png) != images.image_key(images.to_png(Image.fromarray(pixels)))
+    assert key != images.image_key(Image.fromarray(pixels))

@@ -12,7 +12,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from datasets import Image as ImageFeature
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 
@@ -150,8 +149,7 @@ def tells(wordings: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def stored_keys(questions: Dataset) -> list[str]:
     """The image_key of each prepared question, computed from the stored image."""
-    stored = questions.select_columns(["image"]).cast_column("image", ImageFeature(decode=False))
-    return [image_key(row["image"]["bytes"]) for row in stored]
+    return [image_key(row["image"]) for row in questions.select_columns(["image"])]
 
 
 def leaks(questions: pd.DataFrame) -> pd.DataFrame:

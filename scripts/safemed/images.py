@@ -39,15 +39,15 @@ def resize(image: Image.Image, side: int) -> Image.Image:
 
 
 def to_png(image: Image.Image) -> bytes:
-    """The image as PNG; equal pixels give equal bytes."""
+    """The image as PNG. The bytes may differ from one machine to another, the pixels do not."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def image_key(png: bytes) -> str:
-    """16 hexadecimal digits that are equal for images whose stored pixels are."""
-    return hashlib.sha256(png).hexdigest()[:16]
+def image_key(image: Image.Image) -> str:
+    """16 hexadecimal digits that are equal for images of equal size and pixels."""
+    return hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()[:16]
 
 
 def dhash(image: Image.Image) -> str:

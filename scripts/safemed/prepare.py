@@ -174,9 +174,8 @@ def _stored(path: Path, side: int) -> tuple[dict | None, list[str]]:
     except BadRecord as error:
         return None, [str(error)]
     small = images.resize(image, side)
-    png = images.to_png(small)
-    columns = {"image_key": images.image_key(png), "dhash": images.dhash(small), "image": {"bytes": png, "path": None}}
-    return columns, repairs
+    stored = {"bytes": images.to_png(small), "path": None}
+    return {"image_key": images.image_key(small), "dhash": images.dhash(small), "image": stored}, repairs
 
 
 def _identity(rows: list[dict], source: Path, side: int, code: str) -> str:

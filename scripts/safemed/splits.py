@@ -75,7 +75,7 @@ def split(questions: pd.DataFrame, settings: dict, seed: int) -> pd.DataFrame:
 
 
 def groups(questions: pd.DataFrame, bits: int) -> pd.Series:
-    """A label for each question, equal for all whose images belong together: the smallest image_key among them.
+    """A label for each question, equal for all whose images belong together: the first image_path among them.
 
     Together are images of the same pixels, of one subject (SUBJECTS), and of the same modality whose difference hashes
     differ in at most `bits` of 256, and what these join in turn.
@@ -87,8 +87,8 @@ def groups(questions: pd.DataFrame, bits: int) -> pd.Series:
     first, second = np.array(edges or np.empty((0, 2), int)).T
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(images),) * 2)
     _, labels = connected_components(graph, directed=False)
-    smallest = images.groupby(labels)["image_key"].transform("min")
-    return questions["image_path"].map(dict(zip(images["image_path"], smallest, strict=True)))
+    first_path = images.groupby(labels)["image_path"].transform("min")
+    return questions["image_path"].map(dict(zip(images["image_path"], first_path, strict=True)))
 
 
 def subject(path: str) -> str | None:
