@@ -30,8 +30,10 @@ def _problems(config: dict) -> Iterator[str]:
     for name, budget in config["attack"]["suite"].items():
         if (name == "fgsm") != (budget["steps"] == 1):
             yield f"attack.suite.{name}.steps: {budget['steps']}; FGSM is the attack of one step, and it alone"
-    if config["attack"]["suite"].get("pgd", {"restarts": 3})["restarts"] < 3 and "think" in config["variants"]:
-        yield "attack.suite.pgd.restarts: at least 3, one for each target of a thinking model"
+    budgets = {"probe": config["probe"]} | {f"attack.suite.{k}": v for k, v in config["attack"]["suite"].items()}
+    for name, budget in budgets.items():
+        if budget["restarts"] < 3 and "think" in config["variants"]:
+            yield f"{name}.restarts: {budget['restarts']}; at least 3, one for each target of a thinking model"
     try:
         for sigma in config["certify"]["sigma"]:
             smoothing.check(sigma, config["certify"]["alpha"], config["certify"]["n"])

@@ -15,9 +15,10 @@ FIGURES = [
     for suffix in ("pdf", "png", "csv")
 ]
 # The examples show the first and the last method of the study under the radius that the robust ones trained for.
-SHOWN_MODELS = [
-    f"{config['study_methods'][i]}-{config['variants'][0]}" for i in (0, -1)
-]
+SHOWN_MODELS = configuration.models(
+    {"variants": config["variants"][:1]},
+    [config["study_methods"][i] for i in (0, -1)],
+)
 
 
 rule make_tables:
