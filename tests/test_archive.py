@@ -185,6 +185,9 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     done.write_bytes(content(NAMES[2]))
     os.utime(done, ns=(1, 1))
     (done.parent / "c.png").write_bytes(b"cut")
+    other = tmp_path / ".out.partial" / NAMES[1]  # of another archive
+    other.parent.mkdir(parents=True)
+    other.write_bytes(bytes(len(content(NAMES[1]))))
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert (tmp_path / "out" / NAMES[2]).stat().st_mtime_ns == 1

@@ -78,7 +78,7 @@ def verify(path: Path, size: int | None, sha256: str | None) -> None:
 def unpack(archive: Path, folder: Path) -> int:
     """Unpack a zip in OmniMedVQA's layout to a folder with Images/ and QA_information/; gives the number of files.
 
-    What stands beside the folder of QA_information is left out. Members already there in full are not written again.
+    What stands beside the folder of QA_information is left out. What a killed run wrote, by size and CRC, is kept.
     Raises BadArchive for a zip that is broken, is in another layout, or holds a path that leads out of the folder, and
     where the disk has no room; nothing is written outside, and `folder` is whole or absent.
     """
@@ -121,13 +121,24 @@ def _is_safe(member: zipfile.ZipInfo) -> bool:
 
 def _write(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     """Write one member, unless it is there in full; its name appears when it is whole."""
-    if path.is_file() and path.stat().st_size == member.file_size:
+    if _holds(path, member):
         return
     try:
         with run.atomic_file(path) as partial, opened.open(member) as source, partial.open("wb") as target:
             shutil.copyfileobj(source, target, CHUNK)
     except BROKEN as error:
         raise BadArchive(f"{archive}: the member {member.filename!r} is broken ({error}); fetch it again") from error
+
+
+def _holds(path: Path, member: zipfile.ZipInfo) -> bool:
+    """Whether the file is there with the member's content: an earlier run may have unpacked another archive."""
+    if not path.is_file() or path.stat().st_size != member.file_size:
+        return False
+    found = 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            found = zlib.crc32(chunk, found)
+    return found == member.CRC
 
 
 def _held(folder: Path) -> int:
