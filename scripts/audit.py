@@ -9,6 +9,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from safemed import audit, run
@@ -32,6 +33,7 @@ def main() -> None:
             raise SystemExit(
                 f"{args.data / 'splits.csv'}: no question in split {name!r}; raise its share in data.split"
             )
+    refuse_empty_parts(questions, args.settings["train_on"])
     wordings = {"published": texts, "hardened": questions}
     if args.settings["questions"] == "published":
         wordings["hardened"] = harden(texts, args.seed)
@@ -80,6 +82,14 @@ def refuse_leaks(found: pd.DataFrame, path: Path, scheme: str) -> None:
         logging.warning("shared between splits: %s", json.dumps(leaking.to_dict("records")))
     if len(leaking) and scheme != "med-r1":
         raise SystemExit(f"{path}: images or groups in two splits, {leaking.iloc[0].to_dict()}; re-run split_questions")
+
+
+def refuse_empty_parts(questions: pd.DataFrame, parts: dict[str, dict]) -> None:
+    """Exit where a method's train_on leaves nothing to learn from; parts: method -> train_on."""
+    train = questions[questions["split"] == "train"]
+    for method, part in parts.items():
+        if not np.logical_and.reduce([train[column] == value for column, value in part.items()]).any():
+            raise SystemExit(f"methods.{method}.train_on: no training question with {part}")
 
 
 def trained_and_tested(questions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -58,7 +58,7 @@ def prepared(source: Path, folder: Path, side: int = 8, questions: str = "publis
 
 def audited(folder: Path, fails: bool = False, **changes) -> str:
     """Run audit.py on a data folder as its rule does."""
-    settings = {"scheme": "grouped", "questions": "published", "published_counts": None} | changes
+    settings = {"scheme": "grouped", "questions": "published", "published_counts": None, "train_on": {}} | changes
     arguments = ["--data", folder, "--out", folder / "audit", "--page", folder / "audit.html"]
     return command("audit.py", *arguments, settings=settings, fails=fails)
 

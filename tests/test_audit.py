@@ -105,6 +105,12 @@ def test_the_audit_fails_where_a_stored_image_is_in_two_splits(leaky):
     assert "two splits" in said and "Traceback" not in said and not (leaky / "audit").exists()
 
 
+def test_a_method_with_nothing_to_learn_from_is_refused_before_anything_is_trained(leaky):
+    parts = {"sft-ct": {"modality": "CT"}, "sft-staging": {"modality": "CT", "question_type": "Staging"}}
+    said = audited(leaky, fails=True, scheme="med-r1", train_on=parts)
+    assert "methods.sft-staging.train_on" in said and "Traceback" not in said
+
+
 def test_the_leaks_of_published_splits_are_counted_and_passed(leaky):
     audited(leaky, scheme="med-r1")
     found = pd.read_csv(leaky / "audit" / "leaks.csv").set_index(["splits", "shared"])

@@ -114,6 +114,12 @@ def methods_of(config: dict, trainer: str) -> list[str]:
     return [name for name, method in config["methods"].items() if method["trainer"] == trainer]
 
 
+def parts(config: dict) -> dict[str, dict]:
+    """What the study's methods train on, for those that train on a part of the training split."""
+    methods = {name: config["methods"][name] for name in lineage(config, config["study_methods"])}
+    return {name: method["train_on"] for name, method in methods.items() if "train_on" in method}
+
+
 def lineage(config: dict, methods: list[str]) -> list[str]:
     """The methods and all that they start from, each once, starts first; the base is no method."""
     found: list[str] = []

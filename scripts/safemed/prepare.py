@@ -138,7 +138,8 @@ def _part(folder: Path, number: int, rows: list[dict], source: Path, side: int, 
     if record.exists() and (done := json.loads(record.read_text()))["identity"] == identity:
         return done
     journal, cache = Journal(), {}
-    kept = [row for row in rows if _with_image(row, source, side, cache, journal)]
+    with_images = (_with_image(row, source, side, cache, journal) for row in rows)
+    kept = [row for row in with_images if row]
     with run.atomic_file(record.with_suffix(".arrow")) as path, _writer(path) as writer:
         for row in kept:
             writer.write(FEATURES.encode_example({key: row[key] for key in FEATURES}))
@@ -153,18 +154,20 @@ def _writer(path: Path) -> ArrowWriter:
     return ArrowWriter(path=str(path), features=FEATURES)
 
 
-def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journal) -> bool:
-    """Give the row its image; False, with the reason in the journal, where it has none."""
+def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journal) -> dict | None:
+    """The row and its image; None, with the reason in the journal, where it has none.
+
+    A new row: the given ones live as long as the run, and would keep every image in memory.
+    """
     path = row["image_path"]
     if path not in cache:
         cache[path] = _stored(source / path, side)
     stored, repairs = cache[path]
     if stored is None:
         journal.dropped(row["record"], row["question_id"], repairs[0])
-        return False
+        return None
     journal.repaired(row["record"], row["question_id"], [f"image: {repair}" for repair in repairs])
-    row.update(stored)
-    return True
+    return row | stored
 
 
 def _stored(path: Path, side: int) -> tuple[dict | None, list[str]]:

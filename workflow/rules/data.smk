@@ -149,6 +149,7 @@ rule audit_questions:
                 "scheme": config["data"]["split"]["scheme"],
                 "questions": config["data"]["questions"],
                 "published_counts": config["data"]["published_counts"],
+                "train_on": configuration.parts(config),
             }
         ),
         seed=config["seed"],
