@@ -15,7 +15,8 @@ def main() -> None:
     args = parser.parse_args()
     run.start_logging()
     try:
-        archive.download(args.repo, args.revision, args.file, args.out)
+        with run.telling_of_a_full_disk(args.out):
+            archive.download(args.repo, args.revision, args.file, args.out)
     except archive.BadArchive as error:
         raise SystemExit(str(error)) from error
 

@@ -23,7 +23,7 @@ def main() -> None:
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
     asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
-    with run.atomic_folder(args.questions, resume=True) as folder:
+    with run.telling_of_a_full_disk(args.questions), run.atomic_folder(args.questions, resume=True) as folder:
         side = args.settings["image_size"]
         written = prepare.write(asked, args.source, side, folder, args.workers, journal)
         if not written:

@@ -15,7 +15,8 @@ def main() -> None:
     run.start_logging()
     try:
         archive.verify(args.archive, args.settings.get("bytes"), args.settings.get("sha256"))
-        written = archive.unpack(args.archive, args.out)
+        with run.telling_of_a_full_disk(args.out):
+            written = archive.unpack(args.archive, args.out)
     except archive.BadArchive as error:
         raise SystemExit(str(error)) from error
     logging.info("%s: %d files", args.out, written)

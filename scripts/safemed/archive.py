@@ -8,8 +8,6 @@ import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import httpx2
@@ -36,15 +34,14 @@ class BadArchive(ValueError):
 def download(repo: str, revision: str, file: str, out: Path) -> None:
     """Fetch a dataset's file from the Hugging Face hub to `out`, whole or not at all.
 
-    A download that was killed is gone on with. Raises BadArchive where the hub cannot be reached or refuses, or the
-    disk has no room: it says what to fetch by hand and where to put it.
+    A download that was killed is gone on with. Raises BadArchive where the hub cannot be reached or refuses: it says
+    what to fetch by hand and where to put it. Raises OSError where the disk has no room.
     """
     url = hf_hub_url(repo, file, repo_type="dataset", revision=revision)
     partial = out.with_name(f".{out.name}.{revision}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _room(out):
-            _fetch(url, partial)
+        _fetch(url, partial)
     except UNREACHED as error:
         raise BadArchive(
             f"{url}: {str(error).splitlines()[0]}\nFetch it by hand, put it at {out} and run again; or point "
@@ -80,12 +77,12 @@ def unpack(archive: Path, folder: Path) -> int:
 
     What stands beside the folder of QA_information is left out. What a killed run wrote, by size and CRC, is kept.
     Raises BadArchive for a zip that is broken, is in another layout, or holds a path that leads out of the folder, and
-    where the disk has no room; nothing is written outside, and `folder` is whole or absent.
+    OSError where the disk has no room; nothing is written outside, and `folder` is whole or absent.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _members(archive, opened)
-            with _room(folder), run.atomic_folder(folder, resume=True) as partial:
+            with run.atomic_folder(folder, resume=True) as partial:
                 _check_room(sum(member.file_size for member, _ in members), partial, _held(partial))
                 for number, (member, path) in enumerate(tqdm(members, desc="unpack", disable=not run.watched()), 1):
                     _write(archive, opened, member, partial / path)
@@ -150,14 +147,3 @@ def _check_room(needed: int, folder: Path, held: int = 0) -> None:
     free = shutil.disk_usage(folder).free
     if needed - held > free:
         raise OSError(errno.ENOSPC, f"{(needed - held) / GIB:.1f} GiB are needed and {free / GIB:.1f} GiB free")
-
-
-@contextmanager
-def _room(path: Path) -> Iterator[None]:
-    """Turn a full disk into a BadArchive that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise BadArchive(f"{path}: the disk is full ({error.strerror}). Make room and run again.") from error

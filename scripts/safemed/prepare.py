@@ -5,7 +5,6 @@ threads (decoding, resizing and compressing release the interpreter's lock). A f
 that a killed run goes on where it was.
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -100,25 +99,18 @@ def write(texts: pd.DataFrame, source: Path, side: int, folder: Path, workers: i
     """Write part-*.arrow (rows of FEATURES) and identity.json into the folder; gives the ids of the questions written.
 
     A part that an earlier run finished from the same texts, image files and code is kept as it is. Rows keep the order
-    of the texts. Raises SystemExit where the disk is full: what is finished is kept.
+    of the texts. Raises OSError where the disk is full: what is finished is kept.
     """
     blocks = [texts[start : start + BLOCK].to_dict("records") for start in range(0, len(texts), BLOCK)]
     code = run.code_hash("prepare.py")
     written: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         made = pool.map(lambda job: _part(folder, job[0], job[1], source, side, code), enumerate(blocks))
-        try:
-            for done, part in enumerate(_watched(made, len(texts)), 1):
-                journal.rows += part["journal"]
-                written += part["question_ids"]
-                if not run.watched() and done % LOG_BLOCKS == 0:
-                    logging.info("%d of %d questions", min(done * BLOCK, len(texts)), len(texts))
-        except OSError as error:
-            pool.shutdown(cancel_futures=True)
-            if error.errno != errno.ENOSPC:
-                raise
-            message = f"{folder.parent}: the disk is full. Make room and run again: what is done is kept."
-            raise SystemExit(message) from error
+        for done, part in enumerate(_watched(made, len(texts)), 1):
+            journal.rows += part["journal"]
+            written += part["question_ids"]
+            if not run.watched() and done % LOG_BLOCKS == 0:
+                logging.info("%d of %d questions", min(done * BLOCK, len(texts)), len(texts))
     _finish(folder, len(blocks))
     return written
 
@@ -137,6 +129,7 @@ def _part(folder: Path, number: int, rows: list[dict], source: Path, side: int, 
     record = folder / f"part-{number:05d}.json"
     if record.exists() and (done := json.loads(record.read_text()))["identity"] == identity:
         return done
+    record.unlink(missing_ok=True)  # first, so that it never stands beside another part than its own
     journal, cache = Journal(), {}
     with_images = (_with_image(row, source, side, cache, journal) for row in rows)
     kept = [row for row in with_images if row]

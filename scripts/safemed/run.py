@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -71,6 +72,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     yield partial
     os.replace(partial, path)
+
+
+@contextlib.contextmanager
+def telling_of_a_full_disk(path: Path) -> Iterator[None]:
+    """Exit with one clear error where the block finds the disk full; `path` is what it writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        message = f"{path}: the disk is full ({error.strerror}). Make room and run again: what is done is kept."
+        raise SystemExit(message) from error
 
 
 class Stopwatch:
