@@ -221,6 +221,7 @@ def swept(skilled, shown, tmp_path_factory) -> Path:
     """The folder that the script writes for a PGD sweep of the thinking variant, radii given out of order."""
     folder = tmp_path_factory.mktemp("sweep")
     shown.save_to_disk(folder / "questions")
+    (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
     splits = pd.DataFrame({"question_id": shown["question_id"], "split": "test"})
     splits.to_csv(folder / "splits.csv", index=False)
     given = ["--data", folder, "--weights", skilled.model.name_or_path, "--model", "sft-think", "--method", "sft"]

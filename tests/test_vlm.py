@@ -1,5 +1,7 @@
 """Pixels reach the model exactly as Hugging Face's processor would send them, and gradients come back."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from helpers import SIDE
 from safemed import prompts
 from safemed.evaluation import Exam
-from safemed.vlm import VLM, Geometry, frozen, patchify, to_float, to_uint8
+from safemed.vlm import VLM, Geometry, check_resize, frozen, patchify, to_float, to_uint8
 
 
 def random_images(n: int, height: int, width: int) -> np.ndarray:
@@ -45,6 +47,14 @@ def test_the_processors_resize_does_nothing_to_prepared_images(untrained, train_
     pixel_values, grid = patchify(to_float(exam.images, untrained.device), untrained.geometry)
     assert grid.tolist() == expected["image_grid_thw"].tolist()
     assert torch.allclose(pixel_values, expected["pixel_values"].float(), atol=1e-6)
+
+
+def test_a_model_whose_processor_would_resize_prepared_images_is_refused(untrained):
+    check_resize(untrained.processor, SIDE)
+    shrinking = copy.deepcopy(untrained.processor)
+    shrinking.image_processor.size = {"shortest_edge": 16 * 16, "longest_edge": SIDE * SIDE // 4}
+    with pytest.raises(ValueError, match=r"data\.image_size"):
+        check_resize(shrinking, SIDE)
 
 
 @pytest.mark.parametrize("height, width", [(24, 32), (32, 40), (33, 32), (8, 8)])
@@ -97,9 +107,8 @@ def test_passes_are_the_images_that_went_through_the_vision_tower(untrained, exa
     assert counted(lambda: [climb(1, 1), climb(2, 2), vlm.generate(images[:1], encoded[rows[:1]], 1)]) == (4, 3)
 
 
-@pytest.mark.parametrize("model", ["untrained", "skilled"])
-def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(model, exam, train_questions, request):
-    vlm = request.getfixturevalue(model)
+def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(skilled, exam):
+    vlm = skilled
     asked = [prompts.conversation(row, "think") for row in exam.rows]
     lengths = vlm.encode(asked, [""] * 8, SIDE).prompt_mask.sum(1)
     assert lengths.min() < lengths.max()

@@ -261,7 +261,7 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     results = study / "results" / "smoke"
     assert "at-grpo-instruct" in (results / "report.html").read_text()
     robustness = pd.read_csv(results / "tables" / "robustness.csv")
-    assert set(robustness.model) == {"sft-instruct", "at-grpo-instruct"}
+    assert set(robustness.model) == {"sft-instruct", "fare-instruct", "at-grpo-instruct"}
     assert set(zip(robustness.attack, robustness.eps, strict=True)) == {
         ("clean", 0),
         ("fgsm", 4),
@@ -301,7 +301,7 @@ def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study
 def test_a_changed_setting_reruns_its_stage_and_what_follows(study, tmp_path):
     (tmp_path / "change.yaml").write_text("certify: {alpha: 0.01}\n")
     jobs = planned(snakemake("-n", "--configfile", SMOKE, tmp_path / "change.yaml", cwd=study))
-    assert jobs["certify_model"] == 2 and jobs["make_tables"] == 1
+    assert jobs["certify_model"] == 3 and jobs["make_tables"] == 1
     assert not jobs["attack_model"] and not jobs["train_sft"] and not jobs["train_grpo"]
 
 
