@@ -128,7 +128,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_the_folder_holds_images_and_records_under_their_own_names(tmp_path, root):
     archive = make_zip(tmp_path / "a.zip", NAMES, root)
     with zipfile.ZipFile(archive, "a") as more:
-        more.writestr("__MACOSX/OmniMedVQA/Images/._c.png", b"x")
+        more.writestr("__MACOSX/OmniMedVQA/QA_information/Open-access/._a.json", b"x")
     unpack(archive, tmp_path / "out", bytes=archive.stat().st_size)
     assert tree(tmp_path / "out") == {name: content(name) for name in NAMES}
 
@@ -188,6 +188,9 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     other = tmp_path / ".out.partial" / NAMES[1]  # of another archive
     other.parent.mkdir(parents=True)
     other.write_bytes(bytes(len(content(NAMES[1]))))
+    stranger = tmp_path / ".out.partial" / "QA_information" / "Open-access" / "old.json"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("[]")
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
     assert (tmp_path / "out" / NAMES[2]).stat().st_mtime_ns == 1

@@ -134,6 +134,16 @@ def test_the_closest_pairs_are_found(study_data):
     assert found.iloc[0].tolist() == ["CT", 2, "50.png", "7.png"] and found["bits"].iloc[1] > 60 and len(found) == 20
 
 
+def test_the_closest_pairs_do_not_hang_on_an_images_first_question():
+    table = pd.DataFrame(
+        {
+            "split": ["unused", "test", "train", "train"], "modality": "CT", "image_path": ["a", "b", "a", "c"],
+            "dhash": ["00" * 32, "00" * 32, "00" * 32, "ff" * 32],
+        }
+    )  # fmt: skip
+    assert audit.nearest(table).iloc[0].tolist() == ["CT", 0, "b", "a"]
+
+
 def test_counts_are_held_against_the_published_ones():
     found = pd.DataFrame({"dataset": ["a", "b"], "modality": ["CT", "MR"], "questions": [5, 4], "images": [3, 4]})
     published = {"questions": 9, "images": 8, "datasets": 3, "modalities": {"CT": 5, "OCT": 2}}

@@ -120,6 +120,12 @@ def test_yes_and_no_stand_among_themselves():
         assert all(closed) or not any(closed)
 
 
+def test_a_finding_that_begins_with_no_is_not_a_no():
+    answers = {"No abnormality detected": 6, "Cyst": 6, "Mass": 6, "Nodule": 6}
+    hardened = harden(asked(answers), seed=0)
+    assert len(hardened) == 24 and all("NO ABNORMALITY DETECTED" in options for options in hardened["options"])
+
+
 def test_hardening_is_seeded_a_question_at_a_time():
     questions = asked(FREQUENT)
     again = harden(questions.sample(frac=1, random_state=1), seed=0).sort_index()

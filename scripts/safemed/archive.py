@@ -88,6 +88,7 @@ def unpack(archive: Path, folder: Path) -> int:
                     _write(archive, opened, member, partial / path)
                     if number % LOG_MEMBERS == 0:
                         logging.info("%d of %d files", number, len(members))
+                _drop_others(partial, {path for _, path in members})
     except zipfile.BadZipFile as error:
         raise BadArchive(f"{archive}: {error}; fetch it again") from error
     return len(members)
@@ -95,7 +96,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 def _members(archive: Path, opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, PurePosixPath]]:
     """The files to write and their paths below the folder that holds QA_information."""
-    files = [member for member in opened.infolist() if not member.is_dir()]
+    files = [m for m in opened.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
     for member in files:
         if not _is_safe(member):
             raise BadArchive(f"{archive}: the member {member.filename!r} leads out of the folder; it is not unpacked")
@@ -125,6 +126,13 @@ def _write(archive: Path, opened: zipfile.ZipFile, member: zipfile.ZipInfo, path
             shutil.copyfileobj(source, target, CHUNK)
     except BROKEN as error:
         raise BadArchive(f"{archive}: the member {member.filename!r} is broken ({error}); fetch it again") from error
+
+
+def _drop_others(folder: Path, paths: set[PurePosixPath]) -> None:
+    """Remove the files that are no members: a killed run may have unpacked another archive into the same folder."""
+    for path in folder.rglob("*"):
+        if path.is_file() and PurePosixPath(path.relative_to(folder)) not in paths:
+            path.unlink()
 
 
 def _holds(path: Path, member: zipfile.ZipInfo) -> bool:

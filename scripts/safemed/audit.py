@@ -176,7 +176,7 @@ def nearest(questions: pd.DataFrame, n: int = 20) -> pd.DataFrame:
     questions: columns split, modality, image_path, dhash.
     """
     found = []
-    for modality, part in questions.drop_duplicates("image_path").groupby("modality"):
+    for modality, part in questions.drop_duplicates(["split", "image_path"]).groupby("modality"):
         train, test = (part[part["split"] == name].reset_index(drop=True) for name in ("train", "test"))
         if not len(train) or not len(test):
             continue

@@ -21,7 +21,7 @@ from safemed.prompts import LETTERS, gold_text
 from safemed.records import normalise
 
 ROUNDS = 1000  # of the fixed point, at most
-CLOSED = re.compile(r"(yes|no)\b", re.IGNORECASE)  # the answer to a question that "is it ...?" asks
+CLOSED = re.compile(r"(yes|no)\s*([,.;:]|$)", re.IGNORECASE)  # "No, ..." answers "is it ...?"; "No mass" does not
 CLOSE = 1e-9  # relative change of the weights at which it has converged
 
 

@@ -80,7 +80,7 @@ def telling_of_a_full_disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         message = f"{path}: the disk is full ({error.strerror}). Make room and run again: what is done is kept."
         raise SystemExit(message) from error

@@ -14,7 +14,7 @@ rule download_archive:
         mem_mb=1000,
         runtime=600,
     params:
-        hub=HUB,
+        hub={key: HUB[key] for key in ("repo", "revision", "file")},
     shell:
         "python scripts/download.py --repo {params.hub[repo]} --revision {params.hub[revision]} "
         "--file {params.hub[file]} --out {output.archive} > {log} 2>&1"
