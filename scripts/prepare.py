@@ -20,20 +20,21 @@ def main() -> None:
     journal = prepare.Journal()
     try:
         texts, counts = prepare.parse(args.source, journal)
+        asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
-    asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
-    with run.telling_of_a_full_disk(args.questions), run.atomic_folder(args.questions, resume=True) as folder:
-        side = args.settings["image_size"]
-        written = prepare.write(asked, args.source, side, folder, args.workers, journal)
-        if not written:
-            raise SystemExit(f"{args.source}: no usable image; {journal.summary()}")
-    logging.info("%d of %d records kept. %s", len(written), counts["questions"].sum(), journal.summary())
-    for table, out in ((counts, args.counts), (journal.table(), args.drops)):
-        with run.atomic_file(out) as path:
-            table.to_csv(path, index=False)
-    with run.atomic_file(args.texts) as path:
-        texts[texts["question_id"].isin(written)].to_parquet(path, index=False)
+    with run.telling_of_a_full_disk(args.questions):
+        with run.atomic_folder(args.questions, resume=True) as folder:
+            side = args.settings["image_size"]
+            written = prepare.write(asked, args.source, side, folder, args.workers, journal)
+            if not written:
+                raise SystemExit(f"{args.source}: no usable image; {journal.summary()}")
+        logging.info("%d of %d records kept. %s", len(written), counts["questions"].sum(), journal.summary())
+        for table, out in ((counts, args.counts), (journal.table(), args.drops)):
+            with run.atomic_file(out) as path:
+                table.to_csv(path, index=False)
+        with run.atomic_file(args.texts) as path:
+            texts[texts["question_id"].isin(written)].to_parquet(path, index=False)
 
 
 if __name__ == "__main__":

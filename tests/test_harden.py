@@ -24,6 +24,7 @@ def asked(counts: dict[str, int], question_type="Disease Diagnosis", modality="C
             "modality": modality,
             "dataset": "chest",
             "question_type": question_type,
+            "image_path": [f"Images/{question_type}-{modality}-{i}.png" for i in range(len(answers))],
             "options": [["a bone", f"{text.upper()}.", "a tooth", "a nail"] for text in answers],
             "gold": "B",
         }
@@ -59,7 +60,7 @@ def test_every_option_of_a_set_is_right_equally_often():
 
 def test_sets_are_drawn_as_often_as_their_weights_say():
     pool, rng = make_pool(Counter(FREQUENT)), np.random.default_rng(0)
-    drawn = Counter(frozenset(pool.distractors("normal", rng)) for _ in range(20_000))
+    drawn = Counter(frozenset(pool.distractors("normal", set(), rng)) for _ in range(20_000))
     weights = {t: w for t, w in zip(pool.others, pool.weights, strict=True) if t != "normal"}
     sets = [frozenset(part) for part in combinations(weights, 3)]
     wanted = np.array([prod(weights[text] for text in part) for part in sets])
@@ -72,7 +73,7 @@ def test_sets_are_drawn_as_often_as_their_weights_say():
 def test_an_answer_too_frequent_to_hide_stands_in_every_set():
     pool = make_pool(Counter({"normal": 60, "cyst": 15, "mass": 13, "scar": 12}), most_options=3)
     assert pool.always == ["normal"]
-    assert "normal" in pool.distractors("cyst", np.random.default_rng(0))
+    assert "normal" in pool.distractors("cyst", set(), np.random.default_rng(0))
 
 
 def test_the_text_tells_the_answer_before_and_not_after():
@@ -113,11 +114,34 @@ def test_a_question_whose_pool_holds_one_answer_is_left_out():
     assert len(harden(questions, seed=0)) == sum(FREQUENT.values())
 
 
-def test_yes_and_no_stand_among_themselves():
-    answers = {"yes": 10, "No, it is normal": 6, "no": 4, "cyst": 7, "nodule": 5, "mass": 4}
-    for row in harden(asked(answers), seed=0).to_dict("records"):
-        closed = [text.lower().startswith(("yes", "no,")) or text.lower() == "no" for text in row["options"]]
-        assert all(closed) or not any(closed)
+def test_a_closed_question_is_answered_by_yes_or_no_alone():
+    answers = {"yes": 10, "No, the tail is normal": 6, "No, the head is normal": 4, "cyst": 7, "nodule": 5, "mass": 4}
+    hardened = harden(asked(answers), seed=0)
+    closed = hardened[hardened["options"].map(lambda options: "Yes" in options)]
+    assert all(sorted(options) == ["No", "Yes"] for options in closed["options"])
+    assert Counter(gold_text(row) for row in closed.to_dict("records")) == {"Yes": 10, "No": 10}
+    assert set(hardened.drop(closed.index)["options"].explode()) == {"CYST", "NODULE", "MASS"}
+
+
+def test_no_two_options_can_both_be_right():
+    cysts = {"cyst": 9, "cyst of the kidney": 8, "kidney cyst": 7}
+    hardened = harden(asked(FREQUENT | cysts), seed=0)
+    assert len(hardened) == sum(FREQUENT.values()) + sum(cysts.values())
+    for options in hardened["options"]:
+        assert len(options) == 4 and sum("CYST" in text for text in options) <= 1
+
+
+def test_an_answer_right_for_another_question_on_the_image_is_no_distractor():
+    questions = asked({"chest": 40, "lungs": 40, "spine": 40, "knee": 40, "hip": 40})
+    questions["image_path"] = [f"Images/{i % 80}.png" for i in range(len(questions))]  # chest and spine share pictures
+    hardened = harden(questions, seed=0)
+    both = hardened[hardened["options"].map(lambda options: {"CHEST", "SPINE"} <= set(options))]
+    assert len(both) and not both["image_path"].isin(questions["image_path"][:40]).any()
+
+
+def test_a_question_without_a_distractor_is_left_out():
+    hardened = harden(asked({"fusiform": 4, "round": 5, "mixed: fusiform, round": 6}), seed=0)
+    assert [len(options) for options in hardened["options"]] == [2] * 9
 
 
 def test_a_finding_that_begins_with_no_is_not_a_no():

@@ -1,9 +1,9 @@
 """Every record becomes a question or a drop with its reason, whatever happens on the way."""
 
 import shutil
-import signal
 import subprocess
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -89,7 +89,8 @@ def test_hardened_questions_are_those_prepared_and_the_published_texts_stay(tmp_
         for i, answer in enumerate(answers * 4)
     ]
     records.append(record(question_id="alone", question_type="Lesion Grading"))
-    source = write_source(tmp_path / "source", records, {"Images/a.png": picture(0)})
+    images = {f"Images/{name}.png": picture(0) for name in ["a", *range(20)]}
+    source = write_source(tmp_path / "source", records, images)
     prepared(source, tmp_path / "data", questions="hardened")
     questions, drops = read(tmp_path / "data")
     assert set(questions["options"].explode()) == set(answers)
@@ -124,16 +125,21 @@ def same(first, second) -> None:
     )
 
 
+def kill_after(process: subprocess.Popen, partial: Path, parts: int) -> None:
+    """Kill a run of prepare.py when it has finished so many parts, or after a minute."""
+    deadline = time.monotonic() + 60
+    while len(list(partial.glob("part-*.json"))) < parts and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+
 def test_a_killed_run_goes_on_where_it_was_and_ends_with_the_same(many, tmp_path):
     source, expected = many
     line = command_line("prepare.py", *prepare_arguments(source, tmp_path, workers=1), settings=SETTINGS)
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
     partial = tmp_path / ".questions.partial"
-    deadline = time.monotonic() + 60
-    while len(list(partial.glob("part-*.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_after(process, partial, parts=2)
     finished = {path: path.stat().st_mtime_ns for path in partial.glob("part-*.json")}
     assert 2 <= len(finished) < 8 and not (tmp_path / "questions").exists()
     arrows = {path.stem: (partial / f"{path.stem}.arrow").stat().st_mtime_ns for path in finished}
@@ -147,10 +153,7 @@ def test_what_was_made_of_another_image_is_not_gone_on_with(many, tmp_path):
     shutil.copytree(many[0], tmp_path / "source")
     line = command_line("prepare.py", *prepare_arguments(tmp_path / "source", tmp_path, workers=1), settings=SETTINGS)
     process = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    while not list((tmp_path / ".questions.partial").glob("part-*.json")):
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    kill_after(process, tmp_path / ".questions.partial", parts=1)
     Image.fromarray(picture(99, 300)).save(tmp_path / "source" / "Images" / "0.png")
     prepared(tmp_path / "source", tmp_path)
     keys = data.read_questions(tmp_path / "questions")["image_key"]

@@ -13,7 +13,11 @@ from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
 BASELINES = pd.DataFrame(
-    {"part": [*MODALITIES, "Disease Diagnosis", "all"], "n": [4, 4, 8, 8], "chance": 0.3, "blind": [0.4, 0.2, 0.3, 0.3]}
+    {
+        "kind": ["modality", "modality", "question_type", "questions", "question_type"],
+        "part": [*MODALITIES, "Disease Diagnosis", "all", MODALITIES[0]],  # a question type may be named as a modality
+        "n": [4, 4, 8, 8, 0], "chance": 0.3, "blind": [0.4, 0.2, 0.3, 0.3, 0.9],
+    }
 )  # fmt: skip
 OUTCOMES = ["right", "right", "wrong", "unparsable", "right", "right", "right", "wrong"]
 

@@ -43,10 +43,15 @@ def download(repo: str, revision: str, file: str, out: Path) -> None:
     try:
         _fetch(url, partial)
     except UNREACHED as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadArchive(
-            f"{url}: {str(error).splitlines()[0]}\nFetch it by hand, put it at {out} and run again; or point "
+            f"{url}: {why}\nFetch it by hand, put it at {out} and run again; or point "
             "data.source at the zip or at the unpacked folder."
         ) from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise BadArchive(f"{url}: {error}; run again to fetch what is missing") from error
     os.replace(partial, out)
 
 
@@ -54,6 +59,9 @@ def _fetch(url: str, partial: Path) -> None:
     """Append what is missing. (The hub's own download starts anew after a kill: its partial file has a random name.)"""
     size = get_hf_file_metadata(url).size
     held = partial.stat().st_size if partial.exists() else 0
+    if size and held > size:  # not a part of this file
+        partial.unlink()
+        held = 0
     _check_room(size or 0, partial.parent, held)
     logging.info("%s: %.1f of %.1f GiB are there", url, held / GIB, (size or 0) / GIB)
     with partial.open("ab") as stream:
@@ -104,6 +112,8 @@ def _members(archive: Path, opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipIn
     roots = {PurePosixPath(*path.parts[: path.parts.index(RECORDS)]) for path in paths if RECORDS in path.parts[:-1]}
     if len(roots) != 1:
         raise BadArchive(f"{archive}: {len(roots)} folders named {RECORDS} instead of one; is it OmniMedVQA's zip?")
+    if clash := set(paths) & {parent for path in paths for parent in path.parents}:
+        raise BadArchive(f"{archive}: {min(clash)} is a file and a folder; fetch it again")
     root = roots.pop()
     below = zip(files, paths, strict=True)
     return [(member, path.relative_to(root)) for member, path in below if path.is_relative_to(root)]

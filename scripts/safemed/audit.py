@@ -4,6 +4,7 @@ Three blind baselines, none of which sees an image: the option most often right 
 model of question and options, and the dot that ends only the right option. All are learned on train, scored on test.
 """
 
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from safemed.splits import CHUNK, SUBJECTS, distances, hash_array, subject
 
 BUCKETS = 2**18  # of the linear model's hashed features
 PENALTY = 1e-3  # L2 on the linear model's weights, a question
+VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:\.\d+)?")  # in the reason of a drop
 WORDS = 40  # of a question, at most, that meet its options
 CAPTIONS = {  # of the tables on audit.html
     "baselines": (
@@ -31,8 +33,8 @@ CAPTIONS = {  # of the tables on audit.html
     ),
     "blind": (
         "As published and hardened",
-        "The same baselines for both wordings of the questions, in the same splits. Hardening balances the options; "
-        "what the question's own words tell (linear) is less, not gone.",
+        "The same baselines for both wordings of the same questions (hardening leaves some out), in the same splits. "
+        "Hardening balances the options; what the question's own words tell (linear) is less, not gone.",
     ),
     "tells": (
         "Tells",
@@ -50,8 +52,12 @@ CAPTIONS = {  # of the tables on audit.html
     ),
     "subjects": ("Subjects told by file names", "Images that share a patient, slide or photograph stay together."),
     "composition": ("Questions a split, modality and type", "unused: the split scheme gives them to none."),
-    "repairs": ("Drops and repairs", "Record by record in drops.csv."),
-    "counts": ("Counts against the published ones", "All open-access records, whether they could be used or not."),
+    "repairs": ("Drops and repairs", "Record by record, with the values left out here, in drops.csv."),
+    "counts": (
+        "Counts against the published ones",
+        "All open-access records, whether they could be used or not; images are paths, told apart in a dataset and "
+        "modality.",
+    ),
 }
 
 
@@ -95,11 +101,12 @@ def linear_accuracy(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
 
 
 def baselines(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
-    """Columns part, n, chance, prior, linear, blind; parts are "all", "four options", modalities and question types.
+    """Columns kind, part, n, chance, prior, linear, blind; a row for each modality and each question type.
 
-    chance: mean of 1 / number of options. prior, linear: the blind baselines' accuracy. blind: the higher of the two
-    over all questions, the line that tables and figures carry. train, test: columns modality, question_type,
-    question, options, gold.
+    Before them, of the kind questions, the parts "all" and "four options". chance: mean of 1 / number of options.
+    prior, linear: the blind baselines' accuracy. blind: the higher of the two over all questions, the line
+    that tables and figures carry. train, test: at least one question each, columns modality, question_type, question,
+    options, gold.
     """
     test = test.assign(
         chance=[1 / len(options) for options in test["options"]],
@@ -109,13 +116,14 @@ def baselines(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     test["blind"] = test["linear"] if test["linear"].mean() > test["prior"].mean() else test["prior"]
     four = test[test["options"].map(len) == 4]
     parts = [
-        ("all", test),
-        *([("four options", four)] if len(four) else []),
-        *test.groupby("modality"),
-        *test.groupby("question_type"),
+        ("questions", "all", test),
+        *([("questions", "four options", four)] if len(four) else []),
+        *((kind, name, part) for kind in ("modality", "question_type") for name, part in test.groupby(kind)),
     ]
     means = ["chance", "prior", "linear", "blind"]
-    return pd.DataFrame({"part": name, "n": len(part)} | part[means].mean().to_dict() for name, part in parts)
+    return pd.DataFrame(
+        {"kind": kind, "part": name, "n": len(part)} | part[means].mean().to_dict() for kind, name, part in parts
+    )
 
 
 def dots(questions: pd.DataFrame) -> dict[str, float]:
@@ -204,11 +212,20 @@ def composition(questions: pd.DataFrame) -> pd.DataFrame:
     return counts.rename("questions").reset_index()
 
 
+def repairs(drops: pd.DataFrame) -> pd.DataFrame:
+    """How often each record was dropped or repaired for a reason: columns action, reason, n; most frequent first.
+
+    drops: columns action, reason. Quoted values and numbers in a reason become "...".
+    """
+    reasons = drops["reason"].str.replace(VALUE, "...", regex=True)
+    return drops.assign(reason=reasons).value_counts(["action", "reason"]).rename("n").reset_index()
+
+
 def counts_against(found: pd.DataFrame, published: dict) -> pd.DataFrame:
     """Columns what, published, found, difference. found: `prepare.count`'s table; published: data.published.
 
-    Counted are questions, images (distinct paths), datasets, and questions a modality as the records name it; one that
-    was not published stands in a row of its own.
+    Counted are questions, images (paths, told apart in a dataset and modality), datasets, and questions a modality as
+    the records name it; one that was not published stands in a row of its own.
     """
     modalities = found.groupby("modality")["questions"].sum().to_dict()
     here = {

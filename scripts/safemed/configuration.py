@@ -115,8 +115,9 @@ def methods_of(config: dict, trainer: str) -> list[str]:
 
 
 def parts(config: dict) -> dict[str, dict]:
-    """What the study's methods train on, for those that train on a part of the training split."""
-    methods = {name: config["methods"][name] for name in lineage(config, config["study_methods"])}
+    """What the methods to be trained learn from, for those that train on a part of the training split."""
+    trained = lineage(config, [*config["study_methods"], *config["ablation_methods"]])
+    methods = {name: config["methods"][name] for name in trained}
     return {name: method["train_on"] for name, method in methods.items() if "train_on" in method}
 
 

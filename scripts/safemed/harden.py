@@ -4,8 +4,9 @@ Published distractors were written to be wrong, and most are never right anywher
 often a right answer solves OmniMedVQA without an image. Here the distractors of a question are other right answers of
 its pool (same modality, dataset and question type; yes and no among themselves), drawn such that, within a pool, every
 option of a set of options is the right one equally often. No choice made from the options alone then beats 1 / K,
-except where one answer is right in more than a K-th of its pool, which no choice of distractors can hide. What the
-question's own words tell stays: see the audit's linear model.
+except where one answer is right in more than a K-th of its pool, which no choice of distractors can hide, and in the
+few pools where options that could both be right must be kept apart. What the question's own words tell stays: see the
+audit's linear model.
 """
 
 import re
@@ -13,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -21,8 +23,10 @@ from safemed.prompts import LETTERS, gold_text
 from safemed.records import normalise
 
 ROUNDS = 1000  # of the fixed point, at most
-CLOSED = re.compile(r"(yes|no)\s*([,.;:]|$)", re.IGNORECASE)  # "No, ..." answers "is it ...?"; "No mass" does not
 CLOSE = 1e-9  # relative change of the weights at which it has converged
+YES_NO = ("yes", "no")
+DRAWS = 100  # of a set of distractors in which no two mean the same, at most; then one less
+CLOSED = re.compile(r"(yes|no)\s*([,.;:]|$)", re.IGNORECASE)  # "No, ..." answers "is it ...?"; "No mass" does not
 
 
 @dataclass(frozen=True)
@@ -38,35 +42,49 @@ class Pool:
     weights: np.ndarray
     n_options: int
 
-    def distractors(self, answer: str, rng: np.random.Generator) -> list[str]:
-        """n_options - 1 other answers; those drawn are a set with probability proportional to its weights' product."""
-        fixed = [text for text in self.always if text != answer]
-        rest = [i for i, text in enumerate(self.others) if text != answer]
-        drawn = _draw(self.weights[rest], self.n_options - 1 - len(fixed), rng)
-        return fixed + [self.others[rest[i]] for i in drawn]
+    def distractors(self, answer: str, right: set[str], rng: np.random.Generator) -> list[str]:
+        """n_options - 1 other answers, a set drawn with probability proportional to the product of its weights.
+
+        right: answers that are right on the image, of which none may mean the same as a distractor; nor may two
+        distractors (see `overlap`). Fewer, down to none, where the pool does not hold so many.
+        """
+        fixed: list[str] = []
+        for text in self.always:
+            fixed += [] if _meets(text, {answer, *right, *fixed}) else [text]
+        rest = [i for i, text in enumerate(self.others) if not _meets(text, {answer, *right, *fixed})]
+        for k in range(min(self.n_options - 1 - len(fixed), len(rest)), 0, -1):
+            for _ in range(DRAWS):
+                drawn = [self.others[rest[i]] for i in _draw(self.weights[rest], k, rng)]
+                if not any(overlap(a, b) for a, b in combinations(drawn, 2)):
+                    return fixed + drawn
+        return fixed
 
 
 def harden(questions: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The questions with hardened `options` and `gold`; those whose pool holds a single answer are left out.
+    """The questions with hardened `options` and `gold`; those to whose answer no distractor is found are left out.
 
-    questions: columns question_id, modality, dataset, question_type, options (list), gold (letter). Up to four options,
-    fewer where the pool holds fewer. Texts are written in one way: one form an answer, no trailing dot. The answer to a
-    Modality Recognition question becomes the modality's clean name, and its pool is that of all modalities: within one,
-    all right answers mean the same. Deterministic in (questions, seed), a question at a time.
+    questions: columns question_id, modality, dataset, question_type, image_path, options (list), gold (letter). Up to
+    four options, fewer where the pool holds fewer. One option alone is right: no distractor overlaps with the answer to
+    any question on the image. Texts are written in one way: one form an answer, no trailing dot. A closed question is
+    answered by Yes or No alone. The answer to a Modality Recognition question becomes the modality's clean name, and
+    its pool is that of all modalities: within one, all right answers mean the same. Deterministic in (questions, seed),
+    a question at a time.
     """
-    answers = pd.Series([_answer(row) for row in questions.to_dict("records")], questions.index, dtype=object)
-    kinds = pd.Series([_kind(row) for row in questions.to_dict("records")], questions.index, dtype=object)
-    forms = _common_forms(answers)
-    answers = answers.map(normalise)
-    pools = {kind: make_pool(Counter(part)) for kind, part in answers.groupby(kinds) if part.nunique() > 1}
-    kept = kinds.isin(list(pools))
-    hardened = questions[kept].copy()
-    drawn = [
-        _reorder(pools[kind], answer, np.random.default_rng(zlib.crc32(f"{seed}:{name}".encode())))
-        for name, kind, answer in zip(hardened["question_id"], kinds[kept], answers[kept], strict=True)
-    ]
-    hardened["options"] = [[forms[text] for text in options] for options, _ in drawn]
-    hardened["gold"] = [letter for _, letter in drawn]
+    asked = questions.assign(answer=[_answer(row) for row in questions.to_dict("records")])
+    asked["kind"] = pd.Series([_kind(row) for row in asked.to_dict("records")], asked.index, dtype=object)
+    forms = _common_forms(asked["answer"])
+    asked["answer"] = asked["answer"].map(normalise)
+    pools = {kind: make_pool(Counter(part)) for kind, part in asked.groupby("kind")["answer"] if part.nunique() > 1}
+    right = asked[~asked["answer"].isin(YES_NO)].groupby("image_path")["answer"].agg(set).to_dict()
+    drawn = {
+        row["question_id"]: _reorder(pools[row["kind"]], row["answer"], right.get(row["image_path"], set()), rng)
+        for row in asked[asked["kind"].isin(list(pools))].to_dict("records")
+        for rng in [np.random.default_rng(zlib.crc32(f"{seed}:{row['question_id']}".encode()))]
+    }
+    found = [name for name, (options, _) in drawn.items() if len(options) > 1]
+    hardened = questions[questions["question_id"].isin(found)].copy()
+    hardened["options"] = [[forms[text] for text in drawn[name][0]] for name in hardened["question_id"]]
+    hardened["gold"] = [drawn[name][1] for name in hardened["question_id"]]
     return hardened
 
 
@@ -123,24 +141,37 @@ def _draw(weights: np.ndarray, k: int, rng: np.random.Generator) -> list[int]:
     return chosen
 
 
-def _reorder(pool: Pool, answer: str, rng: np.random.Generator) -> tuple[list[str], str]:
+def overlap(one: str, other: str) -> bool:
+    """Whether all words of one answer stand in the other, which may then be right where it is: oedema, lung oedema."""
+    words, others = (set(re.findall(r"\w+", text)) for text in (one, other))
+    return words <= others or others <= words
+
+
+def _meets(text: str, answers: set[str]) -> bool:
+    return any(overlap(text, answer) for answer in answers)
+
+
+def _reorder(pool: Pool, answer: str, right: set[str], rng: np.random.Generator) -> tuple[list[str], str]:
     """Options in random order, and the answer's letter."""
-    options = [answer, *pool.distractors(answer, rng)]
+    options = [answer, *pool.distractors(answer, right, rng)]
     order = rng.permutation(len(options))
     return [options[i] for i in order], LETTERS[order.tolist().index(0)]
 
 
 def _kind(row: dict) -> Hashable:
-    """What a question shares its pool with."""
+    """What a question shares its pool with. row: with its `answer`."""
     if row["question_type"] == "Modality Recognition":
         return row["question_type"]
-    closed = CLOSED.match(gold_text(row)) is not None
-    return row["modality"], row["dataset"], row["question_type"], closed
+    return row["modality"], row["dataset"], row["question_type"], normalise(row["answer"]) in YES_NO
 
 
 def _answer(row: dict) -> str:
-    """A question's right answer as it is written."""
-    text = row["modality"] if row["question_type"] == "Modality Recognition" else gold_text(row)
+    """A question's right answer as it is written; of "No, the tail looks normal" the No."""
+    if row["question_type"] == "Modality Recognition":
+        return row["modality"]
+    text = gold_text(row)
+    if closed := CLOSED.match(text):
+        return closed[1].capitalize()
     return re.sub(r"[\s_]+", " ", text.strip().removesuffix("."))
 
 

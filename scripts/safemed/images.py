@@ -12,6 +12,7 @@ from safemed.records import BadRecord
 
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of more than 8 bits a channel
 HASH_SIDE = 16
+ORIENTATION, TURNED = 0x0112, range(2, 9)  # the EXIF tag, and its values that turn or mirror
 
 
 def load(path: Path) -> tuple[Image.Image, list[str]]:
@@ -24,7 +25,7 @@ def load(path: Path) -> tuple[Image.Image, list[str]]:
     try:
         with Image.open(path) as image:
             turned = ImageOps.exif_transpose(image)
-            if turned.size != image.size or image.getexif().get(0x0112, 1) != 1:
+            if image.getexif().get(ORIENTATION) in TURNED:
                 repairs.append("turned as its EXIF orientation says")
             return _to_rgb(turned, repairs), repairs
     except FileNotFoundError as error:

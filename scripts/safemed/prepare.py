@@ -26,6 +26,7 @@ from safemed.records import BadRecord, parse_record, read_records
 BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
 LOG_BLOCKS = 16  # blocks between log lines
 MOST_REASONS = 8  # in a log line
+COUNTED = ("dataset", "modality_type", "modality", "image_path")  # keys of a record
 LOG = ["record", "question_id", "action", "reason"]
 
 
@@ -62,7 +63,7 @@ def parse(source: Path, journal: Journal) -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     rows, seen, counted = [], set(), []
     for name, record in read_records(source):
-        counted.append({key: record.get(key) for key in ("dataset", "modality_type", "modality", "image_path")})
+        counted.append({key: str(record[key]) if record.get(key) else None for key in COUNTED})
         try:
             row, repairs = parse_record(record)
             if row["question_id"] in seen:
@@ -86,12 +87,17 @@ def count(records: pd.DataFrame) -> pd.DataFrame:
 
 
 def asked(texts: pd.DataFrame, wording: str, seed: int, journal: Journal) -> pd.DataFrame:
-    """The texts in the wording asked for, `published` or `hardened`; what hardening leaves out is dropped."""
+    """The texts in the wording asked for, `published` or `hardened`; what hardening leaves out is dropped.
+
+    Raises ValueError where it leaves none.
+    """
     if wording == "published":
         return texts
     hardened = harden(texts, seed)
+    if hardened.empty:
+        raise ValueError("data.questions: hardening finds no distractor for any of the questions; use published")
     for row in texts[~texts["question_id"].isin(hardened["question_id"])].to_dict("records"):
-        journal.dropped(row["record"], row["question_id"], "hardening: every question of its pool has the same answer")
+        journal.dropped(row["record"], row["question_id"], "hardening: no distractor in its pool")
     return hardened
 
 
@@ -192,7 +198,7 @@ def _finish(folder: Path, parts: int) -> None:
     """Leave the parts of this run, nothing of an earlier one, and one identity of them all."""
     records = [folder / f"part-{number:05d}.json" for number in range(parts)]
     identities = [json.loads(record.read_text())["identity"] for record in records]
-    for path in folder.iterdir():
-        if path.suffix != ".arrow" or path.with_suffix(".json") not in records:
-            path.unlink()
     (folder / IDENTITY).write_text(json.dumps(identities, indent=1) + "\n")
+    kept = {folder / IDENTITY, *(record.with_suffix(".arrow") for record in records)}
+    for path in set(folder.iterdir()) - kept:
+        path.unlink()

@@ -81,10 +81,10 @@ def parse_record(record: dict) -> tuple[dict, list[str]]:
         "dataset": _text(record, "dataset"),
         "modality": modality,
         "question_type": _text(record, "question_type"),
-        "question": without_answer(_text(record, "question"), repairs),
+        "question": _question(record, repairs),
         "options": options,
         "gold": gold,
-        "finding": record.get("finding"),
+        "finding": _text(record, "finding") or None,
         "image_path": inside(_text(record, "image_path")),
     }
     return row, repairs
@@ -129,7 +129,7 @@ def normalise(answer: str) -> str:
 def inside(path: str) -> str:
     """The path of an image below its source; raises BadRecord where it leads out of it."""
     parts = PurePosixPath(path).parts
-    if len(parts) < 2 or parts[0] == "/" or ".." in parts:
+    if len(parts) < 2 or parts[0] != "Images" or ".." in parts:
         raise BadRecord(f"the image's path {path!r} is not one below Images/")
     return path
 
@@ -147,10 +147,17 @@ def _text(record: dict, key: str) -> str:
     return "" if value is None else str(value).strip()
 
 
+def _question(record: dict, repairs: list[str]) -> str:
+    question = without_answer(_text(record, "question"), repairs)
+    if not question:
+        raise BadRecord("no question but its answer")
+    return question
+
+
 def _modality(record: dict, repairs: list[str]) -> str:
-    if "modality_type" not in record and "modality" in record:
+    if not record.get("modality_type") and record.get("modality"):
         repairs.append("the key modality read as modality_type")
-    name = record.get("modality_type") or record.get("modality")
+    name = _text(record, "modality_type") or _text(record, "modality")
     if name not in MODALITIES:
         raise BadRecord(f"unknown modality {name!r}")
     return MODALITIES[name]

@@ -6,7 +6,6 @@ are grouped by their difference hash, patients and slides by patterns for the da
 
 import logging
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +80,10 @@ def groups(questions: pd.DataFrame, bits: int) -> pd.Series:
     differ in at most `bits` of 256, and what these join in turn.
     """
     images = questions.drop_duplicates("image_path").reset_index(drop=True)
-    edges = [*_same(images["image_key"]), *_same(images["image_path"].map(subject))]
+    edges = [_same(images["image_key"]), _same(images["image_path"].map(subject))]
     for _, part in images.groupby("modality"):
-        edges += _near(part, bits)
-    first, second = np.array(edges or np.empty((0, 2), int)).T
+        edges += [_same(part["dhash"]), _near(part.drop_duplicates("dhash"), bits)]
+    first, second = np.concatenate(edges).T
     graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(images),) * 2)
     _, labels = connected_components(graph, directed=False)
     first_path = images.groupby(labels)["image_path"].transform("min")
@@ -110,22 +109,21 @@ def distances(some: np.ndarray, others: np.ndarray) -> np.ndarray:
     return sum(np.bitwise_count(a[:, None] ^ b[None, :]).astype(np.uint16) for a, b in words)
 
 
-def _same(values: pd.Series) -> Iterator[tuple[int, int]]:
-    """An edge from each row to the first one of the same value; missing values are like no other."""
-    first: dict[str, int] = {}
-    for row, value in values.dropna().items():
-        if first.setdefault(value, row) != row:
-            yield first[value], row
+def _same(values: pd.Series) -> np.ndarray:
+    """Edges [n, 2] from each row (its label) to the first one of the same value; missing values are like no other."""
+    rows = values.dropna().index.to_series()
+    first = rows.groupby(values.dropna()).transform("min")
+    return np.stack([first, rows], axis=1).astype(np.int32)
 
 
-def _near(images: pd.DataFrame, bits: int) -> list[tuple[int, int]]:
-    """The pairs of rows (their labels) whose hashes differ in at most so many bits."""
-    hashes, rows, found = hash_array(images["dhash"]), images.index.to_numpy(), []
+def _near(images: pd.DataFrame, bits: int) -> np.ndarray:
+    """Edges [n, 2] between rows (their labels) whose hashes differ in at most so many bits."""
+    hashes, rows, found = hash_array(images["dhash"]), images.index.to_numpy(np.int32), [np.empty((0, 2), np.int32)]
     for start in range(0, len(rows), CHUNK):
         close = distances(hashes[start : start + CHUNK], hashes[start:]) <= bits
         i, j = np.nonzero(np.triu(close, k=1))
-        found += zip(rows[start + i], rows[start + j], strict=True)
-    return found
+        found.append(np.stack([rows[start + i], rows[start + j]], axis=1))
+    return np.concatenate(found)
 
 
 def assign_splits(questions: pd.DataFrame, shares: dict[str, float], seed: int) -> pd.Series:
@@ -185,16 +183,20 @@ def published_splits(questions: pd.DataFrame, folder: Path, shares: dict[str, fl
     """The split of Med-R1's files, folder/{train,test}/*.json, matched by image path and question.
 
     val is drawn out of train by image, as `shares` has them to each other. A question in neither file is UNUSED; one in
-    both is test. Raises FileNotFoundError without files of either kind, ValueError where nothing matches.
+    both is test. How many of each file's questions are found is logged: a part of OmniMedVQA holds a part of them.
+    Raises FileNotFoundError without files of either kind, ValueError where nothing of one kind is found.
     """
     made = pd.Series(UNUSED, questions.index)
     asked = list(zip(questions["image_path"], questions["question"], strict=True))
-    for name in ("train", "test"):
-        listed = {(row["image_path"], row["question"]) for row in read_published(folder / name)}
-        made[[question in listed for question in asked]] = name
-    logging.info("%s: %s", folder, made.value_counts().to_dict())
-    if not (made != UNUSED).any():
-        raise ValueError(f"{folder}: none of its questions is among the prepared ones; are they of the same dataset?")
+    files = {name: pd.DataFrame(read_published(folder / name)) for name in ("train", "test")}
+    for name, rows in files.items():
+        listed = rows.set_index(["image_path", "question"])["modality_file"]
+        found = listed[listed.index.isin(asked)]
+        for file, there in listed.groupby(listed):
+            logging.info("%s/%s*.json: %d of %d questions found", folder / name, file, sum(found == file), len(there))
+        if found.empty:
+            raise ValueError(f"{folder / name}: none of its questions is prepared; are they of the same dataset?")
+        made[pd.MultiIndex.from_tuples(asked).isin(listed.index)] = name
     train = questions[made == "train"]
     inner = {"train": shares["train"], "val": shares["val"]}
     total = sum(inner.values())

@@ -19,7 +19,7 @@ CERTIFICATE_ROWS = [
 ]  # fmt: skip
 COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", "peak_rss_mb"]
 PARTS = ("modality", "question_type")  # what robustness is also told by
-BASELINES = ["part", "n", "chance", "blind"]
+BASELINES = ["kind", "part", "n", "chance", "blind"]
 
 ROBUSTNESS = [
     "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "chance",
@@ -47,7 +47,7 @@ def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     check_attack_rows(rows)
     keys = ["model", "method", "variant", "attack", "eps"]
     records = [
-        dict(zip(keys, key, strict=True)) | _accuracy(group) | {"blind": _blind(baselines, "all")}
+        dict(zip(keys, key, strict=True)) | _accuracy(group) | {"blind": _blind(baselines, "questions", "all")}
         for key, group in rows.groupby(keys)
     ]
     return pd.DataFrame(records, columns=ROBUSTNESS)
@@ -63,7 +63,7 @@ def robustness_by_part(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFr
     records = [
         {"model": model, "kind": kind, "part": part, "attack": attack, "eps": eps}
         | _accuracy(group)
-        | {"blind": _blind(baselines, part)}
+        | {"blind": _blind(baselines, kind, part)}
         for kind in PARTS
         for (model, part, attack, eps), group in rows.groupby(["model", kind, "attack", "eps"])
     ]
@@ -185,12 +185,12 @@ def _certified_at(group: pd.DataFrame, radius: float) -> dict:
     }  # fmt: skip
 
 
-def _blind(baselines: pd.DataFrame, part: str) -> float:
-    """The text-only accuracy on a modality or question type, or on all questions for "all"."""
+def _blind(baselines: pd.DataFrame, kind: str, part: str) -> float:
+    """The text-only accuracy on a modality or question type, or on the questions "all"."""
     require_columns(baselines, BASELINES, "baselines")
-    found = baselines.loc[baselines.part == part, "blind"]
+    found = baselines.loc[(baselines.kind == kind) & (baselines.part == part), "blind"]
     if len(found) != 1:
-        raise ValueError(f"baselines: {len(found)} rows for {part!r}, need one; re-run the audit")
+        raise ValueError(f"baselines: {len(found)} rows for {kind} {part!r}, need one; re-run the audit")
     return float(found.iloc[0])
 
 

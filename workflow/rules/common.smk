@@ -1,6 +1,7 @@
 # Paths, and the few functions that say what the rules need. Nothing here runs anything.
 import json
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
@@ -18,7 +19,9 @@ PREPARED = {"questions": f"{DATA}/questions", "splits": f"{DATA}/splits.csv"}
 NAMED = config["data"]["source"]
 HUB = config["data"]["hub"]
 ARCHIVE = NAMED if str(NAMED).endswith(".zip") else f"resources/{HUB['file']}"
-UNPACKED = f"resources/unpacked/{Path(ARCHIVE).stem}"
+# Zips of one name, or revisions of the hub's, are unpacked side by side.
+WHICH = sha256(json.dumps(HUB if NAMED == "hub" else NAMED).encode()).hexdigest()[:8]
+UNPACKED = f"resources/unpacked/{Path(ARCHIVE).stem}-{WHICH}"
 PHANTOMS = f"{DATA}/source"
 SOURCE = {None: PHANTOMS, "hub": UNPACKED, ARCHIVE: UNPACKED}.get(NAMED, NAMED)
 STUDY_MODELS = configuration.models(config, config["study_methods"])
@@ -46,9 +49,20 @@ def settings(section):
 def record_files(source):
     """The records of a folder of the user's: an edit inside it does not change the time of the folder."""
     made = source in (PHANTOMS, UNPACKED)
+    return [] if made else listed(source, "QA_information/Open-access/*.json")
+
+
+def published_files():
+    """The files of a published split, where the scheme reads them."""
+    split = config["data"]["split"]
     return (
-        [] if made else sorted(map(str, Path(source).glob("QA_information/*/*.json")))
+        listed(split["published"], "t*/*.json") if split["scheme"] == "med-r1" else []
     )
+
+
+def listed(folder, pattern):
+    """The files below a folder of the user's, by name."""
+    return sorted(map(str, Path(folder).glob(pattern)))
 
 
 def data_folder(wildcards, input):

@@ -101,6 +101,7 @@ rule split_questions:
     input:
         code=sources("split.py"),
         questions=f"{DATA}/questions",
+        published=published_files(),
     output:
         splits=f"{DATA}/splits.csv",
     log:
