@@ -85,7 +85,14 @@ def test_images_are_resized_by_lanczos_once(tmp_path):
 def test_hardened_questions_are_those_prepared_and_the_published_texts_stay(tmp_path):
     answers = ["Cyst", "Nodule", "Mass", "Scar", "Fissure"]
     records = [
-        record(question_id=f"c{i}", gt_answer=f"{answer}.", option_B=f"{answer}.", option_A="a", option_C="b")
+        record(
+            question_id=f"c{i}",
+            gt_answer=f"{answer}.",
+            option_B=f"{answer}.",
+            option_A="a",
+            option_C="b",
+            image_path=f"Images/{i}.png",
+        )
         for i, answer in enumerate(answers * 4)
     ]
     records.append(record(question_id="alone", question_type="Lesion Grading"))
