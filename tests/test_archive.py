@@ -177,6 +177,18 @@ def test_a_zip_in_another_layout_is_refused(tmp_path):
     assert "QA_information" in said and "Traceback" not in said
 
 
+def test_a_zip_whose_file_is_also_a_folder_is_refused(tmp_path):
+    made = make_zip(tmp_path / "some.zip", ["Images/x", "Images/x/y.png", "QA_information/Open-access/a.json"])
+    said = unpack(made, tmp_path / "out", fails=True)
+    assert "Images/x" in said and "a file and a folder" in said and "Traceback" not in said
+
+
+def test_a_partial_file_longer_than_the_hubs_is_thrown_away(asked, tmp_path):
+    (tmp_path / f".{FILE}.{REVISION}.partial").write_bytes(CONTENT + b"more")
+    download(tmp_path / FILE)
+    assert (tmp_path / FILE).read_bytes() == CONTENT and asked[-1] in (None, "bytes=0-")
+
+
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path):
     archive = make_zip(tmp_path / "a.zip", NAMES)
     unpack(archive, tmp_path / "whole")

@@ -118,6 +118,25 @@ def test_the_leaks_of_published_splits_are_counted_and_passed(leaky):
     assert found.loc[("train|test", "path")].tolist() == [1, 1] and found.loc[("train|val", "image"), "images"] == 0
 
 
+def test_a_leak_from_train_to_val_fails_under_published_splits_too(leaky):
+    splits = pd.read_csv(leaky / "splits.csv")
+    splits.loc[splits["group"] == "another", "split"] = "val"
+    splits.to_csv(leaky / "splits.csv", index=False)
+    assert "train|val" in audited(leaky, fails=True, scheme="med-r1")
+
+
+def test_drops_are_counted_by_reason_without_their_values():
+    reasons = ["no gt_answer", "the answer 'x' is none of the options", 'the answer "y\'s" is none of the options']
+    table = audit.repairs(pd.DataFrame({"action": "dropped", "reason": reasons}))
+    assert table["n"].tolist() == [2, 1] and table["reason"][0] == "the answer ... is none of the options"
+
+
+def test_both_wordings_are_of_the_same_questions(study_data):
+    blind = pd.read_csv(study_data / "audit" / "blind.csv").set_index("questions")
+    counted = blind[blind["part"] == "all"]["n"]
+    assert counted["published"] == counted["hardened"] > 0
+
+
 def test_the_closest_pairs_are_found(study_data):
     rng = np.random.default_rng(0)
     hashes = [rng.bytes(32) for _ in range(60)]

@@ -55,6 +55,15 @@ def test_transparency_is_laid_over_black(tmp_path):
     assert not pixels[:8].any() and (pixels[8:] == picture(0)[8:]).all() and "transparency" in repairs[0]
 
 
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+def test_an_orientation_that_turns_nothing_is_no_repair(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture(0)).save(tmp_path / "a.png", exif=exif)
+    pixels, repairs = loaded(tmp_path / "a.png")
+    assert (pixels == picture(0)).all() and not repairs
+
+
 def test_an_orientation_in_exif_is_followed(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter

@@ -55,6 +55,10 @@ def test_a_question_that_tells_its_answer_no_longer_does():
         ({"question": "  "}, "question"),
         ({"image_path": "../secret.png"}, "below Images"),
         ({"image_path": "/etc/secret.png"}, "below Images"),
+        ({"question": "(Answer: Cyst)"}, "no question but its answer"),
+        ({"modality_type": ["CT"]}, "unknown modality"),
+        ({"image_path": ["Images/a.png"]}, "not one below Images/"),
+        ({"image_path": "QA_information/a.png"}, "not one below Images/"),
     ],
 )
 def test_a_record_that_is_no_question_is_refused_with_the_reason(changes, reason):

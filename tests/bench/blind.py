@@ -2,7 +2,8 @@
 
     OMNIMEDVQA_QA=folder python tests/bench/blind.py
 
-One half of the questions is learned from, the other tested; no image is read.
+Those that hardening leaves out are left out of both. One half of the questions is learned from, the other tested; no
+image is read.
 """
 
 import sys
@@ -20,9 +21,14 @@ from safemed.harden import harden
 def main() -> None:
     if not QA.is_dir():
         raise SystemExit(f"{QA}: no such folder; set OMNIMEDVQA_QA to the folder of the questions")
-    published = real_questions()
-    wordings = {"published": published, "hardened": harden(published, seed=0)}
-    tables = {name: audit.baselines(*halves(questions)).set_index("part") for name, questions in wordings.items()}
+    questions = real_questions()
+    hardened = harden(questions, seed=0)
+    print(f"{len(questions)} questions, {len(hardened)} of them hardened")
+    wordings = {"published": questions[questions["question_id"].isin(hardened["question_id"])], "hardened": hardened}
+    tables = {
+        name: audit.baselines(*halves(questions)).set_index("part").drop(columns="kind")
+        for name, questions in wordings.items()
+    }
     print(audit.tells(wordings).to_string(index=False))
     print(pd.concat(tables, axis=1).round(3).T.to_string())
     for baseline in ("prior", "linear"):
