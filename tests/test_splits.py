@@ -210,6 +210,9 @@ def test_files_of_other_questions_are_refused(published, tmp_path):
     arguments = ["--questions", tmp_path / "data" / "questions", "--out", tmp_path / "data" / "splits.csv"]
     said = command("split.py", *arguments, settings=settings, fails=True)
     assert "none of its questions" in said and "Traceback" not in said
+    (folder / "train" / "CT_train.json").write_text("[]")
+    said = command("split.py", *arguments, settings=settings, fails=True)
+    assert "none of its questions" in said and "Traceback" not in said
     (folder / "test" / "CT_test.json").write_text('[{"image": "Images/x/a.png", "problem": "What?", "solution": "A"}]')
     said = command("split.py", *arguments, settings=settings, fails=True)
     assert "CT_test.json:0" in said and "no options" in said and "Traceback" not in said

@@ -188,7 +188,8 @@ def published_splits(questions: pd.DataFrame, folder: Path, shares: dict[str, fl
     """
     made = pd.Series(UNUSED, questions.index)
     asked = list(zip(questions["image_path"], questions["question"], strict=True))
-    files = {name: pd.DataFrame(read_published(folder / name)) for name in ("train", "test")}
+    columns = ["image_path", "question", "modality_file"]
+    files = {name: pd.DataFrame(read_published(folder / name), columns=columns) for name in ("train", "test")}
     for name, rows in files.items():
         listed = rows.set_index(["image_path", "question"])["modality_file"]
         found = listed[listed.index.isin(asked)]

@@ -55,9 +55,13 @@ def record_files(source):
 def published_files():
     """The files of a published split, where the scheme reads them."""
     split = config["data"]["split"]
-    return (
-        listed(split["published"], "t*/*.json") if split["scheme"] == "med-r1" else []
-    )
+    if split["scheme"] != "med-r1":
+        return []
+    return [
+        file
+        for kind in ("train", "test")
+        for file in listed(split["published"], f"{kind}/*.json")
+    ]
 
 
 def listed(folder, pattern):
