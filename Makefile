@@ -31,6 +31,7 @@ lint: $(VENV)/.ready
 $(VENV)/.ready: envs/local.txt envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r envs/local.txt -c envs/constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 # its metadata asks for torchvision, which it does not need
 	touch $@
 
 clean:

@@ -30,6 +30,7 @@ localrules:
     fare,
     at_grpo,
     attack,
+    replay,
     certify,
     tables,
     figures,
@@ -72,7 +73,16 @@ rule at_grpo:
 
 rule attack:
     input:
-        attack_rows(STUDY_MODELS),
+        sweep_rows(STUDY_MODELS),
+        suite_rows(STUDY_MODELS),
+        of_every("sanity", STUDY_MODELS),
+        of_every("transfer", STUDY_MODELS),
+
+
+# The stored images scored again, no attack run: fails where a row is not what it was.
+rule replay:
+    input:
+        of_every("replay", STUDY_MODELS),
 
 
 rule certify:

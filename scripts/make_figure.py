@@ -6,6 +6,11 @@ same inputs. Which inputs a figure needs:
   accuracy_vs_eps        --table robustness.csv
   certified_vs_radius    --table certified.csv
   heatmap                --table robustness_by_part.csv --kind modality|question_type --eps K
+  success_vs_eps         --table robustness.csv
+  success_vs_steps       --sanity-rows P...
+  transfer_matrix        --table transfer.csv
+  sanity                 --table sanity.csv
+  thoughts               --clean-rows P... --attack-rows P... --eps K              a file a model, same order
   training_curves        --models M... --curves CSV...                             a file a model, same order
   adversarial_examples   --clean-rows P... --attack-rows P... --images NPZ... --eps K   a file a model, same order
 """
@@ -43,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     add("--curves", nargs="*", type=Path, metavar="CSV", help="models/*/curves.csv")
     add("--clean-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/clean/rows.parquet")
     add("--attack-rows", nargs="*", type=Path, metavar="PARQUET", help="attacks/{model}/{attack}/rows.parquet")
+    add("--sanity-rows", nargs="*", type=Path, metavar="PARQUET", help="sanity/{model}/rows.parquet")
     add("--images", nargs="*", type=Path, metavar="NPZ", help="images.npz beside each --attack-rows file")
     add("--out", required=True, type=Path, metavar="PREFIX", help="path of the figure without its suffix")
     return arguments
@@ -58,6 +64,26 @@ def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]
     return plots.certified_vs_radius(drawn), drawn
 
 
+def success_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.success_by_eps(pd.read_csv(args.table))
+    return plots.success_vs_eps(drawn), drawn
+
+
+def success_vs_steps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.success_by_steps(pd.concat(map(pd.read_parquet, args.sanity_rows), ignore_index=True))
+    return plots.success_vs_steps(drawn), drawn
+
+
+def transfer_matrix(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.transfer_matrix(drawn), drawn
+
+
+def sanity(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.sanity_table(drawn), drawn
+
+
 def heatmap(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     drawn = plots.heatmap_cells(pd.read_csv(args.table), args.kind, args.eps)
     return plots.heatmap(drawn), drawn
@@ -71,17 +97,30 @@ def training_curves(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
 
 def adversarial_examples(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     """The first model chooses the questions; every model is shown on them, with its own adversarial images."""
-    clean, swept = map(pd.read_parquet, args.clean_rows), map(pd.read_parquet, args.attack_rows)
-    attacked = [rows[rows.eps == args.eps] for rows in swept]
-    pairs = list(zip(clean, attacked, strict=True))
-    chosen = plots.choose_examples(*pairs[0])
-    compared = [plots.compare_examples(chosen, *pair) for pair in pairs]
+    pairs = before_and_after(args)
+    compared = compared_on_the_first(pairs)
     images = {
         after.model.iloc[0]: read_images(path, args.eps, len(after))
         for path, (_, after) in zip(args.images, pairs, strict=True)
     }  # fmt: skip
-    drawn = pd.concat(compared, ignore_index=True)
-    return plots.adversarial_examples(drawn, images), drawn
+    return plots.adversarial_examples(compared, images), compared
+
+
+def thoughts(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = compared_on_the_first(before_and_after(args))
+    return plots.thoughts(drawn), drawn
+
+
+def before_and_after(args: argparse.Namespace) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+    """The rows of each model on its clean images, and on its adversarial ones at the radius asked for."""
+    clean, swept = map(pd.read_parquet, args.clean_rows), map(pd.read_parquet, args.attack_rows)
+    return list(zip(clean, [rows[rows.eps == args.eps] for rows in swept], strict=True))
+
+
+def compared_on_the_first(pairs: list[tuple[pd.DataFrame, pd.DataFrame]]) -> pd.DataFrame:
+    """Every model's words on the questions that the first model's rows choose."""
+    chosen = plots.choose_examples(*pairs[0])
+    return pd.concat([plots.compare_examples(chosen, *pair) for pair in pairs], ignore_index=True)
 
 
 def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
@@ -101,6 +140,11 @@ def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
 FIGURES = {
     "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
     "certified_vs_radius": (certified_vs_radius, ["table"]),
+    "success_vs_eps": (success_vs_eps, ["table"]),
+    "success_vs_steps": (success_vs_steps, ["sanity_rows"]),
+    "transfer_matrix": (transfer_matrix, ["table"]),
+    "sanity": (sanity, ["table"]),
+    "thoughts": (thoughts, ["clean_rows", "attack_rows", "eps"]),
     "heatmap": (heatmap, ["table", "kind", "eps"]),
     "training_curves": (training_curves, ["models", "curves"]),
     "adversarial_examples": (adversarial_examples, ["clean_rows", "attack_rows", "images", "eps"]),

@@ -1,7 +1,7 @@
-"""Compute every table of the study from rows: robustness, also by modality and question type, certificates, cost.
+"""Compute every table of the study from rows: robustness, the attack suite and whether it is sound, certificates, cost.
 
-Writes robustness.csv, robustness_by_part.csv, certified.csv and cost.csv into --out, each whole or not at all; a
-table without rows of its kind is a header alone.
+Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv and
+cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
 """
 
 import argparse
@@ -10,19 +10,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed import tables
+from safemed import sanity, suite, tables
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     baselines = pd.read_csv(args.baselines)
     attacks = read_rows(args.attack_rows, tables.ATTACK_ROWS)
+    everything = pd.concat([attacks, read_rows(args.suite_rows, tables.ATTACK_ROWS)], ignore_index=True)
     certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
+    costs = read_costs(args.costs)
     made = {
         "robustness": tables.robustness(attacks, baselines),
         "robustness_by_part": tables.robustness_by_part(attacks, baselines),
+        "suite": suite.suite(everything, costs, args.eps),
+        "comparisons": suite.comparisons(everything, args.eps),
+        "transfer": suite.transfer(read_rows(args.transfer_rows, suite.TRANSFER_ROWS)),
+        "sanity": sanity.sanity(read_rows(args.sanity_rows, sanity.PROBE_ROWS), everything, args.eps),
         "certified": tables.certified(certificates, args.radii),
-        "cost": tables.cost(read_costs(args.costs)),
+        "cost": tables.cost(costs),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
@@ -32,12 +38,30 @@ def main(argv: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = arguments.add_argument
-    add("--attack-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="attacks/*/*/rows.parquet")
+    add(
+        "--attack-rows",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PARQUET",
+        help="attacks/*/*/rows.parquet of the sweeps",
+    )
+    add(
+        "--suite-rows",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PARQUET",
+        help="those of attacks on survivors, and l2",
+    )
+    add("--transfer-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="transfer/*/rows.parquet")
+    add("--sanity-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="sanity/*/rows.parquet")
+    add("--eps", type=float, required=True, help="the suite's linf radius in 1/255")
     add("--certificate-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="certificates/*/*/rows.parquet")
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")
     add("--radii", nargs="+", type=float, default=[0.0], help="L2 radii in [0, 1] pixel units")
-    add("--out", required=True, type=Path, metavar="DIR", help="where the four tables go")
+    add("--out", required=True, type=Path, metavar="DIR", help="where the tables go")
     return arguments
 
 

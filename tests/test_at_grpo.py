@@ -12,9 +12,9 @@ from trl import GRPOConfig, SFTConfig
 from helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, training_arguments
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer, forward_kl
-from safemed.attacks import sequence_objective
 from safemed.data import as_array, as_arrays
 from safemed.evaluation import Exam
+from safemed.objectives import words_away
 from safemed.sft import ViewCollator, ViewSFTTrainer
 from safemed.views import View
 from safemed.vlm import VLM, load_processor, patchify, placeholder_ids, to_float
@@ -248,7 +248,7 @@ def asked(skilled, shown):
     exam = Exam(skilled, shown, "instruct", 8)
     rows = training.training_rows(shown, "instruct")
     targets = exam._encoded(torch.arange(24), list(rows["target"]))
-    return skilled.model, to_float(exam.images, skilled.device), sequence_objective(skilled, targets)
+    return skilled.model, to_float(exam.images, skilled.device), words_away(skilled, targets)
 
 
 NAMES = [str(i) for i in range(24)]

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from helpers import here
-from safemed import attacks, prompts
-from safemed.attacks import answer_objective, pgd, project, random_start, sequence_objective
+from safemed import attacks, objectives, prompts
+from safemed.attacks import Ball, Plan, l2_levels, pgd, random_start
 from safemed.evaluation import TARGETS, Exam, probe
 from safemed.vlm import to_float, to_uint8
 
 EVERYTHING = torch.arange(24)
+PGD = {"kind": "pgd", "steps": 5, "restarts": 3}
 
 
 @pytest.fixture(scope="module", params=prompts.VARIANTS)
@@ -38,7 +39,7 @@ def distance(images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("eps", [1, 2, 8])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_stored_image_is_within_eps_and_the_verdict_is_what_it_shows(exam, words, eps, steps):
-    found = exam.attack(words, EVERYTHING, eps, steps, 2, seed=0)
+    found = exam.attack(words, EVERYTHING, Plan(steps=steps, restarts=2), eps, seed=0)
     assert found.images.dtype == torch.uint8 and found.images.shape == exam.images.shape
     assert distance(found.images, exam.images).max() <= eps
     assert (distance(found.images, exam.images) > 0).all()
@@ -48,7 +49,7 @@ def test_the_stored_image_is_within_eps_and_the_verdict_is_what_it_shows(exam, w
 
 @pytest.mark.parametrize("steps, restarts, at_most", [(1, 1, 0.95), (10, 3, 0.3)])
 def test_a_large_eps_breaks_what_was_right(exam, words, steps, restarts, at_most):
-    found = exam.attack(words, EVERYTHING, 32, steps, restarts, seed=0)
+    found = exam.attack(words, EVERYTHING, Plan(steps=steps, restarts=restarts), 32, seed=0)
     assert exam.is_right(exam.images, EVERYTHING).all()
     assert exam.is_right(found.images, EVERYTHING).float().mean() <= at_most
 
@@ -57,41 +58,41 @@ def test_the_gradient_breaks_more_than_noise_of_the_same_size(exam, words):
     eps = 16
     clean = to_float(exam.images, exam.vlm.device)
     signs = random_start(torch.zeros_like(clean), 1.0, [str(i) for i in range(24)]).sign()
-    noisy = to_uint8(project(clean + eps / 255 * signs, clean, eps / 255))
-    found = exam.attack(words, EVERYTHING, eps, 10, 1, seed=0)
+    noisy = to_uint8(Ball("linf", eps / 255).project(clean + eps / 255 * signs, clean))
+    found = exam.attack(words, EVERYTHING, Plan(steps=10, restarts=1), eps, seed=0)
     assert found.broken.float().mean() >= (~exam.is_right(noisy, EVERYTHING)).float().mean() + 0.2
 
 
 def test_eps_zero_changes_nothing(exam, words):
-    found = exam.attack(words, EVERYTHING, 0, 3, 2, seed=0)
+    found = exam.attack(words, EVERYTHING, Plan(steps=3, restarts=2), 0, seed=0)
     assert torch.equal(found.images, exam.images) and not found.broken.any()
 
 
 def test_a_negative_eps_is_refused(exam, words):
     with pytest.raises(ValueError, match="eps"):
-        exam.attack(words, EVERYTHING, -1, 3, 1, seed=0)
+        exam.attack(words, EVERYTHING, Plan(steps=3, restarts=1), -1, seed=0)
 
 
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(exam, words):
-    first, again, other = (exam.attack(words, EVERYTHING, 4, 3, 1, seed) for seed in (0, 0, 1))
+    first, again, other = (exam.attack(words, EVERYTHING, Plan(steps=3, restarts=1), 4, seed) for seed in (0, 0, 1))
     assert torch.equal(first.images, again.images) and torch.equal(first.steps, again.steps)
     assert not torch.equal(first.images, other.images)
 
 
 def test_a_question_is_attacked_alike_alone_and_in_any_batch(exam, words):
-    together = exam.attack(words, EVERYTHING, 4, 2, 1, seed=0)
+    together = exam.attack(words, EVERYTHING, Plan(steps=2, restarts=1), 4, seed=0)
     for rows in (torch.tensor([3]), torch.tensor([20, 3, 7])):
-        alone = exam.attack([words[i] for i in rows], rows, 4, 2, 1, seed=0)
+        alone = exam.attack([words[i] for i in rows], rows, Plan(steps=2, restarts=1), 4, seed=0)
         # Sums in another order may flip the sign of a gradient that is all but zero; more than that is a mix-up.
         same = (alone.images == together.images[rows]).float().mean()
         assert same > 0.98
 
 
 def test_broken_questions_cost_no_further_steps(exam, words):
-    found = exam.attack(words, EVERYTHING, 64, 10, 3, seed=0)
+    found = exam.attack(words, EVERYTHING, Plan(steps=10, restarts=3), 64, seed=0)
     assert found.broken.any() and (found.steps[found.broken] < 30).all()
     exam.vlm.passes.backward = 0
-    exam.attack(words, EVERYTHING, 64, 10, 3, seed=0)
+    exam.attack(words, EVERYTHING, Plan(steps=10, restarts=3), 64, seed=0)
     assert exam.vlm.passes.backward < 24 * 30
 
 
@@ -110,11 +111,24 @@ def test_random_start_depends_on_the_name_alone_and_fills_the_ball():
 def test_project_is_the_nearest_point_of_ball_and_cube():
     clean, images = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8) * 3 - 1
     eps = 0.1
-    found = project(images, clean, eps)
+    found = Ball("linf", eps).project(images, clean)
     low, high = (clean - eps).clamp(0, 1), (clean + eps).clamp(0, 1)
     assert torch.allclose(found, images.clamp(low, high), atol=1e-6)
-    assert torch.allclose(project(found, clean, eps), found, atol=1e-7)
-    assert torch.equal(project(clean, clean, 0.0), clean)
+    assert torch.allclose(Ball("linf", eps).project(found, clean), found, atol=1e-7)
+    assert torch.equal(Ball("linf", 0.0).project(clean, clean), clean)
+
+
+@pytest.mark.parametrize("eps", [0.05, 0.3, 2.0])
+def test_an_l2_ball_is_kept_in_floats_and_after_rounding(eps):
+    clean8 = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8))
+    clean8[0] = 0  # a black background must be movable, too
+    clean, ball = to_float(clean8, torch.device("cpu")), Ball("l2", eps)
+    moved = ball.project(clean + torch.randn(clean.shape), clean)
+    assert (moved - clean).flatten(1).norm(dim=1).max() <= eps + 1e-5 and moved.min() >= 0 and moved.max() <= 1
+    stored = ball.store(moved, clean8)
+    assert l2_levels(stored, clean8).max() <= eps
+    if eps > 1:  # at a radius well above the rounding most of it is used
+        assert l2_levels(stored, clean8).min() > 0.6 * eps
 
 
 def test_more_steps_climb_higher_in_the_mean(exam, words):
@@ -125,13 +139,13 @@ def test_more_steps_climb_higher_in_the_mean(exam, words):
         objective = exam.objective(target, words, EVERYTHING)
         reached = [objective(clean, EVERYTHING)[0].mean().item()]
         for steps in (1, 4, 16):
-            images, _ = pgd(objective, clean, eps, steps, start, 2.5 * eps / steps)
+            images, _ = pgd(objective, clean, Ball("linf", eps), steps, start, 2.5 * eps / steps)
             assert (images - clean).abs().max() <= eps + 1e-6 and images.min() >= 0 and images.max() <= 1
             reached.append(objective(images, EVERYTHING)[0].mean().item())
         assert reached[0] < reached[1] and reached == sorted(reached), (target, reached)
 
 
-def fixed(loss_of) -> attacks.Objective:
+def fixed(loss_of) -> objectives.Objective:
     """An objective that never looks broken."""
     return lambda images, rows: (loss_of(images), torch.zeros(len(images), dtype=bool))
 
@@ -149,25 +163,25 @@ def test_no_verdict_is_made_of_a_loss_or_gradient_that_is_not_finite(exam, what)
     with pytest.raises(FloatingPointError):
         attacks.attack(
             [fixed(NOT_FINITE[what])], lambda images, part: exam.is_right(images, rows[part]),
-            clean8, ["a", "b"], 8, 1, 8, True, exam.vlm.device,
+            clean8, ["a", "b"], 8, Plan(steps=2), exam.vlm.device,
         )  # fmt: skip
 
 
 def test_fgsm_is_one_step_of_eps_from_the_clean_image(exam, words):
     objective = exam.objective(TARGETS[exam.variant][0], words, EVERYTHING)
     clean = to_float(exam.images, exam.vlm.device)
-    _, _, sign = attacks.climb(objective, clean, EVERYTHING)
-    expected = to_uint8(project(clean + 4 / 255 * sign, clean, 4 / 255))
-    found = exam.attack(words, EVERYTHING, 4, 1, 1, seed=0)
+    _, _, gradient = attacks.climb(objective, clean, EVERYTHING)
+    expected = to_uint8(Ball("linf", 4 / 255).project(clean + 4 / 255 * gradient.sign(), clean))
+    found = exam.attack(words, EVERYTHING, Plan(steps=1, restarts=1), 4, seed=0)
     assert torch.equal(found.images, expected)
 
 
 @pytest.mark.parametrize("n_options", [2, 3, 4])
 def test_letters_that_are_not_offered_do_not_count_in_the_margin(exam, n_options):
     texts = ["<answer>"] * 24
-    encoded = exam._encoded(EVERYTHING, texts)
+    encoded = exam.prefixes(texts, EVERYTHING)
     gold = EVERYTHING % n_options
-    objective = answer_objective(exam.vlm, encoded, gold, torch.full((24,), n_options))
+    objective = objectives.letter_margin(exam.vlm, encoded, gold, torch.full((24,), n_options))
     clean = to_float(exam.images, exam.vlm.device)
     margin, broken = objective(clean, EVERYTHING)
     logits = exam.vlm.completion_logits(clean, encoded)[:, -1][:, exam.vlm.letter_ids[:n_options]]  # [24, n]
@@ -185,7 +199,7 @@ def test_the_sequence_loss_is_the_sum_over_the_completions_own_tokens(exam, word
     ended[0] = "<answer>"  # short: the rest is padding
     encoded, rows = exam._encoded(EVERYTHING[:6], ended), EVERYTHING[:6]
     clean = to_float(exam.images[:6], exam.vlm.device)
-    loss, broken = sequence_objective(exam.vlm, encoded)(clean, rows)
+    loss, broken = objectives.words_away(exam.vlm, encoded)(clean, rows)
     for i in range(6):
         alone = exam._encoded(rows[i : i + 1], ended[i : i + 1])
         logits = exam.vlm.completion_logits(clean[i : i + 1], alone)[0, :-1].log_softmax(-1)
@@ -198,7 +212,7 @@ def test_questions_with_two_and_three_options_are_attacked(skilled, train_questi
     few = [i for i, options in enumerate(train_questions["options"]) if len(options) < 4][:12]
     exam = Exam(skilled, train_questions.select(few), "instruct", 8)
     words = [prompts.target(row, "instruct") for row in exam.rows]
-    found = exam.attack(words, torch.arange(12), 8, 2, 1, seed=0)
+    found = exam.attack(words, torch.arange(12), Plan(steps=2, restarts=1), 8, seed=0)
     assert distance(found.images, exam.images).max() <= 8
     assert (~found.broken).tolist() == exam.is_right(found.images, torch.arange(12)).tolist()
 
@@ -225,7 +239,13 @@ def swept(skilled, shown, tmp_path_factory) -> Path:
     splits = pd.DataFrame({"question_id": shown["question_id"], "split": "test"})
     splits.to_csv(folder / "splits.csv", index=False)
     given = ["--data", folder, "--weights", skilled.model.name_or_path, "--model", "sft-think", "--method", "sft"]
-    plan = {"questions": 24, "batch_size": 16, "pgd": {"steps": 5, "restarts": 3}, "max_new_tokens": {"think": 24}}
+    plan = {
+        "questions": 24,
+        "batch_size": 16,
+        "amp": False,
+        "pgd": {"kind": "pgd", "steps": 5, "restarts": 3},
+        "max_new_tokens": {"think": 24},
+    }
     wanted = ["--variant", "think", "--attack", "pgd", "--eps", 8, 2, 24, "--out", folder / "rows"]
     here("attack.py", *given, *wanted, settings=plan)
     return folder / "rows"
@@ -238,11 +258,11 @@ def test_a_sweep_scores_its_stored_images_and_only_survivors_are_attacked_on(swe
     right = {}
     for eps, part in rows.groupby("eps"):
         assert part.question_id.tolist() == shown["question_id"]
-        assert distance(images[f"eps{eps}"], exam.images).tolist() == part.linf.tolist() and (part.linf <= eps).all()
+        assert distance(images[f"eps{eps:g}"], exam.images).tolist() == part.linf.tolist() and (part.linf <= eps).all()
         right[eps] = torch.tensor((part.outcome == "right").to_numpy())
-        assert torch.equal(exam.is_right(images[f"eps{eps}"], EVERYTHING), right[eps])
+        assert torch.equal(exam.is_right(images[f"eps{eps:g}"], EVERYTHING), right[eps])
     assert right[2].sum() > right[24].sum()
     for smaller, larger in ((2, 8), (8, 24)):
         broken, steps = ~right[smaller], torch.tensor(rows[rows.eps == larger].steps.to_numpy())
         assert not right[larger][broken].any() and (steps[broken] == 0).all() and (steps[~broken] > 0).any()
-        assert torch.equal(images[f"eps{larger}"][broken], images[f"eps{smaller}"][broken])
+        assert torch.equal(images[f"eps{larger:g}"][broken], images[f"eps{smaller:g}"][broken])

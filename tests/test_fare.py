@@ -9,9 +9,10 @@ from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingAr
 
 from helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
 from safemed import training
-from safemed.attacks import feature_distance, feature_objective, pgd, random_start
+from safemed.attacks import Ball, pgd, random_start
 from safemed.data import as_arrays
 from safemed.fare import FARETrainer, one_row_an_image
+from safemed.objectives import feature_distance, features_away
 from safemed.views import View
 from safemed.vlm import VLM, load_processor, patchify, save_model, to_float
 
@@ -39,7 +40,7 @@ def moved_by_attack(vlm: VLM, reference: VLM, clean: torch.Tensor) -> float:
     with torch.no_grad():
         wanted = reference.features(clean)
     start = random_start(clean, 8 / 255, names)
-    seen, _ = pgd(feature_objective(vlm, wanted), clean, 8 / 255, 10, start, 2 / 255)
+    seen, _ = pgd(features_away(vlm, wanted), clean, Ball("linf", 8 / 255), 10, start, 2 / 255)
     assert (seen - clean).abs().max() <= 8 / 255 + 1e-6
     with torch.no_grad():
         return feature_distance(vlm.features(seen), wanted).mean().item()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from safemed.stats import clustered_wilson, design_effect, floor_to, wilson
+from safemed.stats import clustered_wilson, design_effect, floor_to, holm, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize("right, n", [(0, 1), (0, 40), (3, 7), (95, 100), (40, 40), (123, 1000)])
@@ -78,3 +78,25 @@ def test_floor_never_exceeds_and_is_idempotent():
     assert floor_to(0.29, 2) == 0.29 and floor_to(0.9999, 3) == 0.999 and floor_to(-0.001, 2) == -0.01
     with pytest.raises(ValueError):
         floor_to(float("nan"), 2)
+
+
+def test_holms_adjustment_is_the_textbooks():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_the_questions_that_differ():
+    first, second = [True] * 8 + [False] * 2, [False] * 6 + [True] * 4
+    assert mcnemar(first, second) == pytest.approx(binomtest(6, 8).pvalue) and mcnemar(first, first) == 1.0
+
+
+def test_the_paired_bootstrap_covers_the_true_difference_of_clustered_answers():
+    rng, covered = np.random.default_rng(0), 0
+    for seed in range(100):
+        images = rng.random((40, 1)) < 0.5  # half of the images are hard for both models
+        first = rng.random((40, 4)) < np.where(images, 0.9, 0.5)
+        second = rng.random((40, 4)) < np.where(images, 0.8, 0.3)
+        low, high = paired_difference(first.ravel(), second.ravel(), np.repeat(np.arange(40), 4), seed=seed)
+        covered += low <= 0.15 <= high
+    assert covered >= 88
+    assert paired_difference([True] * 4, [False] * 4, [0, 0, 1, 1]) == (1.0, 1.0)

@@ -8,7 +8,7 @@ import pytest
 
 import make_figure
 import make_tables
-from safemed import plots, tables
+from safemed import plots, sanity, suite, tables
 from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
@@ -31,9 +31,9 @@ def attack_rows(model="sft-think", attack="clean", eps=0, outcomes=OUTCOMES):
             "question_id": [f"q{i}" for i in range(n)], "image_path": [f"{i // 2}.png" for i in range(n)],
             "modality": [MODALITIES[i // 4 % 2] for i in range(n)], "question_type": "Disease Diagnosis",
             "n_options": [2, 4] * (n // 2), "gold": "B", "model": model, "method": method, "variant": variant,
-            "attack": attack, "eps": eps, "outcome": outcomes,
+            "attack": attack, "norm": "linf", "eps": eps, "outcome": outcomes,
             "answer": [{"right": "B", "wrong": "A", "unparsable": ""}[outcome] for outcome in outcomes],
-            "text": "<answer> $B </answer>", "linf": eps, "steps": 10,
+            "text": "<answer> $B </answer>", "linf": eps, "l2": eps / 10, "steps": 10, "attacked": attack != "clean",
         }
     )  # fmt: skip
 
@@ -44,6 +44,23 @@ def study():
     frames = [attack_rows("sft-think", "pgd" if eps else "clean", eps, outcomes) for eps, outcomes in worse.items()]
     frames += [attack_rows("at-grpo-think", "pgd" if eps else "clean", eps) for eps in worse]
     return pd.concat([*frames, attack_rows(attack="fgsm", eps=8)], ignore_index=True)
+
+
+def probed(model="sft-think"):
+    """Probes of eight questions: all that is read of scripts/sanity.py, every check passed."""
+    asked = {"model": model, "question_id": [f"q{i}" for i in range(8)], "image_path": "a.png", "n_options": 4}
+    runs = [("eps", 0, 5, 1, 0), ("eps", 8, 20, 1, 4), ("eps", 64, 20, 1, 8), ("steps", 8, 5, 1, 3)]
+    runs += [("steps", 8, 20, 1, 4), ("restarts", 8, 20, 1, 4), ("restarts", 8, 20, 3, 5)]
+    frames = [
+        pd.DataFrame(
+            asked | {"probe": probe, "eps": eps, "steps": steps, "restarts": restarts, "linf": eps,
+                     "broken": [i < fell for i in range(8)], "spent": [2 if i < fell else steps for i in range(8)]}
+        )
+        for probe, eps, steps, restarts, fell in runs
+    ]  # fmt: skip
+    measured = {"probe": "measured", "broken": True, "float_broken": True, "forced_broken": True}
+    frames.append(pd.DataFrame(asked | measured | {"zero_gradient": 0.0, "rounding": 0.4}))
+    return pd.concat(frames, ignore_index=True)[sanity.PROBE_ROWS]
 
 
 def certificate_rows(model="at-grpo-think", sigma=0.5):
@@ -107,7 +124,8 @@ def test_cost_sums_runs():
         (lambda rows: pd.concat([rows, rows.iloc[:1]]), "appears twice.*model sft-think.*re-run"),
         (lambda rows: rows.assign(outcome="error", answer=""), "outcome is none of"),
         (lambda rows: rows.assign(answer="B"), "contradicts the answer"),
-        (lambda rows: rows.assign(linf=9), "linf exceeds eps"),
+        (lambda rows: rows.assign(linf=9), "linf or l2 exceeds eps"),
+        (lambda rows: rows.assign(norm="l2", l2=0.1), "linf or l2 exceeds eps"),
         (lambda rows: rows.assign(variant=None), "value is missing"),
         (lambda rows: rows.drop(columns=["gold", "eps"]), r"missing column\(s\) gold, eps"),
         (lambda rows: pd.concat([rows, attack_rows("base")[1:]]), "models base and sft-think answered different.* q0"),
@@ -147,11 +165,17 @@ def made(tmp_path):
     study().to_parquet(tmp_path / "attacks.parquet")
     certificate_rows().to_parquet(tmp_path / "certificates.parquet")
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
-    costs = dict.fromkeys(tables.COST_RECORD[2:], 1) | {"stage": "sft", "model": "m"}
-    (tmp_path / "cost.json").write_text(json.dumps(costs))
+    attacks = study()[["model", "attack"]].drop_duplicates().values.tolist()
+    paid = [{"stage": "sft", "model": "m"}, *({"stage": "attack", "model": m, "attack": a} for m, a in attacks)]
+    for i, told in enumerate(paid):
+        (tmp_path / f"cost{i}.json").write_text(json.dumps(dict.fromkeys(tables.COST_RECORD[2:], 1) | told))
+    probed().to_parquet(tmp_path / "sanity.parquet")
+    study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'").to_parquet(tmp_path / "transfer.parquet")
+    costs = " ".join(f"{tmp_path}/cost{i}.json" for i in range(len(paid)))
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
-        f" --costs {tmp_path}/cost.json --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables".split()
+        f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
+        f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables".split()
     )
     return tmp_path / "tables"
 
@@ -159,13 +183,15 @@ def made(tmp_path):
 def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
-    names = ["certified.csv", "cost.csv", "robustness.csv", "robustness_by_part.csv"]
-    assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
+    names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "suite", "transfer"]
+    assert sorted(path.name for path in made.iterdir()) == [f"{name}.csv" for name in names]  # and no temporary file
 
 
 def test_script_without_rows_writes_headers(tmp_path):
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
-    make_tables.main(["--baselines", f"{tmp_path}/baselines.csv", "--out", f"{tmp_path}/tables"])
+    make_tables.main(["--baselines", f"{tmp_path}/baselines.csv", "--eps", "8", "--out", f"{tmp_path}/tables"])
+    for name, columns in (("suite", suite.SUITE), ("comparisons", suite.COMPARISONS), ("sanity", sanity.SANITY)):
+        assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
     assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
     assert (tmp_path / "tables/robustness.csv").read_text() == ",".join(tables.ROBUSTNESS) + "\n"
     assert (tmp_path / "tables/cost.csv").read_text() == ",".join(tables.COST) + "\n"
@@ -175,6 +201,7 @@ def test_script_refuses_an_empty_evaluation_and_names_its_file(tmp_path):
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
     attack_rows()[:0].to_parquet(tmp_path / "failed.parquet")
     arguments = f"--attack-rows {tmp_path}/failed.parquet --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables"
+    arguments += " --eps 8"
     with pytest.raises(ValueError, match="failed.parquet: no rows"):
         make_tables.main(arguments.split())
     assert not (tmp_path / "tables").exists()
@@ -194,14 +221,21 @@ def figure_arguments(name, folder):
     curves.to_csv(folder / "curves.csv", index=False)
     example_files(folder)
     of_both = "{0}/sft-think-{1} {0}/at-grpo-think-{1}"
+    rows_of_both = (
+        f"--clean-rows {of_both.format(folder, 'clean.parquet')} --attack-rows {of_both.format(folder, 'pgd.parquet')}"
+    )
+    probed().to_parquet(folder / "sanity.parquet")
     inputs = {
+        "success_vs_eps": f"--table {folder}/robustness.csv",
+        "success_vs_steps": f"--sanity-rows {folder}/sanity.parquet",
+        "transfer_matrix": f"--table {folder}/transfer.csv",
+        "sanity": f"--table {folder}/sanity.csv",
+        "thoughts": f"{rows_of_both} --eps 8",
         "accuracy_vs_eps": f"--table {folder}/robustness.csv",
         "certified_vs_radius": f"--table {folder}/certified.csv",
         "heatmap": f"--table {folder}/robustness_by_part.csv --kind modality --eps 8",
         "training_curves": f"--models sft-think --curves {folder}/curves.csv",
-        "adversarial_examples": f"--clean-rows {of_both.format(folder, 'clean.parquet')} "
-        f"--attack-rows {of_both.format(folder, 'pgd.parquet')} "
-        f"--images {folder}/sft-think.npz {folder}/at-grpo-think.npz --eps 8",
+        "adversarial_examples": f"{rows_of_both} --images {folder}/sft-think.npz {folder}/at-grpo-think.npz --eps 8",
     }
     return ["--figure", name, *inputs[name].split()]
 
@@ -234,6 +268,41 @@ def test_certified_curve_is_nowhere_above_the_certificates():
     (line,) = plots.certified_vs_radius(table).axes[0].lines
     assert line.get_drawstyle() == "steps-pre"  # between two radii the value at the larger
     assert line.get_ydata().tolist() == table.certified_accuracy.tolist()
+
+
+def test_an_incomplete_evaluation_has_no_accuracy_and_no_point():
+    rows = study()
+    one = (rows.attack == "pgd") & (rows.eps == 4) & (rows.question_id == "q0") & (rows.model == "sft-think")
+    rows.loc[one, ["outcome", "answer", "text"]] = ["failed", "", "FloatingPointError: not finite"]
+    table = tables.robustness(rows, BASELINES).set_index(["model", "attack", "eps"])
+    spoilt = table.loc[("sft-think", "pgd", 4)]
+    assert spoilt.status == "incomplete: 1 of 8 not evaluated" and np.isnan(spoilt.accuracy) and np.isnan(spoilt.ci_low)
+    assert (table.drop(("sft-think", "pgd", 4)).status == "complete").all()
+    drawn = plots.pgd_sweep(table.reset_index())
+    assert set(drawn[drawn.model == "sft-think"].eps) == {0, 2, 8}
+
+
+def test_success_is_counted_by_the_step_and_the_first_differing_word_is_found():
+    success = plots.success_by_steps(probed())
+    assert success.set_index("step").success[[0, 1, 2, 20]].tolist() == [0, 0, 0.5, 0.5] and set(success.n) == {8}
+    assert plots.first_difference(["a", "b", "c"], ["a", "x", "c"]) == 1
+    assert plots.first_difference(["a", "b"], ["a", "b", "c"]) == 2
+    by_eps = plots.success_by_eps(tables.robustness(study(), BASELINES))
+    assert "clean" not in set(by_eps.attack) and (by_eps.success == 1 - by_eps.accuracy).all()
+
+
+def test_two_models_are_compared_on_their_worst_case_and_by_modality():
+    twin = [study(), study().assign(model=lambda rows: rows.model.str.replace("think", "instruct"), variant="instruct")]
+    rows = pd.concat(twin, ignore_index=True)
+    table = suite.comparisons(rows, 8)
+    pair = table[(table.family == "methods") & (table.images == suite.WORST)].iloc[0]
+    assert {pair["first"], pair["second"]} == {"sft-think", "at-grpo-think"}
+    assert abs(pair.difference) == 5 / 8 and pair.ci_low <= pair.difference <= pair.ci_high
+    assert pair.p == pytest.approx(2 * 0.5**5)  # five questions that one model alone answers, all one way
+    same = table[table.family == "variants"]
+    assert (same.difference == 0).all() and (same.p == 1).all()
+    assert set(table[table.family == "variants by modality"].part) == set(MODALITIES)
+    assert (table.p_holm >= table.p).all()
 
 
 def test_heatmap_writes_accuracy_and_n_in_each_cell():

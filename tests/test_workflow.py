@@ -49,7 +49,9 @@ def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
     jobs = planned(snakemake("-n", cwd=untouched))
     models = len(config["variants"]) * len(config["study_methods"])
     assert jobs["train_sft"] == jobs["train_fare"] == jobs["train_grpo"] == len(config["variants"])
-    assert jobs["attack_model"] == models * (1 + len(config["attack"]["suite"]))
+    attacks = sum(1 + len(configuration.suite(config["attack"], variant)) for variant in config["variants"])
+    assert jobs["attack_model"] == attacks * len(config["study_methods"])
+    assert jobs["probe_attacks"] == jobs["transfer_images"] == models
     assert jobs["certify_model"] == models * len(config["certify"]["sigma"])
     assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
 
@@ -119,6 +121,16 @@ REFUSED = [
     ("certify: {alpha: 0.7}", "alpha"),
     ("certify: {n: 5}", r"certify\.n"),
     ("attack: {headline_eps: 3}", "headline_eps"),
+    ("attack: {suite: [pgd, bim]}", "bim"),
+    ("attack: {suite: [fgsm]}", "suite|pgd"),
+    ("attack: {transfer: cw}", r"attack\.transfer"),
+    ("attack: {sanity: {steps: [20, 5]}}", r"attack\.sanity\.steps"),
+    ("attack: {attacks: {pgd: {norm: l2}}}", r"attack\.attacks\.pgd\.eps"),
+    ("attack: {attacks: {square: {norm: l2, eps: 1}}}", r"attack\.attacks\.square"),
+    ("attack: {attacks: {cw: {survivors: true}}}", r"attack\.attacks\.cw\.survivors"),
+    ("attack: {attacks: {pgd: {sigma: 0.1}}}", r"attack\.attacks\.pgd.*sigma"),
+    ("attack: {attacks: {pgd: {patience: 3}}}", r"attack\.attacks\.pgd\.patience"),
+    ("attack: {attacks: {pgd: {targets: {think: [first-token]}}}}", "first-token"),
     ("methods: {at-grpo: {start: at-grpo}}", r"methods\.at-grpo\.start"),
     ("methods: {sft: {start: grpo}}", r"methods\.\S+\.start"),
     ("methods: {noisy-grpo: {view: {kind: adversarial}}}", r"methods\.noisy-grpo\.view"),
@@ -264,6 +276,8 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     assert set(robustness.model) == {"sft-instruct", "fare-instruct", "at-grpo-instruct"}
     assert set(zip(robustness.attack, robustness.eps, strict=True)) == {
         ("clean", 0),
+        ("noise", 4),
+        ("noise", 8),
         ("fgsm", 4),
         ("fgsm", 8),
         ("pgd", 4),
@@ -275,10 +289,24 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
         "modality_heatmap",
         "question_type_heatmap",
         "adversarial_examples",
+        "success_vs_eps",
+        "success_vs_steps",
+        "transfer_matrix",
+        "sanity",
+        "thoughts",
     ):
         assert all((results / "figures" / f"{name}.{suffix}").stat().st_size for suffix in ("pdf", "png", "csv"))
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert len(rows) == 2 * 12 and not rows.duplicated(["eps", "question_id"]).any() and (rows.linf <= rows.eps).all()
+
+
+def test_the_stored_images_are_replayed_to_the_same_rows(study):
+    done = snakemake("replay", "--cores", 2, "--configfile", SMOKE, cwd=study)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = study / "results" / "smoke"
+    again = pd.read_parquet(results / "replay" / "sft-instruct" / "rows.parquet")
+    rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
+    assert again[again.attack == "pgd"].text.tolist() == rows.text.tolist()
 
 
 def test_nothing_runs_again_where_nothing_changed(study):
@@ -293,7 +321,9 @@ def test_an_edit_of_the_plots_redraws_figures_and_nothing_else(study):
 
 def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study):
     jobs = edited(study, "rewards.py")
-    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == 3 and jobs["certify_model"] == 1
+    suite = yaml.safe_load(SMOKE.read_text())["attack"]["suite"]
+    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == 1 + len(suite) and jobs["certify_model"] == 1
+    assert jobs["probe_attacks"] == 1 and jobs["transfer_images"] == 3  # every model is shown its images
     assert jobs["make_tables"] == jobs["write_report"] == 1
     assert not jobs["train_sft"] and not jobs["make_base"] and not jobs["prepare"]
 

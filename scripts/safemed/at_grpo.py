@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
-from safemed.attacks import sequence_objective
 from safemed.data import as_arrays
+from safemed.objectives import words_away
 from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float, to_uint8
 
@@ -67,7 +67,7 @@ class ATGRPOTrainer(GRPOTrainer):
         targets = self.vlm.encode(
             [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
         )
-        images, objective = to_float(clean[first], self.vlm.device), sequence_objective(self.vlm, targets)
+        images, objective = to_float(clean[first], self.vlm.device), words_away(self.vlm, targets)
         views = step_views(self, objective, images, [ids[i] for i in first])
         place = {ids[i]: j for j, i in enumerate(first)}
         return to_uint8(views)[[place[name] for name in ids]]

@@ -1,10 +1,12 @@
 """The rules between config keys that a schema cannot say, and the settings a model is trained with."""
 
+import math
 from collections.abc import Iterator
 
 from safemed import smoothing
 
 BASE = "base"
+MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
 GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta")
 
 
@@ -25,15 +27,9 @@ def _problems(config: dict) -> Iterator[str]:
     if split["scheme"] == "med-r1" and not split["published"]:
         yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
     yield from _grid_problems(config)
-    if config["attack"]["headline_eps"] not in config["attack"]["eps"]:
-        yield f"attack.headline_eps: {config['attack']['headline_eps']} is not in attack.eps {config['attack']['eps']}"
-    for name, budget in config["attack"]["suite"].items():
-        if (name == "fgsm") != (budget["steps"] == 1):
-            yield f"attack.suite.{name}.steps: {budget['steps']}; FGSM is the attack of one step, and it alone"
-    budgets = {"probe": config["probe"]} | {f"attack.suite.{k}": v for k, v in config["attack"]["suite"].items()}
-    for name, budget in budgets.items():
-        if budget["restarts"] < 3 and "think" in config["variants"]:
-            yield f"{name}.restarts: {budget['restarts']}; at least 3, one for each target of a thinking model"
+    yield from _attack_problems(config["attack"], config["variants"])
+    if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
+        yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
     try:
         for sigma in config["certify"]["sigma"]:
             smoothing.check(sigma, config["certify"]["alpha"], config["certify"]["n"])
@@ -52,6 +48,71 @@ def _grid_problems(config: dict) -> Iterator[str]:
     grid = tiny["patch"] * tiny["merge"]
     if config["model"]["name"] == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
+
+
+def _attack_problems(attack: dict, variants: list[str]) -> Iterator[str]:
+    if attack["headline_eps"] not in attack["eps"]:
+        yield f"attack.headline_eps: {attack['headline_eps']} is not in attack.eps {attack['eps']}"
+    if unknown := [name for name in attack["suite"] if name not in attack["attacks"]]:
+        yield f"attack.suite: unknown {unknown[0]!r}; attack.attacks has {', '.join(attack['attacks'])}"
+        return
+    if attack["transfer"] not in sweeps(attack):
+        yield f"attack.transfer: {attack['transfer']!r} is none of the suite's sweeps, {', '.join(sweeps(attack))}"
+    for key in ("radii", "steps"):
+        if attack["sanity"][key] != sorted(set(attack["sanity"][key])):
+            yield f"attack.sanity.{key}: {attack['sanity'][key]} is not ascending"
+    for name in attack["suite"]:
+        plan, where = attack["attacks"][name], f"attack.attacks.{name}"
+        l2 = plan.get("norm") == "l2"
+        if l2 and plan.get("survivors"):
+            yield f"{where}.survivors: what linf attacks left says nothing of an l2 ball"
+        if l2 != ("eps" in plan or plan["kind"] == "cw"):
+            yield f"{where}.eps: an l2 attack has an eps of its own (cw has none), a linf attack those of attack.eps"
+        if (plan["kind"] in ("pgd", "apgd")) < l2 and plan["kind"] != "cw":
+            yield f"{where}.norm: {plan['kind']} has no l2"
+        if plan["kind"] == "cw" and not l2:
+            yield f"{where}.norm: cw seeks the smallest l2 perturbation; say norm: l2"
+        climbed = {target for targets in plan.get("targets", {}).values() for target in targets}
+        if "patience" in plan and not (climbed and climbed <= MARGINS):
+            yield f"{where}.patience: only for targets whose loss is a margin, {', '.join(sorted(MARGINS))}; name them"
+        if len({"sigma", "draws", "votes"} & plan.keys()) not in (0, 3):
+            yield f"{where}: a smoothed model needs sigma, draws and votes"
+        if name == "pgd" and plan.get("restarts", 1) < 3 and "think" in variants:
+            yield f"{where}.restarts: {plan.get('restarts', 1)}; at least 3, one for each target of a thinking model"
+
+
+def sweeps(attack: dict) -> list[str]:
+    """The attacks of a suite that attack every question at all eps. attack: that section of the config."""
+    plans = {name: attack["attacks"][name] for name in attack["suite"]}
+    return [name for name, plan in plans.items() if plan.get("norm") != "l2" and not plan.get("survivors")]
+
+
+def suite(attack: dict, variant: str) -> list[str]:
+    """The attacks of a suite that a variant is put to: those with targets for it, or for no variant in particular."""
+    return [name for name in attack["suite"] if variant in attack["attacks"][name].get("targets", {variant: None})]
+
+
+def before(attack: dict, variant: str, name: str) -> list[str]:
+    """The attacks whose survivors alone `name` attacks: all linf attacks that stand before it in the suite."""
+    if not attack["attacks"].get(name, {}).get("survivors"):
+        return []
+    names = suite(attack, variant)
+    return [other for other in names[: names.index(name)] if attack["attacks"][other].get("norm") != "l2"]
+
+
+def radii(attack: dict, name: str, studied: bool) -> list[float]:
+    """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
+
+    A sweep of a model that is not `studied` ends at headline_eps. cw has no bound: its radius is infinite.
+    """
+    plan = attack["attacks"].get(name, {})
+    if name == "clean":
+        return [0]
+    if plan.get("norm") == "l2":
+        return [plan.get("eps", math.inf)]
+    if plan.get("survivors"):
+        return [attack["headline_eps"]]
+    return [eps for eps in sorted(attack["eps"]) if studied or eps <= attack["headline_eps"]]
 
 
 def _method_problems(config: dict, name: str) -> Iterator[str]:

@@ -6,15 +6,16 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from safemed import attacks, prompts
-from safemed.attacks import Attacked, Objective
+from safemed import attacks, objectives, prompts
+from safemed.attacks import Attacked, Plan, normal_noise
 from safemed.data import as_arrays
+from safemed.objectives import Objective
 from safemed.vlm import VLM, Encoded, frozen, to_float
 
-# What the loss of each restart is taken on, in turn. `answer`: the letter after the model's own clean words;
-# `sequence`: all of those words; `empty`: the letter after an empty thought.
+# What the restarts of an attack climb, in turn, unless its plan says otherwise.
 TARGETS = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
 EMPTY_THOUGHT = "<think> </think><answer>"
+SAMPLED_THOUGHTS = 3
 
 
 class Exam:
@@ -66,39 +67,107 @@ class Exam:
         """Whether the texts answer the questions `rows` rightly, [b] bool."""
         return torch.tensor([self.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
 
-    def objective(self, target: str, words: list[str], rows: Tensor) -> Objective:
-        """The loss of one target (see TARGETS) for the questions `rows` [b], whose right clean texts are `words`."""
-        if target == "sequence":
-            ended = [text + self.vlm.tokenizer.eos_token for text in words]
-            return attacks.sequence_objective(self.vlm, self._encoded(rows, ended))
-        prefixes = [EMPTY_THOUGHT] * len(words) if target == "empty" else [before_letter(text) for text in words]
-        encoded = self._encoded(rows, prefixes)
-        return attacks.answer_objective(self.vlm, encoded, self.gold[rows], self.n_options[rows])
+    def objective(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> Objective:
+        """The loss of one target for the questions `rows` [b], whose right clean texts are `words`.
 
-    def attack(self, words: list[str], rows: Tensor, eps: int, steps: int, restarts: int, seed: int) -> Attacked:
-        """PGD on the questions `rows` [b], whose right clean texts are `words`; the restarts take the targets in turn.
-
-        The step size is 2.5 * eps / steps (Madry et al. 2018). A single step is FGSM: all of eps, from the clean image.
+        answer: margin of the letter after the model's own clean words; ce: its cross entropy; other: margin of the
+        `place`-th wrong letter alone; empty: margin after an empty thought; sampled: its expectation over thoughts
+        sampled on the clean image; sequence: away from all of the clean words; thought: towards a thought that names
+        the `place`-th wrong option, and its letter; stop: towards that letter with no thought at all.
         """
-        names = [f"{seed}:{self.rows[i]['question_id']}:{eps}" for i in rows.tolist()]
-        fgsm = steps == 1
-        chosen = [TARGETS[self.variant][i % len(TARGETS[self.variant])] for i in range(restarts)]
-        objectives = [self.objective(target, words, rows) for target in chosen]
-        return attacks.attack(
-            objectives,
-            lambda images, part: self.is_right(images, rows[part]),
-            self.images[rows],
-            names,
-            eps,
-            steps,
-            eps if fgsm else 2.5 * eps / steps,
-            not fgsm,
-            self.vlm.device,
-        )
+        gold, n_options = self.gold[rows], self.n_options[rows]
+        if target == "sequence":
+            return objectives.words_away(self.vlm, self._encoded(rows, self._ended(words)))
+        if target in ("thought", "stop"):
+            variant = "think" if target == "thought" else "instruct"
+            wanted = [prompts.target(self._misled(i, place), variant) for i in rows.tolist()]
+            return objectives.words_towards(self.vlm, self._encoded(rows, self._ended(wanted)))
+        if target == "sampled":
+            thoughts = [self._sampled(words, rows, seed + draw) for draw in range(SAMPLED_THOUGHTS)]
+            margins = [objectives.letter_margin(self.vlm, self.prefixes(t, rows), gold, n_options) for t in thoughts]
+            return objectives.expectation(margins)
+        prefixes = self.prefixes([EMPTY_THOUGHT] * len(words) if target == "empty" else words, rows)
+        if target == "other":
+            return objectives.letter_towards(self.vlm, prefixes, gold, n_options, place)
+        loss = objectives.letter_cross_entropy if target == "ce" else objectives.letter_margin
+        return loss(self.vlm, prefixes, gold, n_options)
+
+    def attack(self, words: list[str], rows: Tensor, plan: Plan, eps: float, seed: int) -> Attacked:
+        """A white-box attack on the questions `rows` [b], whose right clean texts are `words`."""
+        clean8, device = self.images[rows], self.vlm.device
+
+        def is_right(images: Tensor, part: Tensor) -> Tensor:
+            return self.is_right(images, rows[part])
+
+        chosen = self.chosen(plan)
+        made = [self.objective(target, words, rows, place, seed) for place, target in enumerate(chosen)]
+        if plan.kind == "cw":
+            return attacks.carlini_wagner(made[0], is_right, clean8, plan, device)
+        names = [f"{seed}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
+        return attacks.attack(made, is_right, clean8, names, eps, plan, device)
+
+    def chosen(self, plan: Plan) -> list[str]:
+        """The target of each restart of a plan; FGSM, which has no random start, takes each target once."""
+        targets = plan.targets or TARGETS[self.variant]
+        restarts = min(plan.restarts, len(targets)) if plan.steps == 1 else plan.restarts
+        return [targets[i % len(targets)] for i in range(restarts)]
+
+    def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
+        """Prompts that go on with the words up to where the letter comes next."""
+        return self._encoded(rows, [before_letter(text) for text in words]).joined()
+
+    def batches(self, rows: Tensor, size: int) -> list[Tensor]:
+        """The rows in batches of questions alike in number of options and length: little padding, one K a batch."""
+        length = self.asked.prompt_mask.sum(1)
+        order = sorted(rows.tolist(), key=lambda i: (int(self.n_options[i]), int(length[i]), i))
+        return list(torch.tensor(order).split(size))
+
+    def _ended(self, words: list[str]) -> list[str]:
+        return [text + self.vlm.tokenizer.eos_token for text in words]
+
+    def _misled(self, row: int, place: int) -> dict:
+        """Question `row` as if its `place`-th wrong option were right."""
+        question, n = self.rows[row], len(self.rows[row]["options"])
+        wrong = (prompts.LETTERS.index(question["gold"]) + 1 + place % (n - 1)) % n
+        return question | {"gold": prompts.LETTERS[wrong], "finding": None}
+
+    def _sampled(self, words: list[str], rows: Tensor, seed: int) -> list[str]:
+        """Texts sampled on the clean images; the clean words where no answer came."""
+        images = to_float(self.images[rows], self.vlm.device)
+        texts = self.vlm.sample(images, self.asked[rows], self.max_new_tokens, seed)
+        return [text if "<answer>" in text else own for text, own in zip(texts, words, strict=True)]
 
     def _encoded(self, rows: Tensor, completions: list[str]) -> Encoded:
         asked = [prompts.conversation(self.rows[i], self.variant) for i in rows.tolist()]
         return self.vlm.encode(asked, completions, self.side)
+
+
+class SmoothedExam(Exam):
+    """The smoothed model: what the base model answers most often under Gaussian noise on the image.
+
+    sigma in [0, 1] pixel units; draws: noisy images a gradient step averages over; votes: noisy images an answer is the
+    majority of. The noise of the votes is a question's own: equal images get equal answers in any batch.
+    """
+
+    def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, sigma, draws: int, votes: int):
+        super().__init__(vlm, questions, variant, max_new_tokens)
+        self.sigma, self.draws, self.votes = sigma, draws, votes
+
+    def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
+        ids = [self.rows[i]["question_id"] for i in rows.tolist()]
+        heard = []
+        for vote in range(self.votes):
+            noise = normal_noise(images, [f"{question_id}:{vote}" for question_id in ids])
+            heard.append(super().answers_to(images + self.sigma * noise, rows))
+        return [self._majority(texts, int(row)) for texts, row in zip(zip(*heard, strict=True), rows, strict=True)]
+
+    def objective(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> Objective:
+        return objectives.under_noise(super().objective(target, words, rows, place, seed), self.sigma, self.draws, seed)
+
+    def _majority(self, texts: tuple[str, ...], row: int) -> str:
+        """The first text with the most frequent answer."""
+        answers = [prompts.parse(text, len(self.rows[row]["options"])).answer for text in texts]
+        return texts[answers.index(max(answers, key=answers.count))]
 
 
 def before_letter(text: str) -> str:
@@ -117,8 +186,8 @@ def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int)
         words = exam.answers(exam.images, everything)
         right = exam.right(words, everything)
         kept = [text for text, ok in zip(words, right, strict=True) if ok]
-        budget = (settings["eps"], settings["steps"], settings["restarts"], seed)
-        robust = (~exam.attack(kept, everything[right], *budget).broken).sum().item() if kept else 0
+        plan = Plan(steps=settings["steps"], restarts=settings["restarts"])
+        robust = (~exam.attack(kept, everything[right], plan, settings["eps"], seed).broken).sum().item() if kept else 0
     return {
         "clean_accuracy": right.float().mean().item(),
         "robust_accuracy": robust / len(exam),

@@ -18,8 +18,8 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import Trainer, set_seed
 
-from safemed.attacks import feature_distance, feature_objective
 from safemed.data import as_arrays
+from safemed.objectives import feature_distance, features_away
 from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float, tower_features
 
@@ -59,7 +59,7 @@ class FARETrainer(Trainer):
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         clean = to_float(inputs["images"], self.vlm.device)
         wanted = self._clean_features(clean)
-        seen = step_views(self, feature_objective(self.vlm, wanted), clean, inputs["question_ids"])
+        seen = step_views(self, features_away(self.vlm, wanted), clean, inputs["question_ids"])
         return feature_distance(self.vlm.features(seen), wanted).mean()
 
     def log(self, logs: dict, *args, **kwargs) -> None:

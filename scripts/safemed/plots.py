@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
@@ -89,7 +90,7 @@ AMPLIFICATION = 8
 
 def pgd_sweep(robustness: pd.DataFrame) -> pd.DataFrame:
     """The rows of the robustness table that make up the PGD sweep: attack "pgd", and "clean" as eps 0."""
-    sweep = robustness[robustness.attack.isin(["clean", "pgd"])]
+    sweep = robustness[robustness.attack.isin(["clean", "pgd"])].dropna(subset="accuracy")  # incomplete: no point
     return _needed(sweep, "clean or pgd row").sort_values(["model", "eps"], ignore_index=True)
 
 
@@ -156,7 +157,7 @@ def heatmap(cells: pd.DataFrame) -> Figure:
     models, parts = _ordered(cells.model), _sorted_as(cells.part, MODALITIES)
     figure = Figure(figsize=(1.9 + 1.24 * len(parts), 1.3 + 0.37 * (len(models) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
-    attacks = {"clean": "Clean images", "pgd": f"PGD, ε = {cells.eps.max()}/255"}
+    attacks = {"clean": "Clean images", "pgd": f"PGD, ε = {cells.eps.max():g}/255"}
     for axes, (attack, title) in zip(panels, attacks.items(), strict=True):
         mesh = _heatmap_panel(axes, cells[cells.attack == attack], models, parts)
         axes.set_title(title)
@@ -249,6 +250,150 @@ def adversarial_examples(examples: pd.DataFrame, images: dict[str, dict[str, np.
         _example_line(line, rows, images)
     _example_titles(grid[0], examples, models)
     return figure
+
+
+def success_by_eps(robustness: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the robustness table that are attacks; `success`: share of ALL n questions not right any more."""
+    attacked = _needed(robustness[robustness.attack != "clean"].dropna(subset="accuracy"), "attack row")
+    return attacked.assign(success=1 - attacked.accuracy).reset_index(drop=True)
+
+
+def success_vs_eps(success: pd.DataFrame) -> Figure:
+    """Share of questions not right against eps, a panel an attack, a line a model. success: `success_by_eps`."""
+    attacks, models = list(dict.fromkeys(success.attack)), _ordered(success.model)
+    figure = Figure(figsize=(max(6.0, 3.0 * len(attacks)), 3.9))
+    panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
+    for axes, attack in zip(panels, attacks, strict=True):
+        part = success[success.attack == attack]
+        for model in models:
+            line = part[part.model == model].sort_values("eps")
+            axes.plot(line.eps, line.success, label=label(model), clip_on=False, zorder=3, **_style(model, models))
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(part.eps.unique()), [f"{eps:g}" for eps in sorted(part.eps.unique())])
+        _percent(axes)
+        _title(axes, attack, _count(part.n))
+    panels[0].set_ylabel("not right")
+    figure.supxlabel("attack budget ε (1/255)", fontsize=9)
+    _legend(figure, panels[0], len(models))
+    return figure
+
+
+def success_by_steps(probes: pd.DataFrame) -> pd.DataFrame:
+    """For each model and step count s: the share of the questions it was right on that are broken within s steps.
+
+    probes: rows of scripts/sanity.py; those of the longest single-restart attack are told. Columns model, n, eps, step,
+    success; no rows where no model was right on a clean image.
+    """
+    direct = probes[(probes.probe == "steps") & (probes.steps == probes.steps.max())]
+    records = []
+    for model, part in direct.groupby("model", sort=False):
+        spent = part.spent.where(part.broken.astype(bool), np.inf)
+        told = {"model": model, "n": len(part), "eps": part.eps.iloc[0]}
+        records += [told | {"step": s, "success": (spent <= s).mean()} for s in range(int(part.steps.max()) + 1)]
+    return pd.DataFrame(records, columns=["model", "n", "eps", "step", "success"])
+
+
+def success_vs_steps(success: pd.DataFrame) -> Figure:
+    """Share of broken questions against the gradient steps spent, a line a model. success: `success_by_steps`."""
+    if success.empty:
+        return _sentence("No question was answered right on the clean image: there was nothing to break.")
+    figure = Figure(figsize=(8, 4.4))
+    axes, models = figure.subplots(), _ordered(success.model)
+    for model in models:
+        line = success[success.model == model]
+        axes.plot(line.step, line.success, drawstyle="steps-post", **_style(model, models, markers=False))
+    axes.set_xlim(0, success.step.max())
+    _percent(axes)
+    axes.set_xlabel("gradient steps")
+    axes.set_ylabel("broken, of those right when clean")
+    _label_ends(axes, success, "step", "success", models)
+    note = f"one restart, ε = {success.eps.max():g}/255 · {_count(success.n)}"
+    _title(axes, "Success of PGD against its steps", note)
+    return figure
+
+
+def transfer_matrix(transfer: pd.DataFrame) -> Figure:
+    """Accuracy of every model (columns) on the adversarial images of every model (rows). transfer: that table."""
+    models = _ordered(pd.concat([_needed(transfer, "transfer row").source, transfer.target]))
+    values = transfer.pivot(index="source", columns="target", values="accuracy").reindex(models, columns=models)
+    figure = Figure(figsize=(2.6 + 0.95 * len(models), 1.8 + 0.55 * len(models)))
+    axes = figure.subplots()
+    mesh = axes.imshow(values.to_numpy(float), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
+        _heatmap_cell(axes, j, i, value, float("nan"))
+    axes.set_xticks(range(len(models)), map(label, models), rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(models)), map(label, models))
+    axes.set_xlabel("scored on")
+    axes.set_ylabel("images made against")
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(mesh, ax=axes, format=PercentFormatter(1), label="accuracy", pad=0.02, aspect=30)
+    _title(axes, f"Transfer of {transfer.attack.iloc[0]}, ε = {transfer.eps.max():g}/255", _count(transfer.n))
+    return figure
+
+
+def sanity_table(sanity: pd.DataFrame) -> Figure:
+    """Every check (rows) of every model (columns) with its value, red where it is not passed. sanity: that table."""
+    models, checks = _ordered(_needed(sanity, "check").model), list(dict.fromkeys(sanity.check))
+    told = sanity.set_index(["check", "model"])
+    figure = Figure(figsize=(3.6 + 1.25 * len(models), 1.1 + 0.3 * len(checks)))
+    axes = figure.subplots()
+    axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(checks) - 0.5, -0.5))
+    for (j, model), (i, check) in ((a, b) for a in enumerate(models) for b in enumerate(checks)):
+        if (check, model) not in told.index:
+            continue
+        value, passed = told.loc[(check, model), ["value", "passed"]]
+        colour = "#d9efe6" if passed else "#d62728"
+        axes.add_patch(Rectangle((j - 0.48, i - 0.46), 0.96, 0.92, color=colour))
+        axes.text(j, i, f"{value:.3f}", ha="center", va="center", fontsize=8, color="black" if passed else "white")
+    bounds = [told.loc[check].bound.max() for check in checks]
+    axes.set_yticks(range(len(checks)), [f"{c}  (≤ {b:g})" for c, b in zip(checks, bounds, strict=True)], fontsize=8)
+    axes.set_xticks(range(len(models)), map(label, models), fontsize=8, rotation=20, ha="right")
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    broken = int((~sanity.passed).sum())
+    verdict = "all checks passed" if not broken else f"{broken} of {len(sanity)} checks BROKEN"
+    _title(axes, f"Can the attacks be believed? {verdict}", f"shares of {_count(sanity.n)} questions")
+    return figure
+
+
+def thoughts(examples: pd.DataFrame) -> Figure:
+    """The words before and after the attack, from the first word that differs on in colour.
+
+    examples: rows of `compare_examples`. A question whose words did not change has none coloured.
+    """
+    if examples.empty:
+        return _sentence("No question was answered right on the clean image and not right under attack.")
+    figure = Figure(figsize=(10, 0.75 * len(examples) + 0.5))
+    panels = figure.subplots(len(examples), 1, squeeze=False)[:, 0]
+    for axes, (_, row) in zip(panels, examples.iterrows(), strict=True):
+        axes.set_axis_off()
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        before, after = row.clean_text.split(), row.text.split()
+        same = first_difference(before, after)
+        heading = f"{label(row.model)} · {row.modality} · gold {row.gold} · {row.question_id}"
+        axes.text(0, 0.98, heading, va="top", fontsize=7, color=GREY, parse_math=False)
+        _marked_words(axes, 0.6, "clean", before, same, COLOURS["at-grpo"])
+        _marked_words(axes, 0.22, f"ε {row.eps:g}", after, same, COLOURS["sft"])
+    return figure
+
+
+def first_difference(before: list[str], after: list[str]) -> int:
+    """How many words two texts have in common at their beginning."""
+    pairs = zip(before, after, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(before), len(after)))
+
+
+def _marked_words(axes: Axes, y: float, when: str, words: list[str], same: int, colour: str) -> None:
+    """One line of words: grey up to the first that differs, which is bold, then in colour."""
+    axes.text(0, y, when, va="center", fontsize=7.5, weight="bold", color=colour)
+    x = 0.06
+    for i, word in enumerate(words):
+        style = {"color": GREY if i < same else colour, "weight": "bold" if i == same else "normal"}
+        axes.text(x, y, word, va="center", fontsize=7.5, family="DejaVu Sans Mono", parse_math=False, **style)
+        x += 0.0072 * (len(word) + 1)
 
 
 def amplified(clean: np.ndarray, adversarial: np.ndarray) -> np.ndarray:

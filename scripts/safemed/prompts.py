@@ -6,6 +6,7 @@ from dataclasses import dataclass
 LETTERS = "ABCDEFGH"
 VARIANTS = ("instruct", "think")
 OUTCOMES = ("right", "wrong", "unparsable")
+FAILED = "failed"  # not an outcome: the question was not evaluated, and no table counts it as an answer
 INSTRUCTIONS = {
     "instruct": "Answer with one letter in <answer> </answer>.",
     "think": "Think in <think> </think>, then answer with one letter in <answer> </answer>.",

@@ -5,8 +5,8 @@ from torch import Tensor
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-from safemed.attacks import sequence_objective
 from safemed.data import as_arrays
+from safemed.objectives import words_away
 from safemed.views import View, step_views
 from safemed.vlm import VLM, patchify, to_float
 
@@ -45,5 +45,5 @@ class ViewSFTTrainer(SFTTrainer):
         """Float views [B, 3, H, W] of 8-bit images [B, H, W, 3]."""
         targets = [row["completion"][0]["content"] for row in rows]
         encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
-        clean, objective = to_float(images, self.vlm.device), sequence_objective(self.vlm, encoded)
+        clean, objective = to_float(images, self.vlm.device), words_away(self.vlm, encoded)
         return step_views(self, objective, clean, [row["question_id"] for row in rows])

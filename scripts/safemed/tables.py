@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed.prompts import OUTCOMES
+from safemed.prompts import FAILED, OUTCOMES
 from safemed.run import atomic_file
 from safemed.stats import clustered_wilson
 
 ATTACK_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
-    "attack", "eps", "outcome", "answer", "text", "linf",
+    "attack", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps", "attacked",
 ]  # fmt: skip
 CERTIFICATE_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
@@ -22,11 +22,11 @@ PARTS = ("modality", "question_type")  # what robustness is also told by
 BASELINES = ["kind", "part", "n", "chance", "blind"]
 
 ROBUSTNESS = [
-    "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "chance",
-    "blind",
+    "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "status",
+    "chance", "blind",
 ]  # fmt: skip
 ROBUSTNESS_BY_PART = [
-    "model", "kind", "part", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "chance", "blind",
+    "model", "kind", "part", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "status", "chance", "blind",
 ]  # fmt: skip
 CERTIFIED = [
     "model", "sigma", "radius", "certified_accuracy", "ci_low", "ci_high", "abstain", "mean_samples", "n", "alpha",
@@ -40,7 +40,8 @@ def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
 
     rows: ATTACK_ROWS, one row a question; baselines: BASELINES. accuracy is the share of ALL n questions whose outcome
     is "right"; "unparsable" counts as not right and is also given as a share. ci_low, ci_high: 95 % Wilson interval
-    clustered by image. chance: mean of 1 / n_options over the questions; blind: the baselines' row "all".
+    clustered by image. Where a question was not evaluated, status says "incomplete: k of n not evaluated", and
+    there is no accuracy. chance: mean of 1 / n_options over the questions; blind: the baselines' row "all".
 
     Raises ValueError if `check_attack_rows` does, or the baselines have no row "all".
     """
@@ -114,17 +115,19 @@ def check_attack_rows(rows: pd.DataFrame) -> None:
     """Refuse attack rows that cannot be counted.
 
     Raises ValueError, naming model, attack and eps and the way out, if a column or value is missing, an outcome is none
-    of OUTCOMES or contradicts the answer, a perturbation exceeds eps, a question appears twice for one model, or two
-    models answered different questions under the same attack and eps. Empty rows pass.
+    of OUTCOMES or FAILED, or contradicts the answer, a perturbation exceeds eps, a question appears twice for one
+    model, or two models answered different questions under the same attack and eps. Empty rows pass.
     """
     if rows.empty:
         return
     require_columns(rows, ATTACK_ROWS, "attack rows")
     where = ["model", "attack", "eps"]
     _refuse(rows, rows[ATTACK_ROWS].isna().any(axis=1), where, "a value is missing")
-    _refuse(rows, ~rows.outcome.isin(OUTCOMES), where, f"an outcome is none of {', '.join(OUTCOMES)}")
+    known = (*OUTCOMES, FAILED)
+    _refuse(rows, ~rows.outcome.isin(known), where, f"an outcome is none of {', '.join(known)}")
     _refuse(rows, (rows.outcome == "right") != (rows.answer == rows.gold), where, "the outcome contradicts the answer")
-    _refuse(rows, rows.linf > rows.eps, where, "the perturbation linf exceeds eps")
+    size = rows.linf.where(rows.norm == "linf", rows.l2)
+    _refuse(rows, size > rows.eps, where, "the perturbation linf or l2 exceeds eps")
     _refuse(rows, rows.duplicated([*where, "question_id"]), where, "a question_id appears twice")
     _same_questions(rows, ["attack", "eps"])
 
@@ -166,11 +169,15 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 def _accuracy(group: pd.DataFrame) -> dict:
     """n, accuracy with its interval, the unparsable share and chance, of the rows of one model and attack."""
+    n, chance, failed = len(group), (1 / group.n_options).mean(), int((group.outcome == FAILED).sum())
+    if failed:
+        nothing = dict.fromkeys(["accuracy", "ci_low", "ci_high", "unparsable"], float("nan"))
+        return {"n": n, "chance": chance, "status": f"incomplete: {failed} of {n} not evaluated"} | nothing
     right = group.outcome == "right"
     low, high = clustered_wilson(right, group.image_path)
     return {
-        "n": len(group), "accuracy": right.mean(), "ci_low": low, "ci_high": high,
-        "unparsable": (group.outcome == "unparsable").mean(), "chance": (1 / group.n_options).mean(),
+        "n": n, "accuracy": right.mean(), "ci_low": low, "ci_high": high, "status": "complete",
+        "unparsable": (group.outcome == "unparsable").mean(), "chance": chance,
     }  # fmt: skip
 
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
-from safemed.attacks import Objective, pgd, random_start
+from safemed.attacks import Ball, normal_noise, pgd, random_start
+from safemed.objectives import Objective
 from safemed.vlm import frozen
 
 
@@ -40,11 +40,11 @@ class View:
         if self.kind == "clean":
             return clean, clean.new_zeros(len(clean))
         if self.kind == "noisy":
-            return (clean + self.sigma * _noise(clean, names)).clamp(0, 1), clean.new_zeros(len(clean))
+            return (clean + self.sigma * normal_noise(clean, names)).clamp(0, 1), clean.new_zeros(len(clean))
         eps = self.eps_at(progress)
         start = random_start(clean, eps, names)
         with frozen(model):
-            return pgd(objective, clean, eps, self.steps, start, 2.5 * eps / self.steps)
+            return pgd(objective, clean, Ball("linf", eps), self.steps, start, 2.5 * eps / self.steps)
 
 
 def step_views(trainer, objective: Objective, clean: Tensor, question_ids: list[str]) -> Tensor:
@@ -62,9 +62,3 @@ def step_views(trainer, objective: Objective, clean: Tensor, question_ids: list[
         trainer._metrics["train"]["eps"].append(view.eps_at(progress) * 255)
         trainer._metrics["train"]["attack_loss"].append(loss.mean().item())
     return seen
-
-
-def _noise(clean: Tensor, names: list[str]) -> Tensor:
-    """Standard normal noise of the images' shape, seeded by their names through the uniform draws of the attack."""
-    uniform = (random_start(torch.zeros_like(clean), 1.0, names) + 1) / 2
-    return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))

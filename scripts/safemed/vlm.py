@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3VLForConditionalGeneration
+from transformers import AutoTokenizer, LogitsProcessorList, Qwen3VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
@@ -96,6 +96,14 @@ class Encoded:
             self.completion_ids[rows][:, :last],
             completion[:, :last],
         )
+
+    def joined(self) -> Encoded:
+        """The completions as the ends of the prompts: what comes next is predicted by the last position of all rows."""
+        ids = torch.cat([self.prompt_ids, self.completion_ids], 1)
+        mask = torch.cat([self.prompt_mask, self.completion_mask], 1)
+        order = mask.sort(dim=1, stable=True).indices  # padding first
+        ids, mask = ids.gather(1, order), mask.gather(1, order)
+        return Encoded(ids, mask, ids[:, :0], mask[:, :0])[torch.arange(len(ids), device=ids.device)]
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,20 @@ class VLM:
 
     @torch.no_grad()
     def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:
-        """Greedy completions of the prompts, without special tokens; placeholders are never produced."""
+        """Greedy completions of the prompts, without special tokens; placeholders are never produced.
+
+        Raises FloatingPointError where the model's logits are not numbers: its words would be scored, and mean nothing.
+        """
+        return self._decode(images, encoded, max_new_tokens, do_sample=False)
+
+    @torch.no_grad()
+    def sample(self, images: Tensor, encoded: Encoded, max_new_tokens: int, seed: int) -> list[str]:
+        """As `generate`, sampled at temperature 1; the seed and the batch decide what."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return self._decode(images, encoded, max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+
+    def _decode(self, images: Tensor, encoded: Encoded, max_new_tokens: int, **how) -> list[str]:
         pixel_values, grid = patchify(images, self.geometry)
         ids = self.model.generate(
             input_ids=encoded.prompt_ids,
@@ -241,7 +262,8 @@ class VLM:
             pixel_values=pixel_values,
             image_grid_thw=grid,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
+            **how,
+            logits_processor=LogitsProcessorList([_refuse_nan]),
             suppress_tokens=placeholder_ids(self.tokenizer),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
@@ -272,6 +294,13 @@ class VLM:
 
     def _count_backward(self, images: int) -> None:
         self.passes.backward += images
+
+
+def _refuse_nan(ids: Tensor, logits: Tensor) -> Tensor:
+    """A logits processor that lets numbers pass; some models have -inf for tokens that they never write."""
+    if logits.isnan().any() or (logits == torch.inf).any():
+        raise FloatingPointError("the model's logits are not finite")
+    return logits
 
 
 def tower_features(visual: torch.nn.Module, pixel_values: Tensor, grid: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ ABLATION_MODELS = configuration.models(
 wildcard_constraints:
     variant="|".join(config["variants"]),
     method="|".join(config["methods"]),
-    attack="|".join(["clean", *config["attack"]["suite"]]),
+    attack="|".join(["clean", *config["attack"]["attacks"]]),
     sigma=r"[\d.]+",
 
 
@@ -110,24 +110,60 @@ def grown(mb):
 
 
 def attacked_radii(wildcards):
-    """The radii an attack sweeps; up to the headline radius they are the same for the study and for the ablation."""
-    if wildcards.attack == "clean":
-        return 0
+    """The radii of an attack; up to the headline radius they are the same for the study and for the ablation."""
     studied = wildcards.method in config["study_methods"]
-    return [
-        eps
-        for eps in sorted(config["attack"]["eps"])
-        if studied or eps <= config["attack"]["headline_eps"]
-    ]
+    return configuration.radii(config["attack"], wildcards.attack, studied)
 
 
-def attack_rows(models):
-    """The attack folders of some models."""
+def earlier_attacks(wildcards):
+    """The folders of the attacks whose survivors alone are attacked."""
+    names = configuration.before(config["attack"], wildcards.variant, wildcards.attack)
+    model = f"{wildcards.method}-{wildcards.variant}"
+    return [f"{RESULTS}/attacks/{model}/{name}" for name in names]
+
+
+def attack_folders(models, names):
+    """The folders of some attacks on some models; `names` tells those of a variant."""
     return [
-        f"{RESULTS}/attacks/{model}/{attack}"
+        f"{RESULTS}/attacks/{model}/{name}"
         for model in models
-        for attack in ["clean", *config["attack"]["suite"]]
+        for name in names(model.rpartition("-")[2])
     ]
+
+
+def sweep_rows(models):
+    """The folders of the clean images and of the attacks at all radii."""
+    swept = ["clean", *configuration.sweeps(config["attack"])]
+    return attack_folders(models, lambda variant: swept)
+
+
+def suite_rows(models):
+    """The folders of the attacks at one radius of their own."""
+    swept = configuration.sweeps(config["attack"])
+    return attack_folders(
+        models,
+        lambda variant: [
+            name
+            for name in configuration.suite(config["attack"], variant)
+            if name not in swept
+        ],
+    )
+
+
+def of_every(kind, models):
+    """The folders of an evaluation that each model has one of."""
+    return [f"{RESULTS}/{kind}/{model}" for model in models]
+
+
+def replay_settings(eps):
+    """What a replay is given: eps, the radius that is shown, or none for all; and the smoothed attacks' settings."""
+    plans = config["attack"]["attacks"]
+    return {
+        **{key: config["attack"][key] for key in ("questions", "batch_size")},
+        "eps": eps,
+        "smoothed": {name: plan for name, plan in plans.items() if "sigma" in plan},
+        "max_new_tokens": config["max_new_tokens"],
+    }
 
 
 def certificate_rows(models):

@@ -4,6 +4,7 @@ rule attack_model:
         AUDIT,
         **PREPARED,
         code=sources("attack.py"),
+        before=earlier_attacks,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
         folder=directory(f"{RESULTS}/attacks/{{method}}-{{variant}}/{{attack}}"),
@@ -21,8 +22,11 @@ rule attack_model:
         data=data_folder,
         settings=lambda wildcards: settings(
             {
-                **{key: config["attack"][key] for key in ("questions", "batch_size")},
-                wildcards.attack: config["attack"]["suite"].get(wildcards.attack),
+                **{
+                    key: config["attack"][key]
+                    for key in ("questions", "batch_size", "amp")
+                },
+                wildcards.attack: config["attack"]["attacks"].get(wildcards.attack),
                 "max_new_tokens": config["max_new_tokens"],
             }
         ),
@@ -31,8 +35,113 @@ rule attack_model:
     shell:
         "python scripts/attack.py --data {params.data} --weights {input.weights} --model "
         "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--attack {wildcards.attack} --eps {params.eps} --out {output.folder} --seed {params.seed} "
+        "--attack {wildcards.attack} --eps {params.eps} --before {input.before} --out {output.folder} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
+
+
+# Direct attacks, nothing carried over: what the sanity table is made of.
+rule probe_attacks:
+    input:
+        AUDIT,
+        **PREPARED,
+        code=sources("sanity.py"),
+        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+    output:
+        folder=directory(f"{RESULTS}/sanity/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/probe_attacks-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/probe_attacks-{{method}}-{{variant}}.tsv"
+    conda:
+        "../../envs/attack.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["attack_mem_mb"]),
+        runtime=config["resources"]["attack_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=data_folder,
+        settings=settings(
+            {
+                **config["attack"]["sanity"],
+                "max_new_tokens": config["max_new_tokens"],
+            }
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/sanity.py --data {params.data} --weights {input.weights} --model "
+        "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
+        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+
+
+# Stored adversarial images of every model of the study, shown to one model: no attack, only answers.
+rule transfer_images:
+    input:
+        AUDIT,
+        **PREPARED,
+        code=sources("replay.py"),
+        attacks=[
+            f"{RESULTS}/attacks/{model}/{config['attack']['transfer']}"
+            for model in STUDY_MODELS
+        ],
+        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+    output:
+        folder=directory(f"{RESULTS}/transfer/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/transfer_images-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/transfer_images-{{method}}-{{variant}}.tsv"
+    conda:
+        "../../envs/attack.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["attack_mem_mb"]),
+        runtime=config["resources"]["attack_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=data_folder,
+        settings=settings(replay_settings(config["attack"]["headline_eps"])),
+        seed=config["seed"],
+    shell:
+        "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {input.weights} --model "
+        "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
+        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+
+
+# All stored images of a model's attacks, scored again: on the same model, the rows must be the same.
+rule replay_attacks:
+    input:
+        AUDIT,
+        **PREPARED,
+        code=sources("replay.py"),
+        attacks=lambda wildcards: attack_folders(
+            [f"{wildcards.method}-{wildcards.variant}"],
+            lambda variant: [
+                "clean",
+                *configuration.suite(config["attack"], variant),
+            ],
+        ),
+        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+    output:
+        folder=directory(f"{RESULTS}/replay/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/replay_attacks-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/replay_attacks-{{method}}-{{variant}}.tsv"
+    conda:
+        "../../envs/attack.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["attack_mem_mb"]),
+        runtime=config["resources"]["attack_minutes"],
+        gpu=config["resources"]["gpus"],
+    params:
+        data=data_folder,
+        weights=lambda wildcards, input: config["attack"]["replay_on"] or input.weights,
+        compare="" if config["attack"]["replay_on"] else "--same",
+        settings=settings(replay_settings(None)),
+        seed=config["seed"],
+    shell:
+        "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {params.weights} --model "
+        "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
+        "--out {output.folder} {params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule certify_model:

@@ -1,7 +1,21 @@
 # Rows -> tables -> figures -> one HTML file. Nothing here needs a model: figures are redrawn in seconds.
-TABLE_NAMES = ["robustness", "robustness_by_part", "certified", "cost"]
+TABLE_NAMES = [
+    "robustness",
+    "robustness_by_part",
+    "suite",
+    "comparisons",
+    "transfer",
+    "sanity",
+    "certified",
+    "cost",
+]
 FIGURE_NAMES = [
     "accuracy_vs_eps",
+    "success_vs_eps",
+    "success_vs_steps",
+    "transfer_matrix",
+    "sanity",
+    "thoughts",
     "certified_vs_radius",
     "modality_heatmap",
     "question_type_heatmap",
@@ -19,12 +33,20 @@ SHOWN_MODELS = configuration.models(
     {"variants": config["variants"][:1]},
     [config["study_methods"][i] for i in (0, -1)],
 )
+# Their words are shown of the last variant, which thinks where one does.
+TOLD_MODELS = configuration.models(
+    {"variants": config["variants"][-1:]},
+    [config["study_methods"][i] for i in (0, -1)],
+)
 
 
 rule make_tables:
     input:
         code=sources("make_tables.py"),
-        attacks=attack_rows(STUDY_MODELS),
+        attacks=sweep_rows(STUDY_MODELS),
+        suite=suite_rows(STUDY_MODELS),
+        transfer=of_every("transfer", STUDY_MODELS),
+        sanity=of_every("sanity", STUDY_MODELS),
         certificates=certificate_rows(STUDY_MODELS),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
@@ -38,6 +60,22 @@ rule make_tables:
             f"{RESULTS}/tables/robustness_by_part.csv",
             "../report/robustness.rst",
             category="Tables",
+        ),
+        suite=report(
+            f"{RESULTS}/tables/suite.csv", "../report/suite.rst", category="Tables"
+        ),
+        comparisons=report(
+            f"{RESULTS}/tables/comparisons.csv",
+            "../report/comparisons.rst",
+            category="Tables",
+        ),
+        transfer_table=report(
+            f"{RESULTS}/tables/transfer.csv",
+            "../report/transfer.rst",
+            category="Tables",
+        ),
+        sanity_table=report(
+            f"{RESULTS}/tables/sanity.csv", "../report/sanity.rst", category="Tables"
         ),
         certified=report(
             f"{RESULTS}/tables/certified.csv",
@@ -58,14 +96,27 @@ rule make_tables:
         runtime=15,
     params:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
+        suite=lambda wildcards, input: files(input.suite, "rows.parquet"),
+        transfer=lambda wildcards, input: files(input.transfer, "rows.parquet"),
+        sanity=lambda wildcards, input: files(input.sanity, "rows.parquet"),
         certificates=lambda wildcards, input: files(input.certificates, "rows.parquet"),
         costs=lambda wildcards, input: files(
-            [*input.models, *input.attacks, *input.certificates], "cost.json"
+            [
+                *input.models,
+                *input.attacks,
+                *input.suite,
+                *input.transfer,
+                *input.sanity,
+                *input.certificates,
+            ],
+            "cost.json",
         ),
+        eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
         out=lambda wildcards, output: Path(output.cost).parent,
     shell:
-        "python scripts/make_tables.py --attack-rows {params.attacks} --certificate-rows {params.certificates} "
+        "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
+        "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --eps {params.eps} "
         "--costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
         "--out {params.out} > {log} 2>&1"
 
@@ -95,6 +146,146 @@ rule draw_accuracy_vs_eps:
     shell:
         "python scripts/make_figure.py --figure accuracy_vs_eps --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
+
+
+rule draw_success_vs_eps:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/robustness.csv",
+    output:
+        multiext(f"{RESULTS}/figures/success_vs_eps", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/success_vs_eps.png",
+            "../report/success_vs_eps.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_success_vs_eps.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_success_vs_eps.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure success_vs_eps --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_success_vs_steps:
+    input:
+        code=sources("make_figure.py"),
+        sanity=of_every("sanity", STUDY_MODELS),
+    output:
+        multiext(f"{RESULTS}/figures/success_vs_steps", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/success_vs_steps.png",
+            "../report/success_vs_steps.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_success_vs_steps.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_success_vs_steps.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+        rows=lambda wildcards, input: files(input.sanity, "rows.parquet"),
+    shell:
+        "python scripts/make_figure.py --figure success_vs_steps --sanity-rows {params.rows} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_transfer_matrix:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/transfer.csv",
+    output:
+        multiext(f"{RESULTS}/figures/transfer_matrix", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/transfer_matrix.png",
+            "../report/transfer.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_transfer_matrix.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_transfer_matrix.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure transfer_matrix --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_sanity:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/sanity.csv",
+    output:
+        multiext(f"{RESULTS}/figures/sanity", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/sanity.png",
+            "../report/sanity.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_sanity.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_sanity.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure sanity --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_thoughts:
+    input:
+        code=sources("make_figure.py"),
+        clean=[f"{RESULTS}/attacks/{model}/clean" for model in TOLD_MODELS],
+        attacked=[f"{RESULTS}/attacks/{model}/pgd" for model in TOLD_MODELS],
+    output:
+        multiext(f"{RESULTS}/figures/thoughts", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/thoughts.png",
+            "../report/thoughts.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_thoughts.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_thoughts.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+        clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
+        attacked=lambda wildcards, input: files(input.attacked, "rows.parquet"),
+        eps=config["attack"]["headline_eps"],
+    shell:
+        "python scripts/make_figure.py --figure thoughts --clean-rows {params.clean} --attack-rows {params.attacked} "
+        "--eps {params.eps} --out {params.prefix} > {log} 2>&1"
 
 
 rule draw_certified_vs_radius:
@@ -236,7 +427,7 @@ rule draw_adversarial_examples:
 rule make_ablation_tables:
     input:
         code=sources("make_tables.py"),
-        attacks=attack_rows(ABLATION_MODELS),
+        attacks=sweep_rows(ABLATION_MODELS),
         models=[f"{RESULTS}/models/{model}" for model in ABLATION_MODELS],
         audit=AUDIT,
     output:
@@ -255,9 +446,10 @@ rule make_ablation_tables:
         costs=lambda wildcards, input: files(
             [*input.models, *input.attacks], "cost.json"
         ),
+        eps=config["attack"]["headline_eps"],
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
-        "--baselines {input.audit}/baselines.csv --out {output.folder} > {log} 2>&1"
+        "--baselines {input.audit}/baselines.csv --eps {params.eps} --out {output.folder} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables and figures, with their captions. It reads the finished run's records, so it is

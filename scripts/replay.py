@@ -1,0 +1,106 @@
+"""Score stored adversarial images on a model: no attack is run, only the text generated from each image is read.
+
+With --same the rows must be those that the attack wrote, and the program fails where one is not.
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from safemed import run
+from safemed.data import load_questions, subset
+from safemed.evaluation import Exam, SmoothedExam
+from safemed.prompts import FAILED, parse
+from safemed.vlm import VLM
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Write a folder with rows.parquet, one row a source model, attack, eps and question, and cost.json."""
+    parser = run.evaluation_parser(__doc__)
+    parser.add_argument("--attacks", type=Path, nargs="+", required=True, help="folders of scripts/attack.py")
+    parser.add_argument("--same", action="store_true", help="fail unless the rows are those of the attack")
+    args = parser.parse_args()
+    run.start_logging()
+    clock, vlm, settings = run.Stopwatch("replay", args.model), VLM.load(args.weights), args.settings
+    questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
+    exam = Exam(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
+    tables = []
+    for folder in tqdm(args.attacks, desc="replay", disable=not run.watched()):
+        tables.append(replayed(shown_to(exam, questions, folder.name, args), folder, args))
+        log.info("%s: right %s", folder, tables[-1].groupby("eps").outcome.apply(_right).round(3).to_dict())
+    with run.atomic_folder(args.out) as folder:
+        pd.concat(tables, ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
+        clock.write(folder / "cost.json", vlm.passes)
+
+
+def shown_to(exam: Exam, questions, attack: str, args) -> Exam:
+    """The exam itself, or the smoothed model's, where the attack was on a smoothed model."""
+    if not (plan := args.settings["smoothed"].get(attack)):
+        return exam
+    return SmoothedExam(
+        exam.vlm, questions, args.variant, exam.max_new_tokens, plan["sigma"], plan["draws"], plan["votes"]
+    )
+
+
+def replayed(exam: Exam, folder: Path, args) -> pd.DataFrame:
+    """The rows of one attack's folder, with the outcomes of this exam's model.
+
+    Raises ValueError where the folder is about other questions, or, with --same, a row is not what it was.
+    """
+    stored = pd.read_parquet(folder / "rows.parquet")
+    if args.settings["eps"] is not None:
+        stored = stored[stored.eps == args.settings["eps"]]
+    tables = []
+    for eps, rows in stored.groupby("eps"):
+        if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
+            raise ValueError(f"{folder}: other questions than this study's; re-run that attack")
+        with np.load(folder / "images.npz") as archive:
+            images = torch.from_numpy(archive[f"eps{eps:g}" if rows.attack.iloc[0] != "clean" else "clean"])
+        again = answered(exam, rows.reset_index(drop=True), images, args)
+        if args.same:
+            check_same(rows.reset_index(drop=True), again, folder)
+        tables.append(again)
+    if not tables:
+        raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
+    return pd.concat(tables, ignore_index=True)
+
+
+def answered(exam: Exam, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.DataFrame:
+    """The rows with this model's texts, answers and outcomes; `source` is the model that was attacked."""
+    texts = {}
+    for batch in exam.batches(torch.arange(len(exam)), args.settings["batch_size"]):
+        texts |= dict(zip(batch.tolist(), exam.answers(images[batch], batch), strict=True))
+    told = [texts[i] for i in range(len(rows))]
+    return rows.assign(
+        source=rows.model, model=args.model, method=args.method, variant=args.variant, text=told,
+        answer=[parse(text, n).answer or "" for text, n in zip(told, rows.n_options, strict=True)],
+        outcome=[exam.outcome(text, i) for i, text in enumerate(told)],
+    )  # fmt: skip
+
+
+def check_same(before: pd.DataFrame, after: pd.DataFrame, folder: Path) -> None:
+    """Refuse a replay that reads another answer than the attack stored; what failed then has no answer to compare."""
+    columns = ["question_id", "text", "answer", "outcome"]
+    scored = before.outcome != FAILED
+    other = scored & (before[columns] != after[columns]).any(axis=1)
+    if other.any():
+        first = before[other].iloc[0]
+        raise ValueError(
+            f"{folder}: {int(other.sum())} of {len(before)} rows are not what the stored images show, first question "
+            f"{first.question_id}: stored {first.text!r}, now {after[other].iloc[0].text!r}; the model or the images "
+            "were changed: re-run the attack"
+        )
+
+
+def _right(outcomes: pd.Series) -> float:
+    return (outcomes == "right").mean()
+
+
+if __name__ == "__main__":
+    main()

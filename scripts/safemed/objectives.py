@@ -1,0 +1,152 @@
+"""What an attack climbs: losses of the model's words and letters, each for its own row of a batch.
+
+An objective takes images [b, 3, H, W] in [0, 1] and the rows [b] of its batch that they belong to, and returns a loss
+[b] to climb and whether the model looks broken [b]. Rows are explicit because attacks call it on the survivors alone.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from safemed.vlm import VLM, Encoded
+
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def words_away(vlm: VLM, completions: Encoded) -> Objective:
+    """Loss of the whole completion (sum of token cross entropies): pushes thought and answer away from it.
+
+    A row looks broken when the greedy choice at any token differs from the completion.
+    """
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        loss, kept = _sequence(vlm, images, completions[rows])
+        return loss, ~kept
+
+    return objective
+
+
+def words_towards(vlm: VLM, completions: Encoded) -> Objective:
+    """Minus the loss of a whole completion that the model shall write instead of its own.
+
+    A row looks broken when the greedy choice at every token is the completion's.
+    """
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        loss, kept = _sequence(vlm, images, completions[rows])
+        return -loss, kept
+
+    return objective
+
+
+def _sequence(vlm: VLM, images: Tensor, encoded: Encoded) -> tuple[Tensor, Tensor]:
+    """Sum of the completion's token cross entropies [b], and whether each token is the greedy choice [b]."""
+    ids, mask = encoded.completion_ids, encoded.completion_mask.bool()
+    logits = vlm.completion_logits(images, encoded)[:, :-1]  # [b, C, V]
+    loss = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")  # [b, C]
+    return (loss * mask).sum(1), ((logits.argmax(-1) == ids) | ~mask).all(1)
+
+
+def letter_logits(vlm: VLM, images: Tensor, prefixes: Encoded, n_options: Tensor) -> Tensor:
+    """Logits [b, 8] of the option letters that may come next, -inf for those not offered.
+
+    prefixes: prompts that end before the letter (`Encoded.joined`); n_options [b]. Only the last position is computed.
+    """
+    logits = vlm.completion_logits(images, prefixes)[:, -1, vlm.letter_ids]
+    return logits.masked_fill(_letters(logits) >= n_options[:, None], -torch.inf)
+
+
+def letter_margin(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor) -> Objective:
+    """Margin of the best wrong letter over the gold one where the letter comes next, after the given prefixes.
+
+    prefixes: prompts that end before the letter. gold [B]: index of the gold option. n_options [B]. The margin (Carlini
+    & Wagner 2017) keeps a gradient where a confident model's cross entropy has none left.
+    """
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        found = margin(letter_logits(vlm, images, prefixes[rows], n_options[rows]), gold[rows])
+        return found, found > 0
+
+    return objective
+
+
+def margin(logits: Tensor, gold: Tensor) -> Tensor:
+    """The best wrong choice's logit minus the gold one's, [b]; logits [b, K], gold [b]."""
+    wrong = logits.masked_fill(_letters(logits) == gold[:, None], -torch.inf).amax(1)
+    return wrong - logits.gather(1, gold[:, None])[:, 0]
+
+
+def letter_cross_entropy(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor) -> Objective:
+    """Cross entropy of the gold letter among those offered; the arguments are those of `letter_margin`."""
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = letter_logits(vlm, images, prefixes[rows], n_options[rows])
+        return F.cross_entropy(logits, gold[rows], reduction="none"), logits.argmax(1) != gold[rows]
+
+    return objective
+
+
+def letter_towards(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor, place: int) -> Objective:
+    """Margin of ONE wrong letter over the gold one: the `place`-th after gold, counted round the options offered.
+
+    The places 0 .. n_options - 2 are all wrong letters; larger ones begin again. Otherwise as `letter_margin`.
+    """
+    target = (gold + 1 + place % (n_options - 1)) % n_options
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = letter_logits(vlm, images, prefixes[rows], n_options[rows])
+        right, wanted = (logits.gather(1, index[rows, None])[:, 0] for index in (gold, target))
+        return wanted - right, logits.argmax(1) != gold[rows]
+
+    return objective
+
+
+def expectation(objectives: list[Objective]) -> Objective:
+    """Mean loss over several objectives; a row looks broken when it does in more than half of them."""
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        losses, broken = zip(*(each(images, rows) for each in objectives), strict=True)
+        return torch.stack(losses).mean(0), torch.stack(broken).float().mean(0) > 0.5
+
+    return objective
+
+
+def under_noise(objective: Objective, sigma: float, draws: int, seed: int) -> Objective:
+    """Mean loss over fresh Gaussian noise on the images: the gradient of the smoothed model (Salman et al. 2019).
+
+    sigma in [0, 1] pixel units. A row looks broken when it does in more than half of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def noisy(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn((draws, *images.shape), generator=generator).to(images)
+        several = (images + sigma * noise).flatten(0, 1)
+        loss, broken = objective(several, rows.repeat(draws))
+        return loss.view(draws, -1).mean(0), broken.view(draws, -1).float().mean(0) > 0.5
+
+    return noisy
+
+
+def features_away(vlm: VLM, reference: Tensor) -> Objective:
+    """Relative squared distance of the vision tower's features to the reference's, which is never broken.
+
+    reference: features [B, L, n, D] of the clean images.
+    """
+
+    def objective(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        distance = feature_distance(vlm.features(images), reference[rows])
+        return distance, torch.zeros_like(distance, dtype=torch.bool)
+
+    return objective
+
+
+def feature_distance(features: Tensor, reference: Tensor) -> Tensor:
+    """Squared distance over the reference's squared norm, [B]; features, reference: [B, L, n, D]."""
+    features, reference = features.float().flatten(1), reference.float().flatten(1)  # a long sum needs fp32
+    return (features - reference).square().sum(1) / reference.square().sum(1)
+
+
+def _letters(logits: Tensor) -> Tensor:
+    return torch.arange(logits.shape[1], device=logits.device)

@@ -1,0 +1,150 @@
+"""Tables of the attack suite: each attack beside the worst case so far, models against models, transfer."""
+
+from itertools import combinations
+
+import pandas as pd
+
+from safemed.prompts import FAILED
+from safemed.stats import clustered_wilson, holm, mcnemar, paired_difference
+from safemed.tables import ATTACK_ROWS, check_attack_rows, require_columns
+
+SUITE = [
+    "model", "attack", "norm", "eps", "n", "attacked", "broken", "accuracy", "worst", "ci_low", "ci_high", "failed",
+    "median_l2", "forward_passes", "backward_passes",
+]  # fmt: skip
+COMPARISONS = [
+    "family", "part", "images", "first", "second", "n", "first_accuracy", "second_accuracy", "difference", "ci_low",
+    "ci_high", "p", "p_holm",
+]  # fmt: skip
+TRANSFER = ["source", "target", "attack", "eps", "n", "accuracy", "ci_low", "ci_high"]
+TRANSFER_ROWS = ["source", *ATTACK_ROWS]
+CLEAN, WORST = "clean", "worst case"
+
+
+def suite(rows: pd.DataFrame, costs: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """One row a model and attack (SUITE), the attacks in the order of the rows.
+
+    rows: ATTACK_ROWS of the clean images and of all attacks; costs: their cost.json with the key `attack`. Of the
+    linf attacks the rows at `eps` are told. accuracy: share of all n questions right after this attack; attacked: how
+    many it was run on (one with `survivors` only on what those before it left, so its accuracy is theirs and its own);
+    broken: how many of these are not right. worst: share right under EVERY linf attack so far; ci_low, ci_high: its
+    95 % Wilson interval clustered by image. An l2 attack is no part of the worst case and has none; median_l2 is that
+    of the questions it broke. Passes are those of the whole run, all its radii, verdicts included.
+
+    A number that rests on a question that was not evaluated (`failed`) is missing. Raises ValueError if
+    `check_attack_rows` does, or an attack has no cost.
+    """
+    check_attack_rows(rows)
+    if rows.empty:
+        return pd.DataFrame(columns=SUITE)
+    require_columns(costs, ["model", "attack"], "cost records of attacks")
+    told = rows[(rows.norm == "l2") | (rows.attack == CLEAN) | (rows.eps == eps)]
+    paid = costs.dropna(subset="attack").set_index(["model", "attack"])[["forward_passes", "backward_passes"]]
+    records = []
+    for model, of_model in told.groupby("model", sort=False):
+        held: pd.Series | None = None
+        for attack, part in of_model.groupby("attack", sort=False):
+            right = part.set_index("question_id").outcome == "right"
+            record = {"model": model, "attack": attack, "norm": part.norm.iloc[0], "eps": part.eps.iloc[0]}
+            if (model, attack) not in paid.index:
+                raise ValueError(f"no cost of attack {attack} on model {model}: re-run that attack")
+            record |= _counts(part, right) | paid.loc[(model, attack)].to_dict()
+            if part.norm.iloc[0] == "linf":
+                held = right if held is None else held & right
+                evaluated = not (of_model.outcome[of_model.norm == "linf"] == FAILED).any()
+                if evaluated:
+                    record |= dict(zip(("ci_low", "ci_high"), clustered_wilson(held, part.image_path), strict=True))
+                    record["worst"] = held.mean()
+            records.append(record)
+    return pd.DataFrame(records).reindex(columns=SUITE)
+
+
+def _counts(part: pd.DataFrame, right: pd.Series) -> dict:
+    fell = part[part.attacked & part.outcome.isin(["wrong", "unparsable"])]
+    failed = int((part.outcome == FAILED).sum())
+    return {
+        "n": len(part), "attacked": int(part.attacked.sum()), "broken": len(fell), "failed": failed,
+        "accuracy": right.mean() if not failed else float("nan"), "median_l2": fell.l2.median(),
+    }  # fmt: skip
+
+
+def worst_case(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """One row a model and question: model, method, variant, modality, image_path, question_id, clean, worst.
+
+    clean: right on the clean image; worst: right on it and under every linf attack at eps. Questions that some attack
+    could not evaluate are left out.
+    """
+    linf = rows[(rows.norm == "linf") & ((rows.attack == CLEAN) | (rows.eps == eps))]
+    keys = ["model", "method", "variant", "modality", "image_path", "question_id"]
+    told = linf.assign(
+        right=linf.outcome == "right",
+        clean=(linf.outcome == "right") | (linf.attack != CLEAN),
+        failed=linf.outcome == FAILED,
+    )
+    found = told.groupby(keys, sort=False).agg(clean=("clean", "all"), worst=("right", "all"), failed=("failed", "any"))
+    return found[~found.failed].drop(columns="failed").reset_index()
+
+
+def comparisons(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """Pairs of models on the same questions (COMPARISONS), clean and in the worst case at eps.
+
+    family: methods (every two of one variant) or variants (think against instruct of one method, on all questions and
+    by modality). difference: first minus second; ci_low, ci_high: 95 % paired bootstrap over images. p: McNemar's exact
+    test; p_holm: adjusted over the rows of the same family, images and, for variants by modality, the same method.
+    """
+    told = worst_case(rows, eps).rename(columns={"clean": CLEAN, "worst": WORST})
+    records = []
+    for _, group in told.groupby("variant", sort=False):
+        models = group.model.unique()
+        records += _family(told, "methods", "all", list(combinations(models, 2)))
+    for _, group in told.groupby("method", sort=False):
+        models = group.drop_duplicates("variant").set_index("variant").model
+        if {"think", "instruct"} <= set(models.index):
+            pair = (models["think"], models["instruct"])
+            records += _family(told, "variants", "all", [pair])
+            for modality, part in told.groupby("modality"):
+                records += _family(part, "variants by modality", modality, [pair])
+    table = pd.DataFrame(records).reindex(columns=[*COMPARISONS, "method"])
+    if table.empty:
+        return table[COMPARISONS]
+    table["method"] = table["first"].where(table.family == "variants by modality", "")
+    table["p_holm"] = table.groupby(["family", "images", "method"]).p.transform(lambda p: holm(p))
+    return table[COMPARISONS]
+
+
+def _family(told: pd.DataFrame, family: str, part: str, pairs: list[tuple[str, str]]) -> list[dict]:
+    """The rows of `comparisons` for some pairs of models, without the adjusted p."""
+    records = []
+    for images in (CLEAN, WORST):
+        answers = told.pivot(index=["question_id", "image_path"], columns="model", values=images)
+        for first, second in pairs:
+            both = answers[[first, second]].dropna().astype(bool) if {first, second} <= set(answers) else None
+            if both is None or both.empty:
+                continue
+            clusters = both.index.get_level_values("image_path")
+            low, high = paired_difference(both[first], both[second], clusters)
+            accuracies = both.mean()
+            records.append(
+                {
+                    "family": family, "part": part, "images": images, "first": first, "second": second, "n": len(both),
+                    "first_accuracy": accuracies[first], "second_accuracy": accuracies[second],
+                    "difference": accuracies[first] - accuracies[second], "ci_low": low, "ci_high": high,
+                    "p": mcnemar(both[first], both[second]),
+                }
+            )  # fmt: skip
+    return records
+
+
+def transfer(rows: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of each model on the adversarial images of each (TRANSFER). rows: TRANSFER_ROWS of scripts/replay.py.
+
+    Images that were made against a question the source answered wrongly on its clean image are the clean ones.
+    """
+    require_columns(rows, TRANSFER_ROWS, "transfer rows")
+    records = []
+    for (source, target, attack, eps), part in rows.groupby(["source", "model", "attack", "eps"], sort=False):
+        right = part.outcome == "right"
+        low, high = clustered_wilson(right, part.image_path)
+        told = {"source": source, "target": target, "attack": attack, "eps": eps, "n": len(part)}
+        records.append(told | {"accuracy": right.mean(), "ci_low": low, "ci_high": high})
+    return pd.DataFrame(records, columns=TRANSFER)
