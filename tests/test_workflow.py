@@ -101,7 +101,7 @@ def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
 def test_two_methods_are_attacked_alike_up_to_the_headline_radius(untouched):
     """What the ablation compares: a sweep of other radii would be another attack."""
     done = snakemake("-n", "ablation", "--printshellcmds", cwd=untouched)
-    swept = re.findall(r"--method (\S+) --variant \S+ --attack pgd --eps ([\d ]+) --out", done.stdout + done.stderr)
+    swept = re.findall(r"--method (\S+) --variant \S+ --attack pgd --eps ([\d ]+) --before", done.stdout + done.stderr)
     radii = {method: [eps for eps in map(int, given.split()) if eps <= 8] for method, given in swept}
     assert {"sft", "at-grpo", "at-sft"} <= radii.keys() and len(set(map(tuple, radii.values()))) == 1
 
@@ -125,7 +125,8 @@ REFUSED = [
     ("attack: {suite: [fgsm]}", "suite|pgd"),
     ("attack: {transfer: cw}", r"attack\.transfer"),
     ("attack: {sanity: {steps: [20, 5]}}", r"attack\.sanity\.steps"),
-    ("attack: {attacks: {pgd: {norm: l2}}}", r"attack\.attacks\.pgd\.eps"),
+    ("attack: {attacks: {pgd: {norm: l2}}}", r"attack\.attacks\.pgd"),
+    ("attack: {attacks: {pgd-l2: {norm: linf}}}", r"attack\.attacks\.pgd-l2\.eps"),
     ("attack: {attacks: {square: {norm: l2, eps: 1}}}", r"attack\.attacks\.square"),
     ("attack: {attacks: {cw: {survivors: true}}}", r"attack\.attacks\.cw\.survivors"),
     ("attack: {attacks: {pgd: {sigma: 0.1}}}", r"attack\.attacks\.pgd.*sigma"),

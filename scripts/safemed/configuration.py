@@ -56,6 +56,8 @@ def _attack_problems(attack: dict, variants: list[str]) -> Iterator[str]:
     if unknown := [name for name in attack["suite"] if name not in attack["attacks"]]:
         yield f"attack.suite: unknown {unknown[0]!r}; attack.attacks has {', '.join(attack['attacks'])}"
         return
+    if "pgd" not in sweeps(attack):
+        yield "attack.attacks.pgd: figures show it at all eps: it must be a linf attack of every question"
     if attack["transfer"] not in sweeps(attack):
         yield f"attack.transfer: {attack['transfer']!r} is none of the suite's sweeps, {', '.join(sweeps(attack))}"
     for key in ("radii", "steps"):

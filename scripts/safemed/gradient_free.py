@@ -60,7 +60,7 @@ class ShownRows(nn.Module):
     torchattacks calls its model on whichever images it is not done with, and does not say which; each has its own
     prompt. So a fourth channel carries the row's number, a bit a pixel: 0.0 or 1.0, which no eps < 0.5 can flip.
     What is answered is the image rounded to 8 bits, unless `rounded` is false: rounding has no gradient. `queries` [B]
-    counts the calls for each row; `best`, uint8 [B, H, W, 3], are the images with the smallest margin of the gold letter
+    counts the calls for each row; `best`, uint8 [B, H, W, 3]: the images with the smallest margin of the gold letter
     among all that were shown and not clean.
     """
 
