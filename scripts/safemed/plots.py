@@ -387,12 +387,23 @@ def first_difference(before: list[str], after: list[str]) -> int:
 
 
 def _marked_words(axes: Axes, y: float, when: str, words: list[str], same: int, colour: str) -> None:
-    """One line of words: grey up to the first that differs, which is bold, then in colour."""
+    """One line of words: grey up to the first that differs, which is bold, then in colour.
+
+    Of a text too long for the line, what stands around the first difference is shown.
+    """
     axes.text(0, y, when, va="center", fontsize=7.5, weight="bold", color=colour)
-    x = 0.06
+    widest = 128  # characters that the line has room for
+    first = 0 if len(" ".join(words)) <= widest else max(0, same - 6)
+    x, shown = 0.06, 0
     for i, word in enumerate(words):
+        if i < first:
+            continue
+        shown += len(word) + 1
+        word = "…" if shown > widest or (i == first and first) else word
         style = {"color": GREY if i < same else colour, "weight": "bold" if i == same else "normal"}
         axes.text(x, y, word, va="center", fontsize=7.5, family="DejaVu Sans Mono", parse_math=False, **style)
+        if shown > widest:
+            break
         x += 0.0072 * (len(word) + 1)
 
 
