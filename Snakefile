@@ -82,12 +82,13 @@ rule attack:
 # The stored images scored again, no attack run: fails where a row is not what it was.
 rule replay:
     input:
-        of_every("replay", STUDY_MODELS),
+        of_every(REPLAY, dict.fromkeys([*STUDY_MODELS, *CERTIFIED_MODELS])),
 
 
 rule certify:
     input:
-        certificate_rows(STUDY_MODELS),
+        certificate_rows(CERTIFIED_MODELS),
+        smoothed_rows(CERTIFIED_MODELS),
 
 
 rule tables:

@@ -5,8 +5,6 @@ gradient or logits are not numbers is stored as "failed", which no table counts 
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +12,16 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from safemed import gradient_free, run
-from safemed.attacks import Attacked, Plan, l2_levels
+from safemed import plans, run
+from safemed.attacks import l2_levels
 from safemed.data import load_questions, subset
-from safemed.evaluation import Exam, SmoothedExam
-from safemed.prompts import FAILED, parse
+from safemed.evaluation import Exam
+from safemed.halving import halving
+from safemed.prompts import FAILED
 from safemed.shards import Shards
 from safemed.vlm import VLM
 
 log = logging.getLogger(__name__)
-
-KINDS = {
-    "pgd": Exam.attack,
-    "apgd": Exam.attack,
-    "cw": Exam.attack,
-    "noise": gradient_free.noise,
-    "square": gradient_free.square,
-}
-NOT_EVALUATED = (FloatingPointError, torch.OutOfMemoryError, MemoryError)
 
 
 def main() -> None:
@@ -42,14 +32,16 @@ def main() -> None:
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="attacks whose survivors alone are attacked")
     args = parser.parse_args()
     run.start_logging()
-    if any((args.attack == "clean") != (eps == 0) for eps in args.eps):
-        parser.error(f"attack {args.attack} with eps {args.eps}: clean has eps 0, an attack has eps > 0")
+    if args.attack == "clean" and args.eps != [0]:
+        parser.error(f"attack clean has eps 0, not {args.eps}")
     clock = run.Stopwatch("attack", args.model)
     vlm = VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
-    exam = exam_of(vlm, questions, args)
+    longest = args.settings["max_new_tokens"][args.variant]
+    exam = plans.exam_of(vlm, questions, args.variant, longest, args.settings.get(args.attack))
     with run.atomic_folder(args.out, resume=True) as folder:
-        told = {"attack": args.attack, "eps": args.eps, "before": [str(path) for path in args.before]}
+        before = {str(path): run.content_hash(path / "rows.parquet") for path in args.before}
+        told = {"attack": args.attack, "eps": args.eps, "before": before}
         identity = run.identity(args, __file__, args.weights / "cost.json", args.data / "splits.csv") | told
         shards = Shards(folder / "shards", identity, clock, vlm.passes)
         rows, images = evaluate(exam, args, shards)
@@ -59,15 +51,6 @@ def main() -> None:
         shards.remove()
 
 
-def exam_of(vlm: VLM, questions, args) -> Exam:
-    """The model itself, or where the attack's settings name a sigma, the smoothed model."""
-    longest = args.settings["max_new_tokens"][args.variant]
-    plan = args.settings.get(args.attack) or {}
-    if "sigma" in plan:
-        return SmoothedExam(vlm, questions, args.variant, longest, plan["sigma"], plan["draws"], plan["votes"])
-    return Exam(vlm, questions, args.variant, longest)
-
-
 def evaluate(exam: Exam, args, shards: Shards) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Rows of all questions and radii, and for each radius the stored images, uint8 [N, H, W, 3]."""
     earlier = Earlier(exam, args.before, args.eps)
@@ -75,52 +58,15 @@ def evaluate(exam: Exam, args, shards: Shards) -> tuple[pd.DataFrame, dict[str, 
     for done, rows in enumerate(tqdm(batches, desc=args.attack, disable=not run.watched()), 1):
         if shards.has(done):
             continue
-        parts = list(halving(rows, lambda part: attacked_part(exam, part, args, earlier), args, exam))
-        table = pd.concat([table for table, _ in parts], ignore_index=True)
-        shards.write(done, table, np.concatenate([images for _, images in parts], 1))
+        table, images = swept(Sweep(exam, rows, args, earlier), args.eps)
+        shards.write(done, table, images)
         right = table.groupby("eps").outcome.agg(lambda outcomes: (outcomes == "right").mean())
         log.info("%d/%d batches, right in this one %s", done, len(batches), right.round(3).to_dict())
-    table, images = shards.read()
+    table, images = shards.rows(), shards.images()
     order = torch.cat(batches).argsort()  # back to the order of the questions
     table = table.sort_values(["eps", "row"], ignore_index=True).drop(columns="row")
     names = [f"eps{eps:g}" for eps in sorted(args.eps)]
     return table, dict(zip(names, images[:, order.numpy()], strict=True))
-
-
-def attacked_part(exam: Exam, rows: torch.Tensor, args, earlier: "Earlier") -> tuple[pd.DataFrame, np.ndarray]:
-    """The scored rows of some questions at all radii, and their stored images [radii, b, H, W, 3]."""
-    tables, images = [], []
-    for eps, stored, steps, tried, texts in sweep(exam, rows, args, earlier):
-        tables.append(score(exam, rows, stored, steps, tried, texts, eps, args))
-        images.append(stored.numpy())
-    return pd.concat(tables, ignore_index=True), np.stack(images)
-
-
-def halving(rows: torch.Tensor, work, args, exam: Exam) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """`work` on the rows, in halves where it runs out of memory or meets what is not a number; one row alone that does
-    is told as failed: nothing was measured.
-    """
-    try:
-        yield work(rows)
-        return
-    except NOT_EVALUATED as error:
-        why = f"{type(error).__name__}: {error}"
-    log.warning("%d questions not evaluated: %s", len(rows), why)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if len(rows) == 1:
-        yield failure(exam, rows, args, why)
-        return
-    for half in rows.split((len(rows) + 1) // 2):
-        yield from halving(half, work, args, exam)
-
-
-def failure(exam: Exam, rows: torch.Tensor, args, why: str) -> tuple[pd.DataFrame, np.ndarray]:
-    """The rows of a question that could not be evaluated, with its clean image at every radius."""
-    clean, nothing = exam.images[rows], torch.zeros(len(rows), dtype=torch.long)
-    tables = [score(exam, rows, clean, nothing, nothing.bool(), [""], eps, args) for eps in sorted(args.eps)]
-    told = {"outcome": FAILED, "answer": "", "text": why}
-    return pd.concat(tables, ignore_index=True).assign(**told), np.stack([clean.numpy()] * len(args.eps))
 
 
 class Earlier:
@@ -142,58 +88,90 @@ class Earlier:
             broken |= fell
 
 
-def sweep(exam: Exam, rows: torch.Tensor, args, earlier: Earlier) -> Iterator[tuple]:
-    """For each radius, ascending: eps, stored images uint8 [b, H, W, 3], the gradient steps [b] it took, whether it was
-    attacked at all [b], and the texts generated from the stored images.
+class Sweep:
+    """A batch of questions on its way from radius to radius, ascending.
 
     A question that is wrong on its clean image stays as it is. One whose text is not right keeps the image that it is
-    scored on, which is within every larger radius too: only survivors are attacked on.
+    scored on, which is within every larger radius too: only survivors are attacked on. One that cannot be evaluated is
+    failed from that radius on. All tensors and lists have one entry a question of the batch.
     """
-    words = exam.answers(exam.images[rows], rows)
-    stored, texts = earlier.images[rows].clone(), words
-    nothing = torch.zeros(len(rows), dtype=torch.long)
-    if args.attack == "clean":
-        yield 0.0, stored, nothing, nothing.bool(), texts
-        return
-    if args.before:
-        texts = exam.answers(stored, rows)
-    right_before = exam.right(words, rows)
-    for eps in sorted(args.eps):
-        live, steps = exam.right(texts, rows) & right_before, nothing.clone()
-        if live.any():
-            kept = [text for text, alive in zip(words, live, strict=True) if alive]
-            found = attacked(exam, kept, rows[live], eps, args)
-            stored, texts = stored.clone(), list(texts)
-            stored[live], steps[live] = found.images, found.steps
-            for i, text in zip(live.nonzero()[:, 0].tolist(), exam.answers(found.images, rows[live]), strict=True):
-                texts[i] = text
-        yield eps, stored, steps, live, texts
+
+    def __init__(self, exam: Exam, rows: torch.Tensor, args, earlier: Earlier):
+        n = len(rows)
+        self.exam, self.rows, self.args = exam, rows, args
+        self.stored, self.steps = earlier.images[rows].clone(), torch.zeros(n, dtype=torch.long)
+        self.tried = torch.zeros(n, dtype=torch.bool)  # by this attack, at this radius or a smaller one
+        self.words, self.texts, self.why = [""] * n, [""] * n, [""] * n
+        self._guarded(torch.arange(n), lambda part: self._read(self.words, part, exam.images[rows[part]]))
+        self.texts = list(self.words)
+        if args.before:
+            self._guarded(self._live(), lambda part: self._read(self.texts, part, self.stored[part]))
+
+    def attack(self, eps: float) -> None:
+        """Attack the survivors within eps, 0 for no attack."""
+        self.steps = torch.zeros_like(self.steps)
+        live = self._live()
+        if eps:
+            self.tried[live] = True
+            self._guarded(live, lambda part: self._attack(part, eps))
+
+    def table(self, eps: float) -> pd.DataFrame:
+        """One row a question: the outcome of the text generated from its stored image, whose distance is checked."""
+        settings = self.args.settings.get(self.args.attack) or {}
+        clean, norm = self.exam.images[self.rows], settings.get("norm", "linf")
+        linf = (self.stored.int() - clean.int()).abs().flatten(1).amax(1)  # [b], 8-bit levels
+        l2 = l2_levels(self.stored, clean)
+        if (far := (linf if norm == "linf" else l2).max().item()) > eps:
+            raise RuntimeError(f"a stored image is {far:g} away from its clean one in {norm}, eps is {eps:g}")
+        table = pd.DataFrame([self.exam.about(i, self.args) for i in self.rows.tolist()])
+        table["row"], table["attack"] = self.rows.numpy(), self.args.attack
+        table["norm"], table["eps"] = norm, float(eps)
+        table["function"], table["sigma"] = settings.get("function", "generate"), settings.get("sigma", 0.0)
+        read = list(zip(self.texts, self.rows.tolist(), strict=True))
+        table["outcome"] = [self.exam.outcome(text, row) for text, row in read]
+        table["answer"] = [self.exam.answer(text, row) for text, row in read]
+        table["text"], table["linf"], table["l2"] = self.texts, linf.numpy(), l2.numpy()
+        table["steps"], table["attacked"] = self.steps.numpy(), self.tried.numpy()
+        failed = [bool(why) for why in self.why]
+        table.loc[failed, ["outcome", "answer"]] = FAILED, ""
+        table.loc[failed, "text"] = [why for why in self.why if why]
+        return table
+
+    def _live(self) -> torch.Tensor:
+        """The questions that are right on both the clean and the stored image."""
+        right = self.exam.right(self.words, self.rows) & self.exam.right(self.texts, self.rows)
+        return torch.nonzero(right & torch.tensor([not why for why in self.why]))[:, 0]
+
+    def _attack(self, part: torch.Tensor, eps: float) -> None:
+        """Attack some of the questions, and read the images that this left."""
+        settings, words = self.args.settings, [self.words[i] for i in part.tolist()]
+        plan = plans.plan_of(self.args.attack, settings[self.args.attack], self.args.variant, settings["amp"])
+        found = plans.carry_out(self.exam, words, self.rows[part], plan, eps, self.args.seed)
+        self._read(self.texts, part, found.images)
+        self.stored[part], self.steps[part] = found.images, found.steps
+
+    def _read(self, texts: list[str], part: torch.Tensor, images: torch.Tensor) -> None:
+        """Generate the texts of some of the questions from these images."""
+        for i, text in zip(part.tolist(), self.exam.answers(images, self.rows[part]), strict=True):
+            texts[i] = text
+
+    def _guarded(self, which: torch.Tensor, work) -> None:
+        """`work` on some of the questions, if any, in halves where it must be."""
+        if len(which):
+            list(halving(which, work, self._fail))
+
+    def _fail(self, part: torch.Tensor, why: str) -> None:
+        self.why[int(part)] = why
 
 
-def attacked(exam: Exam, words: list[str], rows: torch.Tensor, eps: float, args) -> Attacked:
-    """The attack that the settings name, on questions whose right clean texts are `words`."""
-    settings = args.settings[args.attack]
-    known = {field.name for field in fields(Plan)}
-    given = {key: value for key, value in settings.items() if key in known and key != "targets"}
-    targets = tuple((settings.get("targets") or {}).get(args.variant, ()))
-    plan = Plan(**given, targets=targets, amp=args.settings["amp"])
-    return KINDS[plan.kind](exam, words, rows, plan, eps, args.seed)
-
-
-def score(exam: Exam, rows: torch.Tensor, stored, steps, tried, texts, eps: float, args) -> pd.DataFrame:
-    """One row a question: the outcome of the text generated from its stored image, whose distance is checked."""
-    clean, norm = exam.images[rows], (args.settings.get(args.attack) or {}).get("norm", "linf")
-    linf = (stored.int() - clean.int()).abs().flatten(1).amax(1)  # [b], 8-bit levels
-    l2 = l2_levels(stored, clean)
-    if (far := (linf if norm == "linf" else l2).max().item()) > eps:
-        raise RuntimeError(f"a stored image is {far:g} away from its clean one in {norm}, eps is {eps:g}")
-    table = pd.DataFrame([exam.about(i, args) for i in rows.tolist()])
-    table["row"], table["attack"], table["norm"], table["eps"] = rows.numpy(), args.attack, norm, float(eps)
-    table["outcome"] = [exam.outcome(text, int(i)) for text, i in zip(texts, rows, strict=True)]
-    table["answer"] = [parse(t, n).answer or "" for t, n in zip(texts, table["n_options"], strict=True)]
-    table["text"], table["linf"], table["l2"] = texts, linf.numpy(), l2.numpy()
-    table["steps"], table["attacked"] = steps.numpy(), tried.numpy()
-    return table
+def swept(sweep: Sweep, radii: list[float]) -> tuple[pd.DataFrame, np.ndarray]:
+    """The rows of a batch at all radii, and its stored images [radii, b, H, W, 3]."""
+    tables, images = [], []
+    for eps in sorted(radii):
+        sweep.attack(eps)
+        tables.append(sweep.table(eps))
+        images.append(sweep.stored.clone().numpy())
+    return pd.concat(tables, ignore_index=True), np.stack(images)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Certify an L2 radius for each evaluation question by randomized smoothing of the generated answer."""
+"""Certify an L2 radius for each evaluation question by randomized smoothing of a function of a model.
+
+Goes on after a kill with the questions that are not done. One job may take a shard of the questions.
+"""
 
 import logging
-import time
-import zlib
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from safemed import run, smoothing
+from safemed.certifier import FAILED, Certifier, Open
 from safemed.data import load_questions, subset
-from safemed.evaluation import Exam
-from safemed.prompts import parse
-from safemed.vlm import VLM, to_float
+from safemed.evaluation import FUNCTIONS, Exam
+from safemed.shards import Shards
+from safemed.smoothing import ABSTAIN, Certificate, Procedure
+from safemed.vlm import VLM
 
 log = logging.getLogger(__name__)
 
@@ -21,56 +23,55 @@ def main() -> None:
     """Write a folder with rows.parquet (one row a question) and cost.json."""
     parser = run.evaluation_parser(__doc__)
     parser.add_argument("--sigma", type=float, required=True, help="noise in [0, 1] pixel units")
+    parser.add_argument("--function", choices=FUNCTIONS, required=True, help="what is smoothed")
+    parser.add_argument("--shard", default="1-of-1", metavar="I-of-K", help="every K-th question, from the I-th on")
     args = parser.parse_args()
     run.start_logging()
     settings = args.settings
-    smoothing.check(args.sigma, settings["alpha"], settings["n"])
-    clock = run.Stopwatch("certify", args.model)
-    vlm = VLM.load(args.weights)
+    smoothing.check(args.sigma, settings["alpha"], settings["n"], settings["mode"])
+    clock, vlm = run.Stopwatch("certify", args.model), VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
     exam = Exam(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
-    rows = []
-    for i in tqdm(range(len(exam)), desc=f"sigma {args.sigma}", disable=not run.watched()):
-        rows.append(certificate_row(exam, i, args))
-        if (i + 1) % 20 == 0:
-            log.info("%d/%d certificates, %.3f certified", i + 1, len(exam), pd.DataFrame(rows).certified.mean())
-    with run.atomic_folder(args.out) as folder:
-        pd.DataFrame(rows).to_parquet(folder / "rows.parquet", index=False)
+    with run.atomic_folder(args.out, resume=True) as folder:
+        told = {"sigma": args.sigma, "function": args.function, "shard": args.shard}
+        identity = run.identity(args, __file__, args.weights / "cost.json", args.data / "splits.csv") | told
+        shards = Shards(folder / "shards", identity, clock, vlm.passes)
+        certify(exam, args, shards)
+        shards.rows().to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+        shards.remove()
 
 
-def certificate_row(exam: Exam, i: int, args) -> dict:
-    """The certificate of question i; seeded by (seed, question id), selection and estimation draws apart."""
-    started, settings, question = time.perf_counter(), args.settings, exam.rows[i]
-    seed = zlib.crc32(f"{args.seed}:{question['question_id']}:{args.sigma}".encode())
-    generator = torch.Generator().manual_seed(seed)
-    selection = classes(exam, i, settings["n0"], args, generator)
-    estimation = classes(exam, i, settings["n"], args, generator)
-    found = smoothing.certify(selection, estimation, args.sigma, settings["alpha"])
+def certify(exam: Exam, args, shards: Shards) -> None:
+    """Certify the questions of the shard that are not done, each stored as soon as it is."""
+    number, of = map(int, args.shard.split("-of-"))
+    mine = range(number - 1, len(exam), of)
+    certifier = Certifier(exam, args.function, procedure(args), args.settings["batch_size"], args.seed)
+    found = certifier.run([row for row in mine if not shards.has(row)])
+    for done, (row, question) in enumerate(tqdm(found, total=len(mine), disable=not run.watched()), 1):
+        shards.write(row, pd.DataFrame([certificate_row(exam, row, question, args)]))
+        if done % 20 == 0:
+            log.info("%d questions of %d done", done, len(mine))
+
+
+def procedure(args) -> Procedure:
+    """How votes become certificates, from the settings."""
+    own = {key: args.settings[key] for key in ("n0", "n", "alpha", "mode", "randomised")}
+    return Procedure(sigma=args.sigma, radii=tuple(args.settings["radii"]), **own)
+
+
+def certificate_row(exam: Exam, row: int, question: Open, args) -> dict:
+    """What the tables count: the certificate of a question, and the votes that it rests on."""
+    votes, settings = question.votes, args.settings
+    found = Certificate(ABSTAIN, 0.0) if question.stopped == FAILED else votes.certificate()
+    successes, n = votes.evidence
     return {
-        **exam.about(i, args),
-        "sigma": args.sigma,
-        "function": "generate",
-        "n0": settings["n0"],
-        "n": settings["n"],
-        "alpha": settings["alpha"],
-        "prediction": found.prediction,
-        "certified": found.prediction == question["gold"],
-        "radius": found.radius,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-
-
-def classes(exam: Exam, i: int, n: int, args, generator: torch.Generator) -> list[str]:
-    """The class of the generated answer for n fresh draws of noise on question i's image."""
-    clean = to_float(exam.images[i : i + 1], torch.device("cpu"))  # [1, 3, H, W]
-    found = []
-    for size in torch.ones(n).split(args.settings["batch_size"]):
-        noise = torch.randn((len(size), *clean.shape[1:]), generator=generator)
-        # Noisy pixels leave [0, 1] on purpose: clipping would make the noise other than the Gaussian of the theorem.
-        texts = exam.answers_to((clean + args.sigma * noise).to(exam.vlm.device), torch.full((len(size),), i))
-        found += [parse(text, len(exam.rows[i]["options"])).answer or smoothing.UNPARSABLE for text in texts]
-    return found
+        **exam.about(row, args), "function": args.function, "sigma": args.sigma, "mode": settings["mode"],
+        "randomised": settings["randomised"], "alpha": settings["alpha"], "n0": settings["n0"], "n": n,
+        "successes": successes, "samples": votes.drawn, "p_lower": votes.p_lower, "stopped": question.stopped,
+        "why": question.why, "prediction": found.prediction, "certified": found.prediction == exam.rows[row]["gold"],
+        "radius": found.radius, "shard": args.shard, "seconds": round(question.seconds, 3),
+    }  # fmt: skip
 
 
 if __name__ == "__main__":

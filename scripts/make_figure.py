@@ -64,6 +64,11 @@ def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]
     return plots.certified_vs_radius(drawn), drawn
 
 
+def smoothed_attack(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.smoothed_attack(drawn), drawn
+
+
 def success_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     drawn = plots.success_by_eps(pd.read_csv(args.table))
     return plots.success_vs_eps(drawn), drawn
@@ -140,6 +145,7 @@ def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
 FIGURES = {
     "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
     "certified_vs_radius": (certified_vs_radius, ["table"]),
+    "smoothed_attack": (smoothed_attack, ["table"]),
     "success_vs_eps": (success_vs_eps, ["table"]),
     "success_vs_steps": (success_vs_steps, ["sanity_rows"]),
     "transfer_matrix": (transfer_matrix, ["table"]),

@@ -1,7 +1,7 @@
 """Compute every table of the study from rows: robustness, the attack suite and whether it is sound, certificates, cost.
 
-Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv and
-cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
+Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv,
+smoothing.csv and cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
 """
 
 import argparse
@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     attacks = read_rows(args.attack_rows, tables.ATTACK_ROWS)
     everything = pd.concat([attacks, read_rows(args.suite_rows, tables.ATTACK_ROWS)], ignore_index=True)
     certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
+    on_smoothed = read_rows(args.smoothed_rows, tables.ATTACK_ROWS)
     costs = read_costs(args.costs)
     made = {
         "robustness": tables.robustness(attacks, baselines),
@@ -27,7 +28,8 @@ def main(argv: list[str] | None = None) -> None:
         "comparisons": suite.comparisons(everything, args.eps),
         "transfer": suite.transfer(read_rows(args.transfer_rows, suite.TRANSFER_ROWS)),
         "sanity": sanity.sanity(read_rows(args.sanity_rows, sanity.PROBE_ROWS), everything, args.eps),
-        "certified": tables.certified(certificates, args.radii),
+        "certified": tables.certified(certificates, args.radii, on_smoothed[on_smoothed.sigma > 0]),
+        "smoothing": suite.smoothing(on_smoothed, args.eps),
         "cost": tables.cost(costs),
     }
     args.out.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
     add("--sanity-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="sanity/*/rows.parquet")
     add("--eps", type=float, required=True, help="the suite's linf radius in 1/255")
     add("--certificate-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="certificates/*/*/rows.parquet")
+    add(
+        "--smoothed-rows",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PARQUET",
+        help="of the certified models: clean, pgd and the attacks on smoothed models",
+    )
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")
     add("--radii", nargs="+", type=float, default=[0.0], help="L2 radii in [0, 1] pixel units")

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from datasets import Dataset
 from tqdm import tqdm
 
-from safemed import run
+from safemed import plans, run
 from safemed.data import load_questions, subset
-from safemed.evaluation import Exam, SmoothedExam
-from safemed.prompts import FAILED, parse
+from safemed.evaluation import Exam
+from safemed.prompts import FAILED
 from safemed.vlm import VLM
 
 log = logging.getLogger(__name__)
@@ -27,41 +28,33 @@ def main() -> None:
     parser.add_argument("--same", action="store_true", help="fail unless the rows are those of the attack")
     args = parser.parse_args()
     run.start_logging()
-    clock, vlm, settings = run.Stopwatch("replay", args.model), VLM.load(args.weights), args.settings
-    questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
-    exam = Exam(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
-    tables = []
+    clock, vlm = run.Stopwatch("replay", args.model), VLM.load(args.weights)
+    questions, tables = load_questions(args.data, "test"), []
     for folder in tqdm(args.attacks, desc="replay", disable=not run.watched()):
-        tables.append(replayed(shown_to(exam, questions, folder.name, args), folder, args))
+        tables.append(replayed(vlm, questions, folder, args))
         log.info("%s: right %s", folder, tables[-1].groupby("eps").outcome.apply(_right).round(3).to_dict())
     with run.atomic_folder(args.out) as folder:
         pd.concat(tables, ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
 
 
-def shown_to(exam: Exam, questions, attack: str, args) -> Exam:
-    """The exam itself, or the smoothed model's, where the attack was on a smoothed model."""
-    if not (plan := args.settings["smoothed"].get(attack)):
-        return exam
-    return SmoothedExam(
-        exam.vlm, questions, args.variant, exam.max_new_tokens, plan["sigma"], plan["draws"], plan["votes"]
-    )
-
-
-def replayed(exam: Exam, folder: Path, args) -> pd.DataFrame:
-    """The rows of one attack's folder, with the outcomes of this exam's model.
+def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
+    """The rows of one attack's folder, with the outcomes of this model, smoothed where the attacked one was.
 
     Raises ValueError where the folder is about other questions, or, with --same, a row is not what it was.
     """
     stored = pd.read_parquet(folder / "rows.parquet")
     if args.settings["eps"] is not None:
         stored = stored[stored.eps == args.settings["eps"]]
+    asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
+    plan = args.settings["attacks"].get(folder.name)
+    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan)
     tables = []
     for eps, rows in stored.groupby("eps"):
         if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
             raise ValueError(f"{folder}: other questions than this study's; re-run that attack")
         with np.load(folder / "images.npz") as archive:
-            images = torch.from_numpy(archive[f"eps{eps:g}" if rows.attack.iloc[0] != "clean" else "clean"])
+            images = torch.from_numpy(archive[f"eps{eps:g}"])
         again = answered(exam, rows.reset_index(drop=True), images, args)
         if args.same:
             check_same(rows.reset_index(drop=True), again, folder)
@@ -72,23 +65,28 @@ def replayed(exam: Exam, folder: Path, args) -> pd.DataFrame:
 
 
 def answered(exam: Exam, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.DataFrame:
-    """The rows with this model's texts, answers and outcomes; `source` is the model that was attacked."""
+    """The rows with this model's texts, answers and outcomes; `source` is the model that was attacked.
+
+    What the attack could not evaluate stays failed.
+    """
     texts = {}
     for batch in exam.batches(torch.arange(len(exam)), args.settings["batch_size"]):
         texts |= dict(zip(batch.tolist(), exam.answers(images[batch], batch), strict=True))
     told = [texts[i] for i in range(len(rows))]
-    return rows.assign(
+    again = rows.assign(
         source=rows.model, model=args.model, method=args.method, variant=args.variant, text=told,
-        answer=[parse(text, n).answer or "" for text, n in zip(told, rows.n_options, strict=True)],
+        answer=[exam.answer(text, i) for i, text in enumerate(told)],
         outcome=[exam.outcome(text, i) for i, text in enumerate(told)],
     )  # fmt: skip
+    failed, scored = rows.outcome == FAILED, ["text", "answer", "outcome"]
+    again.loc[failed, scored] = rows.loc[failed, scored]  # its image is no adversarial one: there is nothing to score
+    return again
 
 
 def check_same(before: pd.DataFrame, after: pd.DataFrame, folder: Path) -> None:
-    """Refuse a replay that reads another answer than the attack stored; what failed then has no answer to compare."""
+    """Refuse a replay that reads another answer than the attack stored."""
     columns = ["question_id", "text", "answer", "outcome"]
-    scored = before.outcome != FAILED
-    other = scored & (before[columns] != after[columns]).any(axis=1)
+    other = (before[columns] != after[columns]).any(axis=1)
     if other.any():
         first = before[other].iloc[0]
         raise ValueError(

@@ -269,7 +269,16 @@ def test_a_noisy_view_has_its_sigma_and_its_names_noise(asked):
     again, _ = View("noisy", sigma=0.1).apply(model, objective, grey[order], [NAMES[i] for i in order], 0.9)
     assert torch.equal(again - grey[order], noise[order]) and not torch.equal(noise[3], noise[5])
     strong, _ = View("noisy", sigma=3.0).apply(model, objective, grey, NAMES, 0.5)
-    assert strong.min() >= 0 and strong.max() <= 1
+    assert (strong - grey).std().item() == pytest.approx(3.0, rel=0.02)  # not clipped: certificates' noise is not
+
+
+def test_an_adversarial_view_with_a_sigma_is_the_attack_and_noise_on_top_of_it(asked):
+    model, images, objective = asked
+    plain, noisy = (View("adversarial", eps=8, steps=2, sigma=sigma) for sigma in (0.0, 0.2))
+    (attacked, loss), (seen, again) = (view.apply(model, objective, images, NAMES, 1.0) for view in (plain, noisy))
+    noise, _ = View("noisy", sigma=0.2).apply(model, objective, torch.zeros_like(images), NAMES, 1.0)
+    assert torch.allclose(seen - attacked, noise, atol=1e-5) and torch.allclose(loss, again)
+    assert 0 < (attacked - images).abs().max() <= 8 / 255 + 1e-6 and seen.min() < 0
 
 
 def test_an_adversarial_view_raises_the_loss_within_eps_that_ramps_up(asked):

@@ -131,6 +131,19 @@ def test_an_l2_ball_is_kept_in_floats_and_after_rounding(eps):
         assert l2_levels(stored, clean8).min() > 0.6 * eps
 
 
+@pytest.mark.parametrize("eps", [0.2, 1.0])
+def test_rounding_keeps_nearly_all_of_a_dense_l2_perturbation(eps):
+    """Rounding to 8 bits makes most of these too long: what is stored is scaled back by no more than it must."""
+    clean8 = torch.from_numpy(np.random.default_rng(0).integers(30, 226, (6, 64, 64, 3), dtype=np.uint8))
+    clean = to_float(clean8, torch.device("cpu"))
+    delta = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    moved = clean + eps * delta / delta.flatten(1).norm(dim=1)[:, None, None, None]
+    assert (l2_levels(to_uint8(moved), clean8) > eps).all()
+    reached = l2_levels(Ball("l2", eps).store(moved, clean8), clean8)
+    assert (reached <= eps).all() and (reached >= 0.95 * eps).all()
+    assert torch.equal(Ball("l2", 2 * eps).store(moved, clean8), to_uint8(moved))  # no more: it fits as it is
+
+
 def test_more_steps_climb_higher_in_the_mean(exam, words):
     eps = 8 / 255
     clean = to_float(exam.images, exam.vlm.device)
@@ -165,6 +178,171 @@ def test_no_verdict_is_made_of_a_loss_or_gradient_that_is_not_finite(exam, what)
             [fixed(NOT_FINITE[what])], lambda images, part: exam.is_right(images, rows[part]),
             clean8, ["a", "b"], 8, Plan(steps=2), exam.vlm.device,
         )  # fmt: skip
+
+
+def always_right(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The verdict on a model that nothing breaks."""
+    return torch.ones(len(rows), dtype=torch.bool)
+
+
+def iterates(plan: Plan, eps: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """All images that an attack evaluates a wavy objective at, and the clean ones."""
+    clean8 = torch.from_numpy(np.random.default_rng(0).integers(40, 216, (3, 8, 8, 3), dtype=np.uint8))
+    clean, seen = to_float(clean8, torch.device("cpu")), []
+    slope = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+
+    def wave(images, rows):
+        seen.append(images.detach().clone())
+        return torch.sin(40 * (images - clean[rows]) + slope[rows]).flatten(1).sum(1), torch.zeros(len(rows)).bool()
+
+    attacks.attack([wave], always_right, clean8, list("abc"), eps, plan, torch.device("cpu"))
+    return seen, clean
+
+
+def test_every_iterate_of_mi_fgsm_is_a_corner_of_the_ball():
+    (first, *others), clean = iterates(Plan(kind="mi-fgsm", steps=6), 8)
+    assert torch.equal(first, clean) and len(others) == 6
+    for images in others:
+        assert torch.allclose((images - clean).abs(), torch.tensor(8 / 255), atol=1e-6)
+    assert not torch.equal(others[0], others[-1])
+    seen, _ = iterates(Plan(kind="pgd", steps=6), 8)
+    assert ((seen[3] - clean).abs() < 7 / 255).any()  # of another rule that is not so
+
+
+def test_mi_fgsm_goes_on_in_the_direction_of_all_gradients_so_far():
+    """Their sizes are levelled: a small gradient turns the next corner as a large one does."""
+    clean8 = torch.full((2, 8, 8, 3), 128, dtype=torch.uint8)
+    seen = []
+
+    def turning(images, rows):
+        seen.append(images.detach().clone())
+        weight = torch.tensor([[9.0, -1.0, 0.5], [1.0, 1.0, 1.0]])[:, min(len(seen), 3) - 1]
+        return images.flatten(1).sum(1) * weight[rows], torch.zeros(len(rows)).bool()
+
+    plan = Plan(kind="mi-fgsm", steps=3)
+    attacks.attack([turning], always_right, clean8, ["a", "b"], 8, plan, torch.device("cpu"))
+    up = [(images.flatten(1) > 128 / 255).all(1).tolist() for images in seen[1:]]
+    assert up == [[True, True], [False, True], [True, True]]  # the signs of 1; 0.9 - 1; 0.9 (0.9 - 1) + 1
+
+
+def test_mi_fgsm_breaks_in_few_steps_at_least_what_pgd_breaks(exam, words):
+    broken = {}
+    for kind in ("pgd", "mi-fgsm"):
+        found = exam.attack(words, EVERYTHING, Plan(kind=kind, steps=4, targets=("answer",)), 12, seed=0)
+        assert distance(found.images, exam.images).max() <= 12
+        assert (~found.broken).tolist() == exam.is_right(found.images, EVERYTHING).tolist()
+        broken[kind] = found.broken.sum().item()
+    assert broken["mi-fgsm"] >= broken["pgd"] and broken["mi-fgsm"] > 0
+
+
+def test_plans_of_different_names_start_differently_and_of_one_name_alike(exam, words):
+    first, again, other = (
+        exam.attack(words, EVERYTHING, Plan(name=name, steps=2), 4, seed=0).images for name in ("one", "one", "other")
+    )
+    assert torch.equal(first, again)
+    assert ((first != other).flatten(1).any(1)).all()
+
+
+@pytest.mark.parametrize("kind", ["pgd", "mi-fgsm", "apgd"])
+def test_an_eager_attack_claims_what_its_images_show(skilled, shown, kind):
+    """Asking about every iterate (instruct) gives verdicts as sound, and breaks in no more steps."""
+    exam = Exam(skilled, shown, "instruct", 24)
+    words, asked = exam.answers(exam.images, EVERYTHING), {}
+    objective = exam.objective("answer", words, EVERYTHING)
+    for eager in (False, True):
+        asked[eager] = 0
+
+        def is_right(images, rows, eager=eager):
+            asked[eager] += len(rows)
+            return exam.is_right(images, rows)
+
+        plan = Plan(kind=kind, steps=6)
+        found = attacks.attack(
+            [objective], is_right, exam.images, shown["question_id"], 24, plan, exam.vlm.device, eager=eager
+        )
+        assert distance(found.images, exam.images).max() <= 24
+        assert (~found.broken).tolist() == exam.is_right(found.images, EVERYTHING).tolist()
+        assert found.broken.sum() >= 12
+    assert asked[True] > asked[False]
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_no_question_is_asked_twice_about_one_image_in_a_step(eager):
+    """It looks broken once it has moved, and is not: a second answer would be the first, and costs a pass."""
+    clean8 = torch.full((3, 8, 8, 3), 128, dtype=torch.uint8)
+    clean, asked = to_float(clean8, torch.device("cpu")), []
+    slope = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+
+    def wave(images, rows):
+        moved = images - clean[rows]
+        return torch.sin(40 * moved + slope[rows]).flatten(1).sum(1), (moved != 0).flatten(1).any(1)
+
+    def is_right(images, rows):
+        asked.extend((row, image.numpy().tobytes()) for row, image in zip(rows.tolist(), images, strict=True))
+        return always_right(images, rows)
+
+    plan = Plan(kind="mi-fgsm", steps=4)
+    attacks.attack([wave], is_right, clean8, list("abc"), 16, plan, torch.device("cpu"), eager=eager)
+    steps = asked[:-3]  # the last three are the best iterates, whatever was asked before
+    assert len(steps) >= 6 and len(steps) == len(set(steps))
+
+
+def test_nine_restarts_of_three_targets_reach_every_wrong_option(skilled, shown):
+    exam = Exam(skilled, shown, "think", 24)
+    plan = Plan(restarts=9, targets=("sampled", "thought", "stop"))
+    chosen = exam.chosen(plan)
+    assert chosen == [(target, place) for place in range(3) for target in ("sampled", "thought", "stop")]
+    wrong = set("ABCD") - {exam.rows[0]["gold"]}
+    for target in ("thought", "stop"):
+        said = {place: completion_of(exam, target, place) for name, place in chosen if name == target}
+        assert {prompts.parse(text, 4).answer for text in said.values()} == wrong, said
+
+
+def completion_of(exam: Exam, target: str, place: int) -> str:
+    """What question 0 shall say instead under a target: of all right completions, the one that its loss is about."""
+    clean = to_float(exam.images[:1], exam.vlm.device)
+    loss, _ = exam.objective(target, ["<answer> A </answer>"], EVERYTHING[:1], place)(clean, EVERYTHING[:1])
+    for letter in "ABCD":
+        row = exam.rows[0] | {"gold": letter, "finding": None}
+        text = prompts.target(row, "think" if target == "thought" else "instruct")
+        encoded = exam._encoded(EVERYTHING[:1], [text + exam.vlm.tokenizer.eos_token])
+        if torch.allclose(objectives.words_towards(exam.vlm, encoded)(clean, EVERYTHING[:1])[0], loss, atol=1e-4):
+            return text
+    raise AssertionError(f"{target} {place} is about no option")
+
+
+def test_fgsm_takes_each_target_once(skilled, shown):
+    exam = Exam(skilled, shown, "think", 24)
+    assert exam.chosen(Plan(steps=1, restarts=9)) == [(target, 0) for target in TARGETS["think"]]
+    assert exam.chosen(Plan(steps=2, restarts=4)) == [*((target, 0) for target in TARGETS["think"]), ("sequence", 1)]
+
+
+def test_the_choice_is_the_likeliest_letter_offered_and_agrees_with_the_generated_answer(exam):
+    clean = to_float(exam.images, exam.vlm.device)
+    assert exam.choices(clean, EVERYTHING) == [row["gold"] for row in exam.rows]
+    noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    opening = {"instruct": "<answer>", "think": "<think> </think><answer>"}[exam.variant]
+    logits = exam.vlm.completion_logits(noisy, exam.prefixes([opening] * 24, EVERYTHING))[:, -1, exam.vlm.letter_ids]
+    chosen = exam.choices(noisy, EVERYTHING)
+    assert chosen == ["ABCD"[i] for i in logits[:, :4].argmax(1)] and len(set(chosen)) > 1
+    assert chosen == exam.classes("choice", noisy, EVERYTHING)
+    order = torch.tensor([7, 2, 2])
+    assert exam.choices(noisy[order], order) == [chosen[i] for i in order]
+
+
+def test_the_classes_of_the_generated_answer_are_what_the_parser_reads(skilled, untrained, shown):
+    exam, lost = Exam(skilled, shown, "think", 24), Exam(untrained, shown, "think", 6)
+    noisy = to_float(exam.images, exam.vlm.device) + 0.4
+    texts = exam.answers_to(noisy, EVERYTHING)
+    assert exam.classes("generate", noisy, EVERYTHING) == [prompts.parse(text, 4).answer or "?" for text in texts]
+    assert lost.classes("generate", noisy, EVERYTHING) == ["?"] * 24  # which is no abstention
+
+
+def test_a_choice_of_logits_that_are_not_finite_is_no_class(exam):
+    blank = torch.full_like(to_float(exam.images, exam.vlm.device), float("nan"))
+    for function in ("choice", "generate"):
+        with pytest.raises(FloatingPointError):
+            exam.classes(function, blank, EVERYTHING)
 
 
 def test_fgsm_is_one_step_of_eps_from_the_clean_image(exam, words):
@@ -257,7 +435,7 @@ def test_a_sweep_scores_its_stored_images_and_only_survivors_are_attacked_on(swe
     assert torch.equal(images["clean"], exam.images) and rows.eps.tolist() == [2] * 24 + [8] * 24 + [24] * 24
     right = {}
     for eps, part in rows.groupby("eps"):
-        assert part.question_id.tolist() == shown["question_id"]
+        assert part.question_id.tolist() == shown["question_id"] and part.attacked.all()  # at it or a smaller radius
         assert distance(images[f"eps{eps:g}"], exam.images).tolist() == part.linf.tolist() and (part.linf <= eps).all()
         right[eps] = torch.tensor((part.outcome == "right").to_numpy())
         assert torch.equal(exam.is_right(images[f"eps{eps:g}"], EVERYTHING), right[eps])

@@ -6,16 +6,27 @@ import torch
 from torch.nn import functional as F
 
 from safemed import attacks, evaluation, objectives, plots, probes, sanity
-from safemed.evaluation import Exam
-from safemed.vlm import VLM, to_float
+from safemed.attacks import Attacked, l2_levels
+from safemed.evaluation import TARGETS, Exam
+from safemed.vlm import VLM, to_float, to_uint8
 
-SETTINGS = {"eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "restarts": 3}
-NO_ROWS = pd.DataFrame(columns=["model", "norm", "eps", "attack", "outcome", "question_id"])
+SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "restarts": 3, "l2": 0.5}
+NO_ROWS = pd.DataFrame(columns=["model", "norm", "eps", "attack", "outcome", "question_id", "attacked"])
+SHORT, SHORT_L2, FORCED = (
+    "survivors whose image does not reach eps",
+    "survivors whose image does not reach the l2 radius",
+    "teacher-forced verdict differs from generated",
+)
 
 
-def checked(exam: Exam) -> pd.DataFrame:
-    """The sanity table of the attack on this exam, without the suite's part."""
-    rows = probes.probe_rows(exam, SETTINGS, seed=0).assign(model="sft-instruct").reindex(columns=sanity.PROBE_ROWS)
+def probed(exam: Exam, **changes) -> pd.DataFrame:
+    """The rows of the attack's probes on this exam."""
+    rows = probes.probe_rows(exam, SETTINGS | changes, seed=0)
+    return rows.assign(model="sft-instruct").reindex(columns=sanity.PROBE_ROWS)
+
+
+def checked(rows: pd.DataFrame) -> pd.DataFrame:
+    """The sanity table of probes, without the suite's part."""
     return sanity.sanity(rows, NO_ROWS, 24).set_index("check")
 
 
@@ -24,10 +35,17 @@ def exam(skilled, shown) -> Exam:
     return Exam(skilled, shown, "instruct", 24)
 
 
+@pytest.fixture(scope="module")
+def sound(exam) -> pd.DataFrame:
+    """The probes of the attack as it is."""
+    return probed(exam)
+
+
 @pytest.mark.parametrize("variant", ["instruct", "think"])
 def test_a_sound_attack_passes_every_check(skilled, shown, variant):
-    table = checked(Exam(skilled, shown, variant, 24))
-    assert len(table) >= 10 and table.passed.all(), table[~table.passed]
+    table = checked(probed(Exam(skilled, shown, variant, 24)))
+    assert len(table) >= 13 and table.passed.all(), table[~table.passed]
+    assert set(table.n) == {24}
 
 
 def in_normalised_space(monkeypatch):
@@ -61,23 +79,44 @@ def rounding_by_truncation(monkeypatch):
         return (images * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
     monkeypatch.setattr(attacks, "to_uint8", truncated)
-    monkeypatch.setattr(probes, "to_uint8", truncated)
+
+
+def halving_until_it_fits(monkeypatch):
+    """An L2 perturbation that is a little too long once it is rounded loses half of its length."""
+
+    def halved(self, images, clean8):
+        stored, clean = to_uint8(images), to_float(clean8, images.device)
+        while self.norm == "l2" and (outside := l2_levels(stored, clean8) > self.eps).any():
+            images = torch.where(outside[:, None, None, None], (images + clean) / 2, images)
+            stored = to_uint8(images)
+        return stored
+
+    monkeypatch.setattr(attacks.Ball, "store", halved)
 
 
 def first_token_as_target(monkeypatch):
     """The loss of the first generated token, which is that of the format and not of the answer."""
 
-    def first(vlm, prefixes, gold, n_options):
-        def objective(images, rows):
-            logits = vlm.completion_logits(images, vlm_asked[rows])[:, -1]
-            return F.cross_entropy(logits, logits.argmax(1), reduction="none"), torch.zeros(len(rows), dtype=torch.bool)
+    def first(self, target, words, rows, place=0, seed=0):
+        asked = self.asked[rows]
 
-        vlm_asked = prefixes  # replaced below by the prompts alone
-        if CURRENT:
-            vlm_asked = CURRENT[0].asked[torch.arange(len(prefixes.prompt_ids))]
+        def objective(images, part):
+            logits = self.vlm.completion_logits(images, asked[part])[:, -1]
+            loss = F.cross_entropy(logits, logits.argmax(1), reduction="none")
+            return loss, torch.zeros(len(part), dtype=torch.bool)
+
         return objective
 
-    monkeypatch.setattr(objectives, "letter_margin", first)
+    monkeypatch.setattr(Exam, "objective", first)
+
+
+def the_clean_image_returned(monkeypatch):
+    """An attack that gives up before its first step."""
+
+    def untouched(objectives, is_right, clean8, *given, **more):
+        return Attacked.untouched(clean8)
+
+    monkeypatch.setattr(attacks, "attack", untouched)
 
 
 def a_resize_between_attack_and_evaluation(monkeypatch):
@@ -91,45 +130,76 @@ def a_resize_between_attack_and_evaluation(monkeypatch):
     monkeypatch.setattr(VLM, "generate", resized)
 
 
-CURRENT: list[Exam] = []
-BUGS = [
-    in_normalised_space,
-    own_argmax_as_target,
-    rounding_by_truncation,
-    first_token_as_target,
-    a_resize_between_attack_and_evaluation,
-]
+BUGS = {
+    in_normalised_space: [SHORT, SHORT_L2],
+    own_argmax_as_target: ["accuracy gained by more steps", FORCED],
+    rounding_by_truncation: ["levels lost in rounding"],
+    halving_until_it_fits: [SHORT_L2],
+    first_token_as_target: ["accuracy above chance at the largest eps", FORCED],
+    the_clean_image_returned: ["accuracy above chance at the largest eps", SHORT, SHORT_L2],
+    a_resize_between_attack_and_evaluation: [FORCED],
+}
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
-def test_each_silent_failure_turns_a_check_red(exam, monkeypatch, bug):
-    CURRENT[:] = [exam]
+def test_each_silent_failure_turns_its_checks_red(exam, monkeypatch, bug):
     bug(monkeypatch)
-    table = checked(exam)
-    print(table[~table.passed][["value", "bound"]])
-    assert not table.passed.all()
+    table = checked(probed(exam))
+    assert set(BUGS[bug]) <= set(table.index[~table.passed]), table[~table.passed]
 
 
-def test_an_attack_that_returns_the_clean_image_is_red(exam, monkeypatch):
-    monkeypatch.setattr(attacks, "_restart", lambda *args: None)
-    broken = checked(exam)
-    assert not broken.passed["accuracy above chance at the largest eps"]
-    assert not broken.passed["survivors whose image does not reach eps"]
+def test_a_target_without_a_gradient_is_red_though_the_others_have_one(skilled, shown, monkeypatch):
+    margin = objectives.letter_margin
+
+    def flat(*given):
+        def objective(images, rows):
+            loss, broken = margin(*given)(images, rows)
+            return loss.detach() + 0 * images.sum((1, 2, 3)), broken
+
+        return objective
+
+    monkeypatch.setattr(objectives, "letter_margin", flat)
+    rows = probed(Exam(skilled, shown, "think", 24), steps=[2, 3], restarts=3)
+    measured = rows[rows.probe == "measured"].groupby("target").zero_gradient.agg(["size", "mean"])
+    assert set(measured.index) == set(TARGETS["think"]) and set(measured["size"]) == {24}
+    assert measured["mean"]["sequence"] < 0.1 and measured["mean"]["answer"] == measured["mean"]["empty"] == 1
+    table = checked(rows)
+    assert table.value["questions without any gradient"] == table.value["share of zero gradients"] == 1
+    assert not table.passed[["questions without any gradient", "share of zero gradients"]].any()
 
 
-def suite_rows(**accuracies) -> pd.DataFrame:
-    """100 questions; each attack leaves the first `accuracy` per cent right."""
-    frames = [
-        pd.DataFrame(
-            {
-                "model": "m", "norm": "linf", "eps": 8, "attack": attack,
-                "question_id": [f"{i:03}" for i in range(100)],
-                "outcome": ["right"] * right + ["wrong"] * (100 - right),
-            }
-        )
-        for attack, right in accuracies.items()
-    ]  # fmt: skip
+def test_where_a_question_cannot_be_probed_no_probes_check_passes(exam, monkeypatch):
+    climb, bad = attacks.climb, to_float(exam.images[3:4], torch.device("cpu"))
+
+    def not_a_number_for_one(objective, images, rows, amp=False):
+        if ((images - bad).abs().flatten(1).amax(1) < 9 / 255).any():
+            raise FloatingPointError("not a number")
+        return climb(objective, images, rows, amp)
+
+    monkeypatch.setattr(attacks, "climb", not_a_number_for_one)
+    rows = probed(exam, eps=8, radii=[4, 8], steps=[2, 3], l2=0.2)
+    failed = rows[rows.probe == "failed"]
+    assert failed.question_id.tolist() == [exam.rows[3]["question_id"]]
+    assert rows.question_id.nunique() == 24 and (rows.question_id == failed.question_id.iloc[0]).sum() == 1
+    table = checked(rows)
+    assert table.value.isna().all() and not table.passed.any() and set(table.n) == {24}
+    table = sanity.sanity(rows, suite_rows(fgsm=60, pgd=20).assign(model="sft-instruct"), 8).set_index("check")
+    assert table.passed["accuracy under pgd above fgsm"]  # of other rows, which are whole
+
+
+def suite_rows(survivors: tuple[str, ...] = (), **accuracies) -> pd.DataFrame:
+    """100 questions; each attack leaves the first so many right. survivors: those run on what all before them left."""
+    frames, left = [], 100
+    for attack, right in accuracies.items():
+        tried = left if attack in survivors else 100
+        frame = {"model": "m", "norm": "linf", "eps": 8, "attack": attack, "attacked": [i < tried for i in range(100)]}
+        frame |= {"outcome": ["right"] * right + ["wrong"] * (100 - right)}
+        frames.append(pd.DataFrame(frame | {"question_id": [f"{i:03}" for i in range(100)]}))
+        left = min(left, right)
     return pd.concat(frames, ignore_index=True)
+
+
+ALONE = "broken by gradient-free attacks alone"
 
 
 @pytest.mark.parametrize(
@@ -138,18 +208,31 @@ def suite_rows(**accuracies) -> pd.DataFrame:
         ({"noise": 95, "fgsm": 60, "pgd": 20, "square": 20}, []),
         ({"noise": 95, "fgsm": 60, "pgd": 70, "square": 60}, ["accuracy under pgd above fgsm"]),
         ({"noise": 50, "fgsm": 60, "pgd": 50}, ["accuracy under fgsm above noise"]),
-        ({"noise": 95, "fgsm": 60, "pgd": 20, "square": 19}, ["broken by gradient-free attacks alone"]),
+        ({"noise": 95, "fgsm": 60, "pgd": 20, "square": 19}, [ALONE]),
+        ({"fgsm": 60, "pgd": 20, "square": 19, "late": 19}, [ALONE]),  # what fell to Square is not late's own
+        ({"fgsm": 60, "pgd": 20, "late": 10, "square": 10}, []),  # nor is what fell to late Square's
     ],
 )
-def test_the_order_of_attacks_is_checked(exam, accuracies, red):
-    rows = probes.probe_rows(exam, SETTINGS, seed=0).assign(model="m").reindex(columns=sanity.PROBE_ROWS)
-    table = sanity.sanity(rows, suite_rows(**accuracies), 8)
+def test_the_order_of_attacks_is_checked(sound, accuracies, red):
+    rows = suite_rows(survivors=("square", "late"), **accuracies)
+    table = sanity.sanity(sound.assign(model="m"), rows, 8)
     assert table[~table.passed].check.tolist() == red
     assert ("BROKEN" in plots.sanity_table(table).axes[0].get_title(loc="left")) == bool(red)
+    assert set(table.n[table.check.isin(["accuracy under pgd above fgsm", ALONE])]) == {100}
+    assert set(table.n[table.check.isin([SHORT, FORCED])]) == {24}
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "square"])
+def test_no_order_of_attacks_is_told_where_one_of_them_failed(sound, attack):
+    rows = suite_rows(survivors=("square",), noise=95, fgsm=60, pgd=20, square=20)
+    rows.loc[(rows.attack == attack) & (rows.question_id == "007"), "outcome"] = "failed"
+    table = sanity.sanity(sound.assign(model="m"), rows, 8).set_index("check")
+    untold = {"fgsm": ["accuracy under fgsm above noise", "accuracy under pgd above fgsm", ALONE], "square": [ALONE]}
+    assert table.index[~table.passed].tolist() == untold[attack] and table.value[untold[attack]].isna().all()
 
 
 def test_a_model_that_is_never_right_passes_no_check_for_want_of_rows(untrained, shown):
-    table = checked(Exam(untrained, shown, "instruct", 4))
+    table = checked(probed(Exam(untrained, shown, "instruct", 4)))
     assert not table.passed["eps 0: images or answers changed"] and table.value.isna().any()
 
 
@@ -157,9 +240,19 @@ def test_the_clean_words_before_the_letter_are_what_the_loss_stands_after():
     assert evaluation.before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
 
 
-def test_probes_spend_the_steps_they_say(exam):
-    rows = probes.probe_rows(exam, SETTINGS, seed=0)
-    budgets = rows[rows.probe.isin(["steps", "eps"]) & (rows.eps > 0)]
+def test_probes_spend_the_steps_they_say(sound):
+    budgets = sound[sound.probe.isin(["steps", "eps", "l2"]) & (sound.eps > 0)]
     held = budgets[~budgets.broken.astype(bool)]
     assert (held.spent == held.steps).all() and (budgets.spent <= budgets.steps).all()
-    assert to_float(exam.images, torch.device("cpu")).max() <= 1
+    told = sound[sound.probe != "measured"].groupby("probe").agg({"eps": set, "steps": set, "restarts": set})
+    assert told.loc["l2"].tolist() == [{0.5}, {3}, {1}]
+    assert told.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and told.restarts["restarts"] == {1, 3}
+
+
+def test_probes_do_not_depend_on_the_batches(exam, sound):
+    """But for a flip where a gradient is all but zero."""
+    parts = probed(exam, batch_size=9)
+    assert len(parts) == len(sound)
+    keys = ["probe", "question_id", "target", "eps", "steps", "restarts"]
+    both = sound.merge(parts, on=keys, validate="one_to_one")
+    assert len(both) == len(sound) and (both.broken_x == both.broken_y).mean() >= 0.95

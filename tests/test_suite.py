@@ -1,6 +1,7 @@
 """The suite as the workflow runs it: every attack, survivors, failures that are no scores, resuming, replaying."""
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -13,21 +14,29 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import command, command_line, here
-from safemed import attacks, objectives, suite, tables
+from safemed import attacks, objectives, plans, suite, tables
 from safemed.attacks import Plan, apgd_checkpoints, l2_levels
+from safemed.data import subset
 from safemed.evaluation import Exam, SmoothedExam
+from safemed.halving import halving
 from safemed.prompts import FAILED
+from safemed.vlm import to_float
 
 EVERYTHING = torch.arange(24)
+SMOOTHED = {"sigma": 0.05, "draws": 2, "votes": 3}
 ATTACKS = {
     "pgd": {"kind": "pgd", "steps": 5, "restarts": 3},
+    "mi-fgsm": {"kind": "mi-fgsm", "steps": 3, "targets": {"think": ["answer"]}, "survivors": True},
     "apgd": {"kind": "apgd", "steps": 8, "restarts": 2, "targets": {"think": ["other"]}, "survivors": True},
     "reasoning": {"kind": "pgd", "steps": 4, "restarts": 3, "targets": {"think": ["sampled", "thought", "stop"]}},
     "pgd-l2": {"kind": "pgd", "norm": "l2", "steps": 5},
     "cw": {"kind": "cw", "norm": "l2", "steps": 12, "targets": {"think": ["answer"]}},
     "square": {"kind": "square", "steps": 4},
-    "smoothed": {"kind": "pgd", "norm": "l2", "steps": 2, "sigma": 0.05, "draws": 2, "votes": 3},
+    "smoothed": {"kind": "pgd", "norm": "l2", "steps": 2, "function": "generate", **SMOOTHED},
+    "smoothed-choice": {"kind": "pgd", "steps": 2, "restarts": 3, "function": "choice", **SMOOTHED},
 }
+RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8]}
+ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,8 @@ def arguments(data: Path, weights: Path | str, out: Path, attack: str, *eps) -> 
 
 def settings(attack: str, **changes) -> dict:
     plan = {attack: ATTACKS.get(attack)}
-    return {"questions": 24, "batch_size": 9, "amp": False, "max_new_tokens": {"think": 24}} | plan | changes
+    asked = {"questions": ASKED.get(attack, 24), "batch_size": 9, "amp": False, "max_new_tokens": {"think": 24}}
+    return asked | plan | changes
 
 
 @pytest.fixture(scope="module")
@@ -58,24 +68,26 @@ def folder(data, skilled, tmp_path_factory) -> Path:
     weights = skilled.model.name_or_path
     here("attack.py", *arguments(data, weights, root / "clean", "clean", 0), settings=settings("clean"))
     for attack, plan in ATTACKS.items():
-        eps = {"cw": "inf"}.get(attack, 0.5 if plan.get("norm") == "l2" else 8)
+        told = arguments(data, weights, root / attack, attack, *RADII.get(attack, [8]))
         before = ["--before", root / "pgd"] if plan.get("survivors") else []
-        here("attack.py", *arguments(data, weights, root / attack, attack, eps), *before, settings=settings(attack))
+        here("attack.py", *told, *before, settings=settings(attack))
     return root
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
-    rows = pd.read_parquet(folder / attack / "rows.parquet")
-    images = np.load(folder / attack / "images.npz")
-    stored = torch.from_numpy(images[f"eps{rows.eps.iloc[0]:g}"])
-    exam = Exam(skilled, shown, "think", 24)
-    if attack == "smoothed":
-        exam = SmoothedExam(skilled, shown, "think", 24, 0.05, 2, 3)
-    assert rows.question_id.tolist() == shown["question_id"]
-    assert l2_levels(stored, exam.images).tolist() == pytest.approx(rows.l2.tolist())
-    assert (rows.outcome == "right").tolist() == exam.is_right(stored, EVERYTHING).tolist()
-    assert rows.attacked.any() and (rows.steps[~rows.attacked] == 0).all()
+    rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
+    asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
+    exam = plans.exam_of(skilled, asked, "think", 24, plan)
+    assert isinstance(exam, SmoothedExam) == ("sigma" in plan) and set(rows.columns) == set(tables.ATTACK_ROWS)
+    assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
+    for eps, part in rows.groupby("eps"):
+        stored = torch.from_numpy(images[f"eps{eps:g}"])
+        assert part.question_id.tolist() == asked["question_id"]
+        assert l2_levels(stored, exam.images).tolist() == pytest.approx(part.l2.tolist())
+        assert (part.outcome == "right").tolist() == exam.is_right(stored, torch.arange(len(asked))).tolist()
+        assert part.attacked.any() == (eps > 0) and (part.steps[~part.attacked] == 0).all()
+    assert set(rows.sigma) == {plan.get("sigma", 0)} and set(rows.function) == {plan.get("function", "generate")}
     tables.check_attack_rows(rows)
     cost = json.loads((folder / attack / "cost.json").read_text())
     assert cost["attack"] == attack and cost["forward_passes"] > 0
@@ -83,18 +95,34 @@ def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folde
     assert not (folder / attack / "shards").exists()
 
 
+def test_at_radius_0_a_smoothed_model_is_asked_about_its_clean_images(folder, skilled, shown):
+    """Larger radii attack what is right there. What fell at a smaller one counts as attacked, and is not again."""
+    rows = pd.read_parquet(folder / "smoothed" / "rows.parquet")
+    images = np.load(folder / "smoothed" / "images.npz")
+    exam = plans.exam_of(skilled, shown, "think", 24, ATTACKS["smoothed"])
+    at = {eps: part.set_index("question_id") for eps, part in rows.groupby("eps")}
+    assert (images["eps0"] == images["clean"]).all() and (at[0].linf == 0).all() and not at[0].attacked.any()
+    right = {eps: part.outcome == "right" for eps, part in at.items()}
+    assert right[0].any() and exam.is_right(exam.images, EVERYTHING).tolist() == right[0].tolist()
+    for eps in (0.2, 0.5):
+        assert (at[eps].attacked == right[0]).all()
+    assert (at[0.5].steps[~right[0.2]] == 0).all() and (at[0.5].steps[right[0.2]] > 0).all()
+
+
 def test_only_survivors_are_attacked_on_and_what_fell_keeps_its_image(folder):
-    before, after = (pd.read_parquet(folder / name / "rows.parquet") for name in ("pgd", "apgd"))
+    before = pd.read_parquet(folder / "pgd" / "rows.parquet")
     fell = before.outcome != "right"
     assert 0 < fell.sum() < len(fell)
-    assert (after.outcome[fell] != "right").all() and not after.attacked[fell].any()
-    assert after.attacked[~fell].all()
-    images = [np.load(folder / name / "images.npz")["eps8"] for name in ("pgd", "apgd")]
-    assert (images[0][fell] == images[1][fell]).all()
+    for later in ("mi-fgsm", "apgd"):
+        after = pd.read_parquet(folder / later / "rows.parquet")
+        assert (after.outcome[fell] != "right").all() and not after.attacked[fell].any()
+        assert after.attacked[~fell].all()
+        images = [np.load(folder / name / "images.npz")["eps8"] for name in ("pgd", later)]
+        assert (images[0][fell] == images[1][fell]).all()
 
 
 def test_the_suites_table_counts_by_hand(folder):
-    names = ["clean", "pgd", "apgd", "reasoning", "square", "pgd-l2", "cw"]
+    names = ["clean", "pgd", "mi-fgsm", "apgd", "reasoning", "square", "pgd-l2", "cw"]
     rows = pd.concat([pd.read_parquet(folder / name / "rows.parquet") for name in names], ignore_index=True)
     costs = pd.DataFrame([json.loads((folder / name / "cost.json").read_text()) for name in names])
     table = suite.suite(rows, costs, 8).set_index("attack")
@@ -112,30 +140,68 @@ def test_the_suites_table_counts_by_hand(folder):
     assert spoilt.failed["apgd"] == 1 and np.isnan(spoilt.accuracy["apgd"]) and spoilt.worst.isna().all()
 
 
-def test_a_replay_gives_the_same_rows_and_refuses_other_images_or_another_model(folder, data, skilled, tmp_path):
-    plan = {"questions": 24, "batch_size": 7, "eps": None, "smoothed": {"smoothed": ATTACKS["smoothed"]}}
-    plan["max_new_tokens"] = {"think": 24}
-    told = arguments(data, skilled.model.name_or_path, tmp_path / "replay", "pgd", 8)
-    told = [*told[: told.index("--attack")], "--out", tmp_path / "replay", "--same", "--attacks"]
-    folders = [folder / name for name in ("clean", *ATTACKS)]
-    here("replay.py", *told, *folders, settings=plan)
-    again = pd.read_parquet(tmp_path / "replay" / "rows.parquet")
+def replay(data: Path, weights: Path | str, out: Path, *folders, eps: float | None = None, same: bool = True):
+    """The rows of scripts/replay.py on some attacks' folders."""
+    told = arguments(data, weights, out, "pgd", 8)
+    told = [*told[: told.index("--attack")], "--out", out, *(["--same"] if same else []), "--attacks", *folders]
+    longest = {"think": 24}
+    plan = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
+    here("replay.py", *told, settings=plan)
+    return pd.read_parquet(out / "rows.parquet")
+
+
+def changed(folder: Path, to: Path, edit) -> Path:
+    """A copy of an attack's folder, its rows edited."""
+    shutil.copytree(folder, to)
+    edit(pd.read_parquet(folder / "rows.parquet")).to_parquet(to / "rows.parquet", index=False)
+    return to
+
+
+def test_a_replay_gives_the_same_rows_and_refuses_other_images(folder, data, skilled, tmp_path):
+    """Of all attacks, those with fewer questions and those on smoothed models, too."""
+    weights, folders = skilled.model.name_or_path, [folder / name for name in ("clean", *ATTACKS)]
+    again = replay(data, weights, tmp_path / "replay", *folders)
     before = pd.concat([pd.read_parquet(f / "rows.parquet") for f in folders], ignore_index=True)
-    assert again.text.tolist() == before.text.tolist() and set(again.source) == {"sft-think"}
+    pd.testing.assert_frame_equal(again[before.columns], before)
+    assert set(again.source) == {"sft-think"}
+    other = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows)
     images = dict(np.load(folder / "pgd" / "images.npz"))
-    changed = tmp_path / "pgd"
-    changed.mkdir()
-    np.savez(changed / "images.npz", **images | {"eps8": images["clean"]})
-    pd.read_parquet(folder / "pgd" / "rows.parquet").to_parquet(changed / "rows.parquet")
+    np.savez(other / "images.npz", **images | {"eps8": images["clean"]})
     with pytest.raises(ValueError, match="are not what the stored images show"):
-        here("replay.py", *told, changed, settings=plan)
+        replay(data, weights, tmp_path / "replay", other)
+
+
+def test_a_replay_refuses_other_questions_and_a_radius_that_was_not_run(folder, data, skilled, tmp_path):
+    weights = skilled.model.name_or_path
+    other = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows[::-1])
+    with pytest.raises(ValueError, match="other questions than this study's"):
+        replay(data, weights, tmp_path / "replay", other)
+    with pytest.raises(ValueError, match="no rows at eps 3; re-run"):
+        replay(data, weights, tmp_path / "replay", folder / "pgd", eps=3)
+    assert not (tmp_path / "replay").exists()
+
+
+def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(folder, data, skilled, untrained, tmp_path):
+    """Its stored image is no adversarial one: an answer to it says nothing, on this model or on another."""
+
+    def spoilt(rows: pd.DataFrame) -> pd.DataFrame:
+        rows.loc[5, ["outcome", "answer", "text"]] = [FAILED, "", "RuntimeError: no memory"]
+        return rows
+
+    pgd = changed(folder / "pgd", tmp_path / "pgd", spoilt)
+    again = replay(data, skilled.model.name_or_path, tmp_path / "same", pgd)
+    other = replay(data, untrained.model.name_or_path, tmp_path / "other", pgd, eps=8, same=False)
+    for rows in (again, other):
+        assert (rows.outcome == FAILED).tolist() == [i == 5 for i in range(24)]
+        assert rows.text[5] == "RuntimeError: no memory" and rows.answer[5] == ""
+    assert (other.outcome[other.outcome != FAILED] == "unparsable").all()  # it has never learned to answer
+    table = suite.transfer(other.assign(model="untrained-think"))
+    assert table.failed.tolist() == [1] and table.accuracy.isna().all() and table.n.tolist() == [24]
 
 
 @pytest.fixture(scope="module")
 def not_a_number(skilled, tmp_path_factory) -> Path:
     """The skilled model with a weight of its language model that is not a number."""
-    import shutil
-
     folder = tmp_path_factory.mktemp("nan") / "model"
     shutil.copytree(skilled.model.name_or_path, folder)
     weights = load_file(folder / "model.safetensors")
@@ -155,33 +221,194 @@ def test_a_model_that_returns_nan_has_no_score(not_a_number, data, tmp_path):
     assert table.status.tolist() == ["incomplete: 5 of 5 not evaluated"] and table.accuracy.isna().all()
 
 
-def test_one_question_that_cannot_be_attacked_fails_alone(data, skilled, tmp_path, monkeypatch):
+def test_what_a_model_could_not_answer_it_need_not_answer_in_a_replay(not_a_number, data, tmp_path):
+    told = arguments(data, not_a_number, tmp_path / "clean", "clean", 0)
+    here("attack.py", *told, settings=settings("clean", questions=3))
+    assert set(replay(data, not_a_number, tmp_path / "replay", tmp_path / "clean").outcome) == {FAILED}
+
+
+def out_of_memory() -> None:
+    """Ask for more memory than any machine has."""
+    torch.empty(2**60)
+
+
+def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_row_alone():
+    done, given_up = [], []
+
+    def work(rows: torch.Tensor) -> list[int]:
+        if len(rows) > 3:
+            out_of_memory()
+        if 6 in rows:
+            raise FloatingPointError("not a number")
+        done.append(rows.tolist())
+        return rows.tolist()
+
+    def failed(rows: torch.Tensor, why: str) -> list[int]:
+        given_up.append((rows.tolist(), why))
+        return []
+
+    with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory"):
+        out_of_memory()
+    parts = list(halving(torch.arange(10), work, failed))
+    assert parts == [[0, 1, 2], [3, 4], [5], [], [7], [8, 9]]  # every row once, in order
+    assert done == [part for part in parts if part]
+    assert given_up == [([6], "FloatingPointError: not a number")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("eps")])
+def test_halving_raises_what_is_neither_short_memory_nor_a_number_that_is_none(error):
+    def work(rows: torch.Tensor) -> None:
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        list(halving(torch.arange(4), work, lambda rows, why: pytest.fail("given up")))
+
+
+def test_a_row_alone_that_needs_too_much_memory_is_given_up_with_the_reason():
+    told = list(halving(torch.arange(1), lambda rows: out_of_memory(), lambda rows, why: why))
+    assert len(told) == 1 and "can't allocate memory" in told[0]
+
+
+def clean_images(folder: Path) -> torch.Tensor:
+    """The clean images of an attack's folder as floats."""
+    return to_float(torch.from_numpy(np.load(folder / "images.npz")["clean"]), torch.device("cpu"))
+
+
+def test_one_question_that_cannot_be_attacked_fails_alone(folder, data, skilled, tmp_path, monkeypatch):
     climb, spoilt = attacks.climb, 3
+    bad = clean_images(folder / "pgd")[spoilt]
 
     def out_of_memory_above_four_and_nan_for_one(objective, images, rows, amp=False):
         if len(images) > 4:
-            raise torch.OutOfMemoryError("too many")
+            out_of_memory()
         if any((image - bad).abs().max() < 9 / 255 for image in images):
             raise FloatingPointError("not a number")
         return climb(objective, images, rows, amp)
 
-    told = arguments(data, skilled.model.name_or_path, tmp_path / "whole", "pgd", 8)
-    here("attack.py", *told, settings=settings("pgd"))
-    whole = pd.read_parquet(tmp_path / "whole" / "rows.parquet")
-    clean = np.load(tmp_path / "whole" / "images.npz")["clean"]
-    bad = torch.from_numpy(clean[spoilt]).permute(2, 0, 1).float() / 255
     monkeypatch.setattr(attacks, "climb", out_of_memory_above_four_and_nan_for_one)
     told = arguments(data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
     here("attack.py", *told, settings=settings("pgd"))
-    halved = pd.read_parquet(tmp_path / "halved" / "rows.parquet")
+    whole, halved = (pd.read_parquet(f / "rows.parquet") for f in (folder / "pgd", tmp_path / "halved"))
     assert (halved.outcome == FAILED).tolist() == [i == spoilt for i in range(24)]
+    assert halved.text[spoilt] == "FloatingPointError: not a number" and halved.answer[spoilt] == ""
     others = halved.outcome != FAILED  # the same noise and steps in smaller batches: the same verdicts
     assert (halved.outcome[others] == whole.outcome[others]).mean() >= 0.95
+    tables.check_attack_rows(halved)
+
+
+def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, data, skilled, tmp_path, monkeypatch):
+    weights, climb, clean = skilled.model.name_or_path, attacks.climb, clean_images(folder / "pgd")
+    here("attack.py", *arguments(data, weights, tmp_path / "whole", "pgd", 2, 8), settings=settings("pgd"))
+
+    def not_a_number_far_away(objective, images, rows, amp=False):
+        nearest = (images[:, None] - clean).abs().flatten(2).amax(2).amin(1)  # [b], the levels it was moved
+        if (nearest > 9 / 255).any():
+            raise FloatingPointError("not a number")
+        return climb(objective, images, rows, amp)
+
+    monkeypatch.setattr(attacks, "climb", not_a_number_far_away)
+    here("attack.py", *arguments(data, weights, tmp_path / "part", "pgd", 24, 2, 8), settings=settings("pgd"))
+    whole, rows = (pd.read_parquet(tmp_path / name / "rows.parquet") for name in ("whole", "part"))
+    smaller, largest = rows[rows.eps < 24], rows[rows.eps == 24].reset_index(drop=True)
+    pd.testing.assert_frame_equal(smaller, whole)
+    fell = (smaller[smaller.eps == 8].outcome != "right").tolist()
+    assert 0 < sum(fell) < 24
+    assert (largest.outcome == FAILED).tolist() == [not broken for broken in fell]  # the others fell before
+    assert largest[fell].text.tolist() == smaller[smaller.eps == 8].text[fell].tolist()
+    assert largest.attacked.all() and (largest.steps == 0).all()
+    baselines = pd.DataFrame({"kind": ["questions"], "part": ["all"], "n": [24], "chance": [0.25], "blind": [0.3]})
+    table = tables.robustness(rows, baselines).set_index("eps")
+    assert table.accuracy.isna().to_dict() == {2: False, 8: False, 24: True}
+
+
+def interrupted(monkeypatch, carried_out: list, after: int) -> None:
+    """The next attack stops with an error of its own after so many batches; `carried_out` hears of all."""
+    carry_out = plans.carry_out
+
+    def counted(*given):
+        if len(carried_out) == after:
+            raise RuntimeError("the disk is gone")
+        carried_out.append(given)
+        return carry_out(*given)
+
+    monkeypatch.setattr(plans, "carry_out", counted)
+
+
+def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_rows(
+    folder, data, skilled, tmp_path, monkeypatch
+):
+    """Errors that are no shortage of memory end the program, and what is done is kept."""
+    pgd = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows)
+    told = [*arguments(data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
+    first: list = []
+    with monkeypatch.context() as patch:
+        interrupted(patch, first, after=1)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            here("attack.py", *told, settings=settings("apgd"))
+    assert not (tmp_path / "apgd").exists()
+    shutil.copytree(tmp_path / ".apgd.partial", tmp_path / "kept")
+    counts, whole = {}, pd.read_parquet(folder / "apgd" / "rows.parquet")
+    for name in ("the same", "other"):
+        if name == "other":
+            shutil.copytree(tmp_path / "kept", tmp_path / ".apgd.partial")
+            rows = pd.read_parquet(pgd / "rows.parquet")
+            one = rows.index[rows.outcome != "right"][0]
+            rows.loc[one, ["outcome", "answer"]] = [FAILED, ""]
+            rows.to_parquet(pgd / "rows.parquet", index=False)
+        carried_out: list = []
+        with monkeypatch.context() as patch:
+            interrupted(patch, carried_out, after=-1)
+            here("attack.py", *told, settings=settings("apgd"))
+        counts[name] = len(carried_out)
+        done = pd.read_parquet(tmp_path / "apgd" / "rows.parquet")
+        if name == "the same":
+            pd.testing.assert_frame_equal(done, whole)
+        else:
+            assert done.attacked[one] and not whole.attacked[one]  # what failed before is attacked on
+    assert counts == {"the same": 2, "other": 3}
+
+
+def test_the_clean_images_have_no_radius(data, skilled, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        here("attack.py", *arguments(data, skilled.model.name_or_path, tmp_path / "c", "clean", 8), settings={})
+    assert "clean has eps 0" in capsys.readouterr().err
+
+
+def test_a_plan_has_its_attacks_name_and_the_targets_of_its_variant():
+    targets = {"think": ["stop"], "instruct": ["ce"]}
+    told = {"kind": "pgd", "steps": 7, "survivors": True, "eps": 0.3, "targets": targets}
+    assert plans.plan_of("some", told, "think") == Plan(name="some", steps=7, targets=("stop",))
+    assert plans.plan_of("other", told, "instruct", amp=True) == Plan(name="other", steps=7, targets=("ce",), amp=True)
+    assert plans.plan_of("bare", {"kind": "noise", "steps": 2}, "think").targets == ()
+
+
+@pytest.mark.parametrize("variant", ["instruct", "think"])
+def test_a_smoothed_model_answers_with_the_majority_of_the_function_that_it_is_told(skilled, shown, variant):
+    clean = to_float(Exam(skilled, shown, variant, 24).images, skilled.device)
+    for function in ("choice", "generate"):
+        quiet = SmoothedExam(skilled, shown, variant, 24, 1e-6, 1, 3, function)
+        said = [quiet.answer(text, i) for i, text in enumerate(quiet.answers(quiet.images, EVERYTHING))]
+        assert said == quiet.classes(function, clean, EVERYTHING)
+        loud = SmoothedExam(skilled, shown, variant, 24, 0.3, 1, 15, function)
+        heard = []
+        for draw in range(60):
+            noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(draw))
+            heard.append(loud.classes(function, clean + 0.3 * noise.to(clean), EVERYTHING))
+        answers = [loud.answer(text, i) or "?" for i, text in enumerate(loud.answers(loud.images, EVERYTHING))]
+        clear = 0
+        for i, votes in enumerate(zip(*heard, strict=True)):
+            best = max(set(votes), key=votes.count)
+            if votes.count(best) > 48:  # so that hardly any fifteen votes have another majority
+                clear += 1
+                assert answers[i] == best
+        assert clear >= 5
+        order = torch.tensor([20, 3])
+        assert [loud.answer(text, 20) or "?" for text in loud.answers(loud.images[order], order)[:1]] == [answers[20]]
 
 
 def test_a_killed_attack_goes_on_where_it_was_and_ends_with_the_same_rows(folder, data, skilled, tmp_path):
     out, weights = tmp_path / "pgd", skilled.model.name_or_path
-    slow = settings("pgd", batch_size=2, pgd={"kind": "pgd", "steps": 60, "restarts": 3})
+    slow = settings("pgd", batch_size=2, pgd={"kind": "pgd", "steps": 30, "restarts": 3})
     line = command_line("attack.py", *arguments(data, weights, out, "pgd", 8), settings=slow)
     job = subprocess.Popen(line, stderr=subprocess.DEVNULL)
     shards = tmp_path / ".pgd.partial" / "shards"
@@ -253,25 +480,61 @@ def test_apgd_reviews_its_step_size_at_the_papers_checkpoints():
     assert apgd_checkpoints(100)[41] == 22 and not apgd_checkpoints(1)
 
 
-def test_carlini_wagner_finds_the_exact_distance_to_a_plane():
-    """The nearest point of a half-space is known: |margin| / |w|, in pixels that are not at the edge of [0, 1]."""
-    clean8 = torch.full((4, 8, 8, 3), 128, dtype=torch.uint8)
-    clean8[2:] = 0  # a black background must move, too
-    direction = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).abs()
-    clean = clean8.permute(0, 3, 1, 2).float() / 255
-    level = (clean * direction).flatten(1).sum(1) + 1.0 * direction.norm()
+def plane(share: float, black: bool, distance: float):
+    """An image and a half-space that breaks it, so far away: clean8, direction of length 1 (a share of the pixels is
+    not 0, on black all point inwards), the margin and the verdict.
+    """
+    generator = torch.Generator().manual_seed(0)
+    clean8 = torch.full((1, 64, 64, 3), 0 if black else 128, dtype=torch.uint8)
+    direction = torch.randn(1, 3, 64, 64, generator=generator)
+    direction = direction * (torch.rand(direction.shape, generator=generator) < share)
+    direction = (direction.abs() if black else direction) / direction.norm()
+    level = (to_float(clean8, torch.device("cpu")) * direction).sum() + distance
 
     def margin(images, rows):
-        found = (images * direction).flatten(1).sum(1) - level[rows]
+        found = (images * direction).flatten(1).sum(1) - level
         return found, found > 0
 
     def is_right(images, rows):
-        return ~margin(images.permute(0, 3, 1, 2).float() / 255, rows)[1]
+        return ~margin(to_float(images, torch.device("cpu")), rows)[1]
 
-    plan = Plan(kind="cw", norm="l2", steps=150)
-    found = attacks.carlini_wagner(margin, is_right, clean8, plan, torch.device("cpu"), searches=6)
-    assert found.broken.all()
-    assert (l2_levels(found.images, clean8) >= 0.99).all() and (l2_levels(found.images, clean8) < 1.15).all()
+    return clean8, direction, margin, is_right
+
+
+def nearest_8_bit(direction: torch.Tensor, distance: float) -> float:
+    """The length of the shortest step of whole levels across a plane: n = round(x direction) has the smallest n^2 of
+    all whole n with as large a product n direction; x is bisected until it is large enough.
+    """
+    d, low, high = direction.abs().flatten().double(), 0.0, 1e7
+    for _ in range(100):
+        x = (low + high) / 2
+        low, high = (low, x) if (x * d).round() @ d >= 255 * distance else (x, high)
+    return ((high * d).round().norm() / 255).item()
+
+
+@pytest.mark.parametrize("black", [False, True])
+@pytest.mark.parametrize("distance", [0.1, 0.3, 1.0])
+def test_carlini_wagner_comes_close_to_the_distance_of_a_plane(distance, black):
+    """In the default study's steps and searches. Near planes are farther for an 8-bit image: it has no small steps."""
+    for share in (0.05, 1.0):
+        clean8, direction, margin, is_right = plane(share, black, distance)
+        plan = Plan(kind="cw", norm="l2", steps=30)
+        found = attacks.carlini_wagner(margin, is_right, clean8, plan, torch.device("cpu"))
+        assert found.broken.all() and not is_right(found.images, torch.arange(1)).any()
+        reached, least = l2_levels(found.images, clean8).item(), nearest_8_bit(direction, distance)
+        assert least - 1e-6 <= reached <= 1.15 * least
+        if share < 1 or distance >= 0.3:
+            assert 0.98 * distance <= reached <= 1.2 * distance
+
+
+def test_carlini_wagner_leaves_what_nothing_breaks(skilled, shown):
+    exam = Exam(skilled, shown, "instruct", 24)
+    objective = exam.objective("answer", exam.answers(exam.images, EVERYTHING), EVERYTHING)
+    plan = Plan(kind="cw", norm="l2", steps=4)
+    found = attacks.carlini_wagner(
+        objective, lambda images, rows: torch.ones(len(rows), dtype=torch.bool), exam.images, plan, exam.vlm.device
+    )
+    assert torch.equal(found.images, exam.images) and not found.broken.any()
 
 
 def test_the_expectation_over_noise_is_that_of_the_smoothed_model():

@@ -31,7 +31,7 @@ def attack_rows(model="sft-think", attack="clean", eps=0, outcomes=OUTCOMES):
             "question_id": [f"q{i}" for i in range(n)], "image_path": [f"{i // 2}.png" for i in range(n)],
             "modality": [MODALITIES[i // 4 % 2] for i in range(n)], "question_type": "Disease Diagnosis",
             "n_options": [2, 4] * (n // 2), "gold": "B", "model": model, "method": method, "variant": variant,
-            "attack": attack, "norm": "linf", "eps": eps, "outcome": outcomes,
+            "function": "generate", "sigma": 0.0, "attack": attack, "norm": "linf", "eps": eps, "outcome": outcomes,
             "answer": [{"right": "B", "wrong": "A", "unparsable": ""}[outcome] for outcome in outcomes],
             "text": "<answer> $B </answer>", "linf": eps, "l2": eps / 10, "steps": 10, "attacked": attack != "clean",
         }
@@ -51,29 +51,48 @@ def probed(model="sft-think"):
     asked = {"model": model, "question_id": [f"q{i}" for i in range(8)], "image_path": "a.png", "n_options": 4}
     runs = [("eps", 0, 5, 1, 0), ("eps", 8, 20, 1, 4), ("eps", 64, 20, 1, 8), ("steps", 8, 5, 1, 3)]
     runs += [("steps", 8, 20, 1, 4), ("restarts", 8, 20, 1, 4), ("restarts", 8, 20, 3, 5)]
+    runs += [("l2", 0.5, 5, 1, 4)]
     frames = [
         pd.DataFrame(
-            asked | {"probe": probe, "eps": eps, "steps": steps, "restarts": restarts, "linf": eps,
+            asked | {"probe": probe, "eps": eps, "steps": steps, "restarts": restarts, "linf": eps, "l2": eps,
                      "broken": [i < fell for i in range(8)], "spent": [2 if i < fell else steps for i in range(8)]}
         )
         for probe, eps, steps, restarts, fell in runs
     ]  # fmt: skip
-    measured = {"probe": "measured", "broken": True, "float_broken": True, "forced_broken": True}
+    measured = {"probe": "measured", "target": "answer", "broken": True, "float_broken": True, "forced_broken": True}
     frames.append(pd.DataFrame(asked | measured | {"zero_gradient": 0.0, "rounding": 0.4}))
     return pd.concat(frames, ignore_index=True)[sanity.PROBE_ROWS]
 
 
-def certificate_rows(model="at-grpo-think", sigma=0.5):
-    """Five questions: right to 0.9, right to 0.25, wrong but certain, abstained, unparsable."""
+def certificate_rows(model="at-grpo-think", sigma=0.5, function="generate"):
+    """Five questions in two shards: right to 0.9, right to 0.25, wrong but certain, abstained, unparsable."""
+    n = np.array([100, 200, 300, 400, 500])
     return pd.DataFrame(
         {
             "question_id": list("abcde"), "image_path": list("abcde"), "modality": "CT", "question_type": "t",
-            "n_options": 4, "gold": "B", "model": model, "method": "at-grpo", "variant": "think", "sigma": sigma,
-            "function": "generate", "n0": 10, "n": [100, 200, 300, 400, 500], "alpha": 0.001,
+            "n_options": 4, "gold": "B", "model": model, "method": "at-grpo", "variant": "think",
+            "function": function, "sigma": sigma, "mode": "sequential", "randomised": False, "alpha": 0.001, "n0": 10,
+            "n": n, "successes": n // 2, "samples": n + 10, "p_lower": 0.4, "stopped": ["decided"] * 4 + ["futile"],
             "prediction": ["B", "B", "A", "", "?"], "certified": [True, True, False, False, False],
-            "radius": [0.9, 0.25, 1.5, 0.0, 0.7], "seconds": 1.0,
+            "radius": [0.9, 0.25, 1.5, 0.0, 0.7], "shard": ["1-of-2", "2-of-2"] * 2 + ["1-of-2"],
+            "seconds": [1.0, 2.0, 3.0, 4.0, 5.0],
         }
     )  # fmt: skip
+
+
+def smoothed_rows(right, model="at-grpo-think", norm="l2", function="generate", sigma=0.5):
+    """An attack on a smoothed model. right: radius -> letters of those of the questions a to e that it left right."""
+    frames = []
+    for eps, letters in right.items():
+        outcomes = ["right" if letter in letters else "wrong" for letter in "abcde"]
+        told = attack_rows(model, f"smoothed-{norm}-{function}", eps, [*outcomes, "wrong"])[:5].assign(norm=norm)
+        told["question_id"] = told["image_path"] = list("abcde")
+        frames.append(told.assign(function=function, sigma=sigma, l2=eps if norm == "l2" else 0.0, attacked=True))
+    return pd.concat(frames, ignore_index=True)
+
+
+NOTHING = pd.DataFrame(columns=tables.ATTACK_ROWS)
+UNDER_ATTACK = ["empirical_accuracy", "clean_accuracy", "contradicted"]
 
 
 def test_robustness_counts_by_hand():
@@ -103,11 +122,57 @@ def test_modalities_add_up_to_the_whole():
 
 
 def test_certified_accuracy_by_hand_and_never_increasing():
-    table = tables.certified(certificate_rows(), [1.0, 0.0, 0.25, 0.3, 0.9])
-    assert table.radius.tolist() == [0.0, 0.25, 0.3, 0.9, 1.0]
+    table = tables.certified(certificate_rows(), [1.0, 0.0, 0.25, 0.3, 0.9], NOTHING)
+    assert table.columns.tolist() == tables.CERTIFIED and table.radius.tolist() == [0.0, 0.25, 0.3, 0.9, 1.0]
     assert table.certified_accuracy.tolist() == [0.4, 0.4, 0.2, 0.2, 0.0]  # of all five, also the abstained one
     assert table.certified_accuracy.is_monotonic_decreasing
-    assert set(table.abstain) == {0.2} and set(table.mean_samples) == {300} and set(table.n) == {5}
+    assert table.sure.tolist() == [0.2, 0.2, 0.0, 0.0, 0.0]  # in five certificates one may be wrong
+    alike = ["n", "abstain", "samples", "seconds", "alpha", "mode", "randomised", "status"]
+    assert table[alike].drop_duplicates().values.tolist() == [[5, 0.2, 310, 3, 0.001, "sequential", False, "complete"]]
+    assert table.mean_radius.unique().tolist() == pytest.approx([(0.9 + 0.25) / 5])
+    assert table[UNDER_ATTACK].isna().to_numpy().all()
+
+
+def test_each_function_and_sigma_has_certificates_of_its_own():
+    choice = certificate_rows(function="choice").assign(radius=0.5, prediction="B", certified=True)
+    quiet = certificate_rows(sigma=0.25).assign(radius=0.0, prediction="", certified=False)
+    rows = pd.concat([certificate_rows(), choice, quiet], ignore_index=True)
+    table = tables.certified(rows, [0.5], NOTHING).set_index(["function", "sigma"])
+    expected = {("choice", 0.5): 1.0, ("generate", 0.25): 0.0, ("generate", 0.5): 0.2}
+    assert table.certified_accuracy.to_dict() == expected
+
+
+def test_an_attack_on_the_smoothed_model_stands_beside_its_certificates_and_may_refute_them():
+    attacks = smoothed_rows({0: "abd", 0.25: "bd", 0.9: "b"})
+    other = smoothed_rows({0: "", 0.25: "", 0.9: ""}, function="choice")  # of another function: says nothing
+    table = tables.certified(certificate_rows(), [0.0, 0.25, 0.3, 0.9], pd.concat([attacks, other]))
+    assert table.empirical_accuracy.fillna(-1).tolist() == [0.6, 0.4, -1, 0.2]  # no attack had a radius of 0.3
+    assert set(table.clean_accuracy) == {0.6}
+    assert table.contradicted.fillna(-1).tolist() == [0, 1, -1, 1]  # a is certified to 0.9, and fell at 0.25
+    alone = tables.certified(certificate_rows(), [0.25], other)
+    assert alone[UNDER_ATTACK].isna().to_numpy().all()
+
+
+def failed_attack(rows, at):
+    """The rows with question c not evaluated at one radius."""
+    one = (rows.question_id == "c") & (rows.eps == at)
+    return rows.assign(outcome=rows.outcome.mask(one, "failed"), answer=rows.answer.mask(one, ""))
+
+
+@pytest.mark.parametrize("at, untold", [(0.25, ["empirical_accuracy", "contradicted"]), (0.0, ["clean_accuracy"])])
+def test_an_attack_on_the_smoothed_model_that_failed_tells_no_number(at, untold):
+    attacks = failed_attack(smoothed_rows({0: "abd", 0.25: "bd"}), at)
+    row = tables.certified(certificate_rows(), [0.25], attacks).iloc[0]
+    assert row[untold].isna().all() and row.certified_accuracy == 0.4
+
+
+def test_certificates_that_failed_tell_no_number():
+    rows = certificate_rows()
+    rows.loc[2, ["stopped", "prediction", "certified", "radius"]] = ["failed", "", False, 0.0]
+    table = tables.certified(rows, [0.0, 0.25], smoothed_rows({0: "abd", 0.25: "bd"}))
+    assert set(table.status) == {"incomplete: 1 of 5 not evaluated"}
+    untold = ["certified_accuracy", "ci_low", "ci_high", "sure", "mean_radius", "abstain", "samples", "contradicted"]
+    assert table[untold].isna().to_numpy().all()
 
 
 def test_cost_sums_runs():
@@ -145,13 +210,25 @@ def test_refuses_attack_rows_that_cannot_be_counted(spoil, message):
         (lambda rows: rows.assign(radius=-1.0), "negative"),
         (lambda rows: rows.assign(radius=1.0), "abstention"),
         (lambda rows: rows.assign(alpha=[0.1, 0.1, 0.1, 0.1, 0.2]), "more than one alpha"),
-        (lambda rows: pd.concat([rows, certificate_rows("sft-think")[1:]]), "answered different"),
+        (lambda rows: rows.assign(mode=["fixed"] + ["sequential"] * 4), "more than one mode.*function generate"),
+        (lambda rows: rows.assign(randomised=[True] + [False] * 4), "more than one randomised"),
+        (lambda rows: rows[rows.shard != "2-of-2"], "at-grpo-think, function generate.*shard 2-of-2 is missing"),
+        (lambda rows: rows[rows.shard != "1-of-2"], "shard 1-of-2 is missing.*re-run certify_model"),
+        (lambda rows: rows.assign(shard=["1-of-2", "2-of-2", "1-of-1", "1-of-2", "2-of-2"]), "1-of-1"),
+        (lambda rows: pd.concat([rows, certificate_rows("sft-think")[1:]]), "answered different.*function generate"),
         (lambda rows: rows.drop(columns="radius"), "missing column"),
     ],
 )
 def test_refuses_certificate_rows_that_cannot_be_counted(spoil, message):
     with pytest.raises(ValueError, match=message):
-        tables.certified(spoil(certificate_rows()), [0.0])
+        tables.certified(spoil(certificate_rows()), [0.0], NOTHING)
+
+
+def test_refuses_a_negative_radius_and_attacks_on_smoothed_models_that_cannot_be_counted():
+    with pytest.raises(ValueError, match="radii"):
+        tables.certified(certificate_rows(), [-0.1], NOTHING)
+    with pytest.raises(ValueError, match="linf or l2 exceeds eps"):
+        tables.certified(certificate_rows(), [0.25], smoothed_rows({0.25: "ab"}).assign(l2=0.3))
 
 
 def test_refuses_baselines_without_the_modality():
@@ -171,10 +248,12 @@ def made(tmp_path):
         (tmp_path / f"cost{i}.json").write_text(json.dumps(dict.fromkeys(tables.COST_RECORD[2:], 1) | told))
     probed().to_parquet(tmp_path / "sanity.parquet")
     study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'").to_parquet(tmp_path / "transfer.parquet")
+    held_against_smoothed().to_parquet(tmp_path / "smoothed.parquet")
     costs = " ".join(f"{tmp_path}/cost{i}.json" for i in range(len(paid)))
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
         f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
+        f" --smoothed-rows {tmp_path}/smoothed.parquet"
         f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables".split()
     )
     return tmp_path / "tables"
@@ -183,14 +262,20 @@ def made(tmp_path):
 def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
-    names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "suite", "transfer"]
+    names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
+    names += ["transfer"]
     assert sorted(path.name for path in made.iterdir()) == [f"{name}.csv" for name in names]  # and no temporary file
+    certified = pd.read_csv(made / "certified.csv").set_index("radius")
+    assert certified.empirical_accuracy.dropna().to_dict() == {0.0: 0.6, 0.25: 0.4}  # of l2, whose rows were given
+    assert pd.read_csv(made / "smoothing.csv").attacked_smoothed.tolist() == [0.4]
 
 
 def test_script_without_rows_writes_headers(tmp_path):
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
     make_tables.main(["--baselines", f"{tmp_path}/baselines.csv", "--eps", "8", "--out", f"{tmp_path}/tables"])
-    for name, columns in (("suite", suite.SUITE), ("comparisons", suite.COMPARISONS), ("sanity", sanity.SANITY)):
+    told = {"suite": suite.SUITE, "comparisons": suite.COMPARISONS, "smoothing": suite.SMOOTHING}
+    told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER}
+    for name, columns in told.items():
         assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
     assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
     assert (tmp_path / "tables/robustness.csv").read_text() == ",".join(tables.ROBUSTNESS) + "\n"
@@ -233,6 +318,7 @@ def figure_arguments(name, folder):
         "thoughts": f"{rows_of_both} --eps 8",
         "accuracy_vs_eps": f"--table {folder}/robustness.csv",
         "certified_vs_radius": f"--table {folder}/certified.csv",
+        "smoothed_attack": f"--table {folder}/smoothing.csv",
         "heatmap": f"--table {folder}/robustness_by_part.csv --kind modality --eps 8",
         "training_curves": f"--models sft-think --curves {folder}/curves.csv",
         "adversarial_examples": f"{rows_of_both} --images {folder}/sft-think.npz {folder}/at-grpo-think.npz --eps 8",
@@ -264,10 +350,70 @@ def test_the_sweep_draws_the_numbers_of_its_table(made, tmp_path):
 
 
 def test_certified_curve_is_nowhere_above_the_certificates():
-    table = tables.certified(certificate_rows(), [0.0, 0.25, 0.5, 1.0])
-    (line,) = plots.certified_vs_radius(table).axes[0].lines
+    attacks = smoothed_rows({0: "abd", 0.25: "abd"})
+    table = tables.certified(certificate_rows(), [0.0, 0.25, 0.5, 1.0], attacks)
+    line, crosses = plots.certified_vs_radius(table).axes[0].lines
     assert line.get_drawstyle() == "steps-pre"  # between two radii the value at the larger
     assert line.get_ydata().tolist() == table.certified_accuracy.tolist()
+    drawn = np.isfinite(crosses.get_ydata())
+    assert crosses.get_xdata()[drawn].tolist() == [0.0, 0.25] and crosses.get_ydata()[drawn].tolist() == [0.6, 0.6]
+
+
+def test_certificates_have_a_row_a_function_and_a_column_a_sigma():
+    kinds = [(function, sigma) for function in ("generate", "choice") for sigma in (0.25, 0.5, 0.12)]
+    rows = pd.concat([certificate_rows(sigma=sigma, function=function) for function, sigma in kinds])
+    figure = plots.certified_vs_radius(tables.certified(rows, [0.0, 0.25], NOTHING))
+    titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [f"{function}, σ = {sigma}" for function in ("choice", "generate") for sigma in (0.12, 0.25, 0.5)]
+    assert figure.axes[0].get_gridspec().get_geometry() == (2, 3)
+
+
+def test_incomplete_certificates_and_attacks_on_smoothed_models_are_not_drawn():
+    rows = certificate_rows()
+    spoilt = rows.assign(model="sft-think", stopped="failed", prediction="", certified=False, radius=0.0)
+    table = tables.certified(pd.concat([rows, spoilt]), [0.0, 0.25], NOTHING)
+    assert len(plots.certified_vs_radius(table).axes[0].lines) == 2  # a curve and its crosses, of the other model
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.certified_vs_radius(table[table.model == "sft-think"])
+    failed = suite.smoothing(failed_attack(held_against_smoothed(), 8), 8)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plots.smoothed_attack(failed)
+
+
+def held_against_smoothed():
+    """The five certified questions of one model: clean, under pgd, and smoothed, under linf and l2 attacks."""
+    plain = smoothed_rows({0: "abcd", 8: "a", 16: ""}, norm="linf", sigma=0.0)
+    plain["attack"] = plain.eps.map({0: "clean", 8: "pgd", 16: "pgd"})
+    beyond = plain[plain.eps == 0].assign(question_id=list("vwxyz"), outcome="wrong", answer="A")  # not smoothed
+    linf, l2 = smoothed_rows({0: "abc", 8: "ab"}, norm="linf"), smoothed_rows({0: "abd", 0.25: "bd"})
+    return pd.concat([plain, beyond, beyond.assign(attack="pgd", eps=8.0), linf, l2], ignore_index=True)
+
+
+def test_what_smoothing_adds_is_counted_by_hand_on_the_questions_it_was_attacked_on():
+    (row,) = suite.smoothing(held_against_smoothed(), 8).to_dict("records")
+    assert (row["model"], row["function"], row["sigma"]) == ("at-grpo-think", "generate", 0.5)
+    assert (row["n"], row["failed"], row["eps"]) == (5, 0, 8)
+    accuracies = [row[name] for name in ("clean", "clean_smoothed", "attacked", "attacked_smoothed")]
+    assert accuracies == [0.8, 0.6, 0.2, 0.4]
+    assert row["difference"] == pytest.approx(0.2) and row["ci_low"] <= 0.2 <= row["ci_high"]
+    assert row["p"] == pytest.approx(1.0)  # one question, which may have gone either way
+    assert list(row) == suite.SMOOTHING
+
+
+@pytest.mark.parametrize("at", [0, 8])
+def test_what_smoothing_adds_has_no_number_where_a_question_failed(at):
+    (row,) = suite.smoothing(failed_attack(held_against_smoothed(), at), 8).to_dict("records")
+    untold = ["clean", "clean_smoothed", "attacked", "attacked_smoothed", "difference", "ci_low", "ci_high", "p"]
+    assert row["failed"] == 1 and all(np.isnan(row[name]) for name in untold)
+
+
+def test_the_smoothed_model_is_drawn_full_and_the_model_itself_hollow():
+    axes = plots.smoothed_attack(suite.smoothing(held_against_smoothed(), 8)).axes[0]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
+    full = [line for line in axes.lines if line.get_markerfacecolor() != "white" and line.get_marker() == "o"]
+    ticks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    assert [line.get_xdata()[0] for line in hollow] == [0.2] and [line.get_xdata()[0] for line in full] == [0.4]
+    assert sorted(ticks) == [0.6, 0.8]
 
 
 def test_an_incomplete_evaluation_has_no_accuracy_and_no_point():
@@ -303,6 +449,41 @@ def test_two_models_are_compared_on_their_worst_case_and_by_modality():
     assert (same.difference == 0).all() and (same.p == 1).all()
     assert set(table[table.family == "variants by modality"].part) == set(MODALITIES)
     assert (table.p_holm >= table.p).all()
+
+
+def test_models_are_not_compared_on_questions_that_one_of_them_was_not_evaluated_on():
+    twin = study().query("model == 'sft-think'").assign(model="sft-instruct", variant="instruct")
+    rows = pd.concat([study(), twin], ignore_index=True)
+    one = (rows.attack == "pgd") & (rows.eps == 8) & (rows.question_id == "q0") & (rows.model == "at-grpo-think")
+    rows.loc[one, ["outcome", "answer"]] = ["failed", ""]
+    table = suite.comparisons(rows, 8)
+    numbers = ["first_accuracy", "second_accuracy", "difference", "ci_low", "ci_high", "p", "p_holm"]
+    about = (table["first"] == "at-grpo-think") | (table["second"] == "at-grpo-think")
+    worst = table.images == suite.WORST
+    assert table[about & worst].failed.tolist() == [1] and table[about & worst][numbers].isna().to_numpy().all()
+    assert (table[~(about & worst)].failed == 0).all() and table[~(about & worst)][numbers].notna().to_numpy().all()
+    assert set(table.n) == {4, 8}
+
+
+def test_a_question_that_one_attack_broke_is_lost_though_another_failed_on_it():
+    """A failure hides no defeat: only what is not known is missing."""
+    rows = study()
+    rows.loc[(rows.attack == "fgsm") & rows.question_id.isin(["q0", "q1"]), ["outcome", "answer"]] = ["failed", ""]
+    told = suite.worst_case(rows, 8).set_index(["model", "question_id"])
+    assert told.worst["sft-think", "q0"] == False  # noqa: E712, not missing: PGD broke it
+    spoilt = rows[~((rows.attack == "pgd") & (rows.model == "sft-think"))]
+    assert suite.worst_case(spoilt, 8).set_index(["model", "question_id"]).worst.isna()["sft-think", "q0"]
+
+
+def test_a_transferred_attack_that_failed_has_no_accuracy():
+    rows = study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'")
+    whole = suite.transfer(rows).set_index("target")
+    assert whole.failed.tolist() == [0, 0] and whole.accuracy.to_dict() == {"sft-think": 0, "at-grpo-think": 5 / 8}
+    one = (rows.question_id == "q0") & (rows.model == "at-grpo-think")
+    spoilt = suite.transfer(rows.assign(outcome=rows.outcome.mask(one, "failed"))).set_index("target")
+    assert spoilt.failed.to_dict() == {"sft-think": 0, "at-grpo-think": 1} and set(spoilt.n) == {8}
+    assert spoilt.loc["at-grpo-think", ["accuracy", "ci_low", "ci_high"]].isna().all()
+    assert spoilt.accuracy["sft-think"] == 0
 
 
 def test_heatmap_writes_accuracy_and_n_in_each_cell():

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from helpers import ROOT, SMOKE, snakemake
+from helpers import ROOT, SMOKE, smoke_config, snakemake
 from safemed import configuration
 from safemed.dependencies import sources
 
@@ -47,13 +47,51 @@ def planned(done: subprocess.CompletedProcess) -> Counter:
 def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     jobs = planned(snakemake("-n", cwd=untouched))
-    models = len(config["variants"]) * len(config["study_methods"])
+    models, certify = len(config["variants"]) * len(config["study_methods"]), config["certify"]
     assert jobs["train_sft"] == jobs["train_fare"] == jobs["train_grpo"] == len(config["variants"])
     attacks = sum(1 + len(configuration.suite(config["attack"], variant)) for variant in config["variants"])
-    assert jobs["attack_model"] == attacks * len(config["study_methods"])
+    assert certify["methods"] == config["study_methods"]
+    assert jobs["attack_model"] == attacks * len(config["study_methods"]) + models * len(certify["attacks"])
     assert jobs["probe_attacks"] == jobs["transfer_images"] == models
-    assert jobs["certify_model"] == models * len(config["certify"]["sigma"])
+    assert jobs["certify_model"] == models * len(certify["functions"]) * len(certify["sigma"]) * certify["shards"]
     assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
+
+
+def test_certificates_in_full_add_to_the_default_study_what_it_lacks(untouched):
+    """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
+    study = ROOT / "workflow" / "studies" / "smoothing.yaml"
+    default, full = (
+        planned(snakemake("-n", cwd=untouched)),
+        planned(snakemake("-n", "--configfile", study, cwd=untouched)),
+    )
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(study.read_text()))
+    variants, certify = len(config["variants"]), config["certify"]
+    added = len(certify["methods"]) - len(config["study_methods"])
+    assert added >= 2 and full["train_grpo"] == default["train_grpo"] + added * variants
+    assert full["attack_model"] == default["attack_model"] + added * variants * (2 + len(certify["attacks"]))
+    tables = variants * len(certify["methods"]) * len(certify["functions"]) * len(certify["sigma"])
+    assert full["certify_model"] == tables and {0.12, 0.25, 0.5} <= set(certify["sigma"])
+
+
+def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(untouched, tmp_path):
+    (tmp_path / "shards.yaml").write_text("certify: {shards: 3}\n")
+    done = snakemake("-n", "certify", "--printshellcmds", "--configfile", tmp_path / "shards.yaml", cwd=untouched)
+    told = re.findall(r"--model (\S+) .*--function (\S+) --sigma (\S+) --shard (\S+) --out (\S+)", done.stdout)
+    assert planned(done)["certify_model"] == len(told) and len({out for *_, out in told}) == len(told)
+    shards = Counter(shard for *_, shard, _ in told)
+    assert set(shards) == {"1-of-3", "2-of-3", "3-of-3"} and len(set(shards.values())) == 1
+    for model, function, sigma, shard, out in told:
+        assert out.endswith(f"certificates/{model}/{function}-sigma{sigma}/{shard}")
+
+
+def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(untouched):
+    for on, model, folder in ((None, "sft-think", "replay"), ("models/other", "other", "replay-on-other")):
+        named = ["--config", f'attack={{"replay_on": "{on}"}}'] if on else []
+        done = snakemake("-n", "replay", "--printshellcmds", *named, cwd=untouched)
+        (line,) = re.findall(rf"scripts/replay.py .*--out \S*/{folder}/sft-think .*", done.stdout)
+        assert f"--model {model} " in line and ("--same" in line) == (on is None)
+        assert f"--weights {on or 'results/phantoms/models/sft-think'} " in line
 
 
 def test_the_ablation_trains_every_further_method(untouched):
@@ -68,9 +106,11 @@ def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
     data = ["--config", f'data={{"source": "{source}"}}']
     jobs = planned(snakemake("-n", "--configfile", study, *data, cwd=untouched))
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
-    methods = yaml.safe_load(study.read_text()).get("study_methods", ["at-grpo"])
-    expected = ("train_grpo", 2) if methods == ["at-grpo"] else ("train_sft", len(methods))
-    assert jobs[expected[0]] == expected[1]
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    update_config(config, yaml.safe_load(study.read_text()))
+    trained = configuration.lineage(config, configuration.studied(config))
+    counts = Counter(f"train_{config['methods'][name]['trainer']}" for name in trained)
+    assert all(jobs[rule] == n * len(config["variants"]) for rule, n in counts.items())
 
 
 def test_the_archive_is_fetched_only_where_the_hub_is_asked_for(untouched, tmp_path):
@@ -120,6 +160,19 @@ REFUSED = [
     ("data: {image_size: 60}", r"data\.image_size"),
     ("certify: {alpha: 0.7}", "alpha"),
     ("certify: {n: 5}", r"certify\.n"),
+    ("certify: {sigma: [0]}", "sigma"),
+    ("certify: {mode: adaptive}", "mode|adaptive"),
+    ("certify: {functions: [logits]}", "logits"),
+    ("certify: {shards: 41}", r"certify\.shards"),
+    ("certify: {methods: [sftt]}", r"certify\.methods.*sftt"),
+    ("certify: {attacks: [pgd]}", r"certify\.attacks.*pgd"),
+    ("certify: {sigma: [0.5]}", r"attack\.attacks\.smoothed-l2\.sigma"),
+    ("certify: {functions: [choice]}", r"attack\.attacks\.smoothed-l2\.function"),
+    ("attack: {suite: [pgd, smoothed-l2]}", r"attack\.suite.*smoothed-l2"),
+    ("attack: {attacks: {smoothed-linf: {kind: square}}}", r"attack\.attacks\.smoothed-linf\.kind"),
+    ("attack: {attacks: {smoothed-linf: {survivors: true}}}", r"attack\.attacks\.smoothed-linf\.kind"),
+    ("attack: {attacks: {pgd-100: {restarts: 1}}}", r"attack\.attacks\.pgd-100\.restarts"),
+    ("methods: {sft: {view: {kind: clean, sigma: 0.1}}}", r"methods\.sft\.view"),
     ("attack: {headline_eps: 3}", "headline_eps"),
     ("attack: {suite: [pgd, bim]}", "bim"),
     ("attack: {suite: [fgsm]}", "suite|pgd"),
@@ -128,8 +181,15 @@ REFUSED = [
     ("attack: {attacks: {pgd: {norm: l2}}}", r"attack\.attacks\.pgd"),
     ("attack: {attacks: {pgd-l2: {norm: linf}}}", r"attack\.attacks\.pgd-l2\.eps"),
     ("attack: {attacks: {square: {norm: l2, eps: 1}}}", r"attack\.attacks\.square"),
+    ("attack: {attacks: {mi-fgsm: {norm: l2, eps: 1, survivors: false}}}", r"attack\.attacks\.mi-fgsm\.norm"),
+    ("attack: {attacks: {pgd-l2: {eps: []}}}", r"attack|pgd-l2"),
+    ("attack: {sanity: {l2: 0}}", "l2"),
     ("attack: {attacks: {cw: {survivors: true}}}", r"attack\.attacks\.cw\.survivors"),
-    ("attack: {attacks: {pgd: {sigma: 0.1}}}", r"attack\.attacks\.pgd.*sigma"),
+    ("attack: {attacks: {pgd: {sigma: 0.1}}}", r"attack\.suite.*pgd.*sigma"),
+    (
+        "{attack: {attacks: {half: {kind: pgd, steps: 1, sigma: 0.25}}}, certify: {attacks: [half]}}",
+        r"half\.sigma.*draws",
+    ),
     ("attack: {attacks: {pgd: {patience: 3}}}", r"attack\.attacks\.pgd\.patience"),
     ("attack: {attacks: {pgd: {targets: {think: [first-token]}}}}", "first-token"),
     ("methods: {at-grpo: {start: at-grpo}}", r"methods\.at-grpo\.start"),
@@ -274,7 +334,7 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     results = study / "results" / "smoke"
     assert "at-grpo-instruct" in (results / "report.html").read_text()
     robustness = pd.read_csv(results / "tables" / "robustness.csv")
-    assert set(robustness.model) == {"sft-instruct", "fare-instruct", "at-grpo-instruct"}
+    assert set(robustness.model) == {"sft-instruct", "at-grpo-instruct"}
     assert set(zip(robustness.attack, robustness.eps, strict=True)) == {
         ("clean", 0),
         ("noise", 4),
@@ -295,8 +355,19 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
         "transfer_matrix",
         "sanity",
         "thoughts",
+        "certified_vs_radius",
+        "smoothed_attack",
     ):
         assert all((results / "figures" / f"{name}.{suffix}").stat().st_size for suffix in ("pdf", "png", "csv"))
+    certified, smoothing = (pd.read_csv(results / "tables" / f"{name}.csv") for name in ("certified", "smoothing"))
+    assert set(zip(certified.function, certified.radius, strict=True)) == {
+        (function, radius) for function in ("choice", "generate") for radius in (0.0, 0.1)
+    }
+    assert set(certified.n) == {4} and set(certified.status) == {"complete"}  # gathered from two shards
+    assert certified.empirical_accuracy.notna().all() and (certified.contradicted == 0).all()
+    assert smoothing[["model", "function", "n", "failed"]].values.tolist() == [["at-grpo-instruct", "generate", 4, 0]]
+    attacked = pd.read_parquet(results / "attacks" / "at-grpo-instruct" / "smoothed-l2" / "rows.parquet")
+    assert attacked.groupby("eps").size().to_dict() == {0: 4, 0.1: 4}  # the questions that are certified
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert len(rows) == 2 * 12 and not rows.duplicated(["eps", "question_id"]).any() and (rows.linf <= rows.eps).all()
 
@@ -322,9 +393,11 @@ def test_an_edit_of_the_plots_redraws_figures_and_nothing_else(study):
 
 def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study):
     jobs = edited(study, "rewards.py")
-    suite = yaml.safe_load(SMOKE.read_text())["attack"]["suite"]
-    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == 1 + len(suite) and jobs["certify_model"] == 1
-    assert jobs["probe_attacks"] == 1 and jobs["transfer_images"] == 3  # every model is shown its images
+    config = smoke_config()
+    attacks = 1 + len(config["attack"]["suite"]) + len(config["certify"]["attacks"])
+    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == attacks
+    assert jobs["certify_model"] == len(config["certify"]["functions"]) * config["certify"]["shards"] == 4
+    assert jobs["probe_attacks"] == 1 and jobs["transfer_images"] == 2  # every model is shown its images
     assert jobs["make_tables"] == jobs["write_report"] == 1
     assert not jobs["train_sft"] and not jobs["make_base"] and not jobs["prepare"]
 
@@ -332,14 +405,15 @@ def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study
 def test_a_changed_setting_reruns_its_stage_and_what_follows(study, tmp_path):
     (tmp_path / "change.yaml").write_text("certify: {alpha: 0.01}\n")
     jobs = planned(snakemake("-n", "--configfile", SMOKE, tmp_path / "change.yaml", cwd=study))
-    assert jobs["certify_model"] == 3 and jobs["make_tables"] == 1
+    assert jobs["certify_model"] == 4 and jobs["make_tables"] == 1
     assert not jobs["attack_model"] and not jobs["train_sft"] and not jobs["train_grpo"]
 
 
 def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
     """Through all of data, base, SFT and AT-GRPO: the weights are equal to the bit, and so are the rows."""
     fresh, wanted = checkout(tmp_path / "repository"), Path("results/smoke")
-    rows = [wanted / "attacks/at-grpo-instruct/pgd", wanted / "certificates/at-grpo-instruct/sigma0.12"]
+    certificates = wanted / "certificates/at-grpo-instruct/choice-sigma0.25/1-of-2"
+    rows = [wanted / "attacks/at-grpo-instruct/pgd", certificates]
     done = snakemake(*rows, "--cores", 2, "--configfile", SMOKE, cwd=fresh)
     assert done.returncode == 0, done.stderr[-3000:]
     model = wanted / "models/at-grpo-instruct/model.safetensors"

@@ -60,7 +60,7 @@ class ATGRPOTrainer(GRPOTrainer):
         return {**output, "clean_images": clean.to(self.accelerator.device)}
 
     def _views(self, inputs: list[dict], clean: Tensor) -> Tensor:
-        """8-bit views [B, H, W, 3]; rows of the same question share one."""
+        """8-bit views [B, H, W, 3], noise cut off at 0 and 1 (TRL takes images); rows of one question share one."""
         ids = [row["question_id"] for row in inputs]
         unique = {name: i for i, name in reversed(list(enumerate(ids)))}  # question -> its first row
         first = sorted(unique.values())

@@ -51,20 +51,29 @@ class Ball:
     def store(self, images: Tensor, clean8: Tensor) -> Tensor:
         """The 8-bit images [b, H, W, 3] nearest to floats of the ball, which are in the ball too.
 
-        Rounding keeps to an linf ball of whole levels. It may leave an L2 ball: then delta shrinks until it does not.
+        Rounding keeps to an linf ball of whole levels. It may leave an L2 ball: then delta shrinks no more than it
+        must.
         """
         stored = to_uint8(images)
         if self.norm == "linf":
             return stored
         clean = to_float(clean8, images.device)
-        low, high = torch.zeros(len(images)).to(images), torch.ones(len(images)).to(images)
-        for _ in range(8):
-            outside = l2_levels(stored, clean8).to(images) > self.eps
-            low, high = torch.where(outside, low, high), torch.where(outside, (low + high) / 2, high)
-            stored = to_uint8(clean + high[:, None, None, None] * (images - clean))
-        inside = l2_levels(stored, clean8) <= self.eps
-        stored[~inside] = clean8[~inside]
-        return stored
+        low, high = images.new_zeros(len(images)), images.new_ones(len(images))
+        whole = self._holds(stored, clean8).to(images.device)
+        for _ in range(10):  # the largest share of delta that is found to stay inside once it is rounded
+            middle = (low + high) / 2
+            inside = self._holds(_shrunk(images, clean, middle), clean8).to(images.device)
+            low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+        return _shrunk(images, clean, torch.where(whole, 1.0, low))
+
+    def _holds(self, stored: Tensor, clean8: Tensor) -> Tensor:
+        """Whether 8-bit images are in the L2 ball, [b]."""
+        return l2_levels(stored, clean8) <= self.eps
+
+
+def _shrunk(images: Tensor, clean: Tensor, share: Tensor) -> Tensor:
+    """The 8-bit images of clean + share * delta, share [b]."""
+    return to_uint8(clean + share[:, None, None, None] * (images - clean))
 
 
 def l2_norm(delta: Tensor) -> Tensor:
@@ -79,15 +88,17 @@ def l2_levels(images: Tensor, clean: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Plan:
-    """The budget of an attack. kind: pgd, apgd, cw, noise or square; norm: linf or l2.
+    """The budget of an attack. kind: pgd, apgd, mi-fgsm, cw, noise or square; norm: linf or l2.
 
-    steps: gradient steps, draws or queries of a restart. targets: what each restart climbs, in turn (those of
-    safemed.evaluation). amp: the restarts run in bfloat16 first, and then again in fp32 on what survived. patience: a
-    restart ends for a question whose highest margin, at the pace of that many steps, would still be below 0 after the
-    last one; for targets whose loss is a margin (positive: broken). None: never.
+    name: seeds the random starts, beside the question. steps: gradient steps, draws or queries of a restart. targets:
+    what each restart climbs, in turn (those of safemed.evaluation). amp: the restarts run in bfloat16 first, and then
+    again in fp32 on what survived. patience: a restart ends for a question whose highest margin, at the pace of that
+    many steps, would still be below 0 after the last one; for targets whose loss is a margin (positive: broken). None:
+    never.
     """
 
     kind: str = "pgd"
+    name: str = "pgd"
     norm: str = "linf"
     steps: int = 20
     restarts: int = 1
@@ -172,20 +183,22 @@ def random_start(clean: Tensor, eps: float, names: list[str]) -> Tensor:
     return clean + eps * (2 * torch.stack(drawn).to(clean) - 1)
 
 
-def normal_noise(images: Tensor, names: list[str]) -> Tensor:
-    """Standard normal noise of the images' shape, seeded by their names as `random_start` is."""
-    uniform = (random_start(torch.zeros_like(images), 1.0, names) + 1) / 2
-    return torch.special.ndtri(uniform.clamp(1e-6, 1 - 1e-6))
-
-
 def attack(
-    objectives: list[Objective], is_right: IsRight, clean8: Tensor, names: list[str], eps: float, plan: Plan, device
+    objectives: list[Objective],
+    is_right: IsRight,
+    clean8: Tensor,
+    names: list[str],
+    eps: float,
+    plan: Plan,
+    device,
+    eager: bool = False,
 ) -> Attacked:
     """Attack every question until it breaks: one restart an objective, only the survivors are attacked on.
 
     is_right is asked when a question starts to look broken, every ASK_AGAIN steps while it does, and about each
-    restart's best iterate; it alone decides. clean8: uint8 [B, H, W, 3]. names: seeds of the random starts. eps in
-    8-bit levels for linf, in [0, 1] pixel units for l2. A single step is FGSM: all of eps, from the clean image.
+    restart's best iterate; it alone decides. eager: asking costs about a forward pass, so that it is worth asking about
+    all of the first iterates. clean8: uint8 [B, H, W, 3]. names: seeds of the random starts. eps in 8-bit levels for
+    linf, in [0, 1] pixel units for l2. A single step is FGSM: all of eps, from the clean image.
 
     Raises ValueError for eps < 0. A gradient or loss that is not finite raises FloatingPointError: no verdict is made
     of it.
@@ -200,61 +213,93 @@ def attack(
             if not len(live):
                 return found
             clean = to_float(clean8[live], device)
-            still = plan.steps == 1 or (plan.kind == "apgd" and restart == 0)
+            still = plan.steps == 1 or (plan.kind in ("apgd", "mi-fgsm") and restart == 0)
             start = clean if still else ball.start(clean, [f"{names[i]}:{restart}" for i in live.tolist()])
-            rule = (Apgd if plan.kind == "apgd" else Pgd)(ball, clean, plan.steps)
-            _restart(found, objective, is_right, live, clean8, start, rule, amp, plan.patience)
+            rule = RULES[plan.kind](ball, clean, plan.steps)
+            _Restart(found, is_right, clean8, live, start, rule, plan.patience).run(objective, amp, eager)
     return found
 
 
-def _restart(found, objective, is_right, live, clean8, start, rule, amp, patience) -> None:
-    """One restart on the questions `live`; writes into `found`."""
-    images = start
-    best, highest = start.clone(), torch.full((len(live),), -torch.inf, device=start.device)
-    before: list[Tensor] = []  # the highest losses after each step, of the questions that are live
-    suspected = torch.zeros(len(live), dtype=torch.bool)  # looked broken at the last step, and was not
-    for step in range(rule.steps + 1):
-        last = step == rule.steps
-        if last:  # nothing climbs on from here
-            loss, broken = look(objective, images, live.to(images.device))
-        else:
-            loss, broken, gradient = climb(objective, images, live.to(images.device), amp)
-        higher = loss >= highest
-        best[higher], highest[higher] = images[higher], loss[higher]
-        broken = broken.cpu()
-        ask = torch.nonzero(broken & (~suspected | (step % ASK_AGAIN == 0) | last))[:, 0]
-        stored = rule.ball.store(images[ask.to(images.device)], clean8[live[ask]])
-        keep = torch.ones(len(live), dtype=torch.bool)
-        keep[ask] = ~found.settle(is_right, live[ask], stored)
-        if last:
-            break
-        before = [*before, highest.clone()][-(patience or 0) - 1 :]
-        stalled = keep & _hopeless(before, patience, rule.steps - step)
-        _close(found, is_right, live[stalled], best[stalled.to(best.device)], rule.ball, clean8)
-        keep &= ~stalled
-        live, suspected, here = live[keep], broken[keep], keep.to(images.device)
-        images, best, highest, loss, gradient = (each[here] for each in (images, best, highest, loss, gradient))
-        before = [each[here] for each in before]
-        rule.keep(here)
-        if not len(live):
-            return
-        images = rule.step(images, loss, gradient, step).detach()
-        found.steps[live] += 1
-    _close(found, is_right, live[keep], best[keep.to(best.device)], rule.ball, clean8)
+class _Restart:
+    """One restart on the questions `live`, whose outcome goes into `found`; broken questions leave it at once."""
 
+    def __init__(self, found: Attacked, is_right: IsRight, clean8: Tensor, live: Tensor, start: Tensor, rule, patience):
+        self.found, self.is_right, self.clean8, self.rule, self.patience = found, is_right, clean8, rule, patience
+        self.live, self.images, self.best, self.left = live, start, start.clone(), rule.steps
+        self.highest = torch.full((len(live),), -torch.inf, device=start.device)
+        self.before: list[Tensor] = []  # the highest losses after each step
+        self.suspected = torch.zeros(len(live), dtype=torch.bool)  # looked broken at the last step, and was not
 
-def _hopeless(before: list[Tensor], patience: int | None, left: int) -> Tensor:
-    """Whether the highest margin [b], going on to rise as in the last `patience` steps, stays below 0; CPU bool."""
-    gained = before[-1] - before[0]
-    if patience is None or len(before) <= patience:
-        return torch.zeros(len(gained), dtype=torch.bool)
-    return (before[-1] + gained / patience * left < 0).cpu()
+    def run(self, objective: Objective, amp: bool, eager: bool) -> None:
+        """Climb until every question has broken, has been given up, or has had all its steps."""
+        for step in range(self.rule.steps):
+            asked = eager and step > 0
+            if asked:
+                eager = self._ask_all()
+            if not len(self.live):
+                return
+            rows = self.live.to(self.images.device)
+            loss, broken, gradient = climb(objective, self.images, rows, amp)
+            kept = self._judge(loss, broken.cpu(), step % ASK_AGAIN == 0, asked)
+            if not len(self.live):
+                return
+            loss, gradient = loss[kept], gradient[kept]
+            self.images = self.rule.step(self.images, loss, gradient, step).detach()
+            self.found.steps[self.live] += 1
+            self.left -= 1
+        loss, broken = look(objective, self.images, self.live.to(self.images.device))
+        self._judge(loss, broken.cpu(), again=True)
+        self._close(self.live, self.best)
 
+    def _ask_all(self) -> bool:
+        """Ask about all iterates: a pass each, which saves two on each that breaks. Returns whether that paid."""
+        broke = self._settle(torch.arange(len(self.live)))
+        self._keep(~broke)
+        return bool(broke.float().mean() > 1 / 3)
 
-def _close(found, is_right, survivors, best, ball, clean8) -> None:
-    """End a restart: keep the survivors' best iterates, and ask about them."""
-    found.images[survivors] = ball.store(best, clean8[survivors])
-    found.settle(is_right, survivors, found.images[survivors])
+    def _judge(self, loss: Tensor, looks_broken: Tensor, again: bool, asked: bool = False) -> Tensor:
+        """Note the iterates' losses, ask about those that look broken, and let go of the broken and the hopeless.
+
+        again: ask about those, too, that looked broken before; asked: all have been asked about already. Returns which
+        questions are still live, [b] bool on the iterates' device.
+        """
+        higher = loss >= self.highest
+        self.best[higher], self.highest[higher] = self.images[higher], loss[higher]
+        self.before = [*self.before, self.highest.clone()][-(self.patience or 0) - 1 :]
+        ask = torch.nonzero(looks_broken & (~self.suspected | again) & (not asked))[:, 0]
+        keep = torch.ones(len(self.live), dtype=torch.bool)
+        keep[ask] = ~self._settle(ask)
+        stalled = keep & self._hopeless()
+        self._close(self.live[stalled], self.best[stalled.to(self.best.device)])
+        self.suspected = looks_broken
+        return self._keep(keep & ~stalled)
+
+    def _settle(self, ask: Tensor) -> Tensor:
+        """Ask about the iterates of some of the live questions; which of them broke."""
+        live = self.live[ask]
+        stored = self.rule.ball.store(self.images[ask.to(self.images.device)], self.clean8[live])
+        return self.found.settle(self.is_right, live, stored)
+
+    def _hopeless(self) -> Tensor:
+        """Whether the highest margin [b], going on to rise as in the last `patience` steps, stays below 0; CPU bool."""
+        gained = self.before[-1] - self.before[0]
+        if self.patience is None or len(self.before) <= self.patience:
+            return torch.zeros(len(gained), dtype=torch.bool)
+        return (self.before[-1] + gained / self.patience * self.left < 0).cpu()
+
+    def _keep(self, keep: Tensor) -> Tensor:
+        """Forget all questions but those to `keep` [b] bool; returns the same on the iterates' device."""
+        here = keep.to(self.images.device)
+        self.live, self.suspected = self.live[keep], self.suspected[keep]
+        self.images, self.best, self.highest = self.images[here], self.best[here], self.highest[here]
+        self.before = [each[here] for each in self.before]
+        self.rule.keep(here)
+        return here
+
+    def _close(self, survivors: Tensor, best: Tensor) -> None:
+        """End the restart for some questions: keep their best iterates, and ask about them."""
+        self.found.images[survivors] = self.rule.ball.store(best, self.clean8[survivors])
+        self.found.settle(self.is_right, survivors, self.found.images[survivors])
 
 
 class Pgd:
@@ -327,6 +372,31 @@ class Apgd:
         self.state = {name: tensor[here] for name, tensor in self.state.items()}
 
 
+class MiFgsm:
+    """The momentum method (Dong et al. 2018) with steps as long as the ball: each iterate is a corner of it, in the
+    direction of all gradients so far. What is not defended breaks in fewer steps than under any other rule here.
+    """
+
+    DECAY = 0.9
+
+    def __init__(self, ball: Ball, clean: Tensor, steps: int):
+        self.ball, self.clean, self.steps = ball, clean, steps
+        self.momentum = torch.zeros_like(clean)
+
+    def step(self, images: Tensor, loss: Tensor, gradient: Tensor, step: int) -> Tensor:
+        """The next iterate, from the gradient at this one."""
+        size = gradient.abs().flatten(1).mean(1).clamp_min(1e-12)[:, None, None, None]
+        self.momentum = self.DECAY * self.momentum + gradient / size
+        return self.ball.project(self.clean + self.ball.eps * self.ball.direction(self.momentum), self.clean)
+
+    def keep(self, here: Tensor) -> None:
+        """Forget all questions but those `here` [b] bool."""
+        self.clean, self.momentum = self.clean[here], self.momentum[here]
+
+
+RULES = {"pgd": Pgd, "apgd": Apgd, "mi-fgsm": MiFgsm}
+
+
 def apgd_checkpoints(steps: int) -> dict[int, int]:
     """The steps at which step sizes are reviewed, each with the checkpoint before it (Croce & Hein 2020, sec. 3.1)."""
     found, before, share, gap = {}, 0, 0.22, 0.22
@@ -338,42 +408,79 @@ def apgd_checkpoints(steps: int) -> dict[int, int]:
 
 
 def carlini_wagner(
-    objective: Objective, is_right: IsRight, clean8: Tensor, plan: Plan, device, searches: int = 3
+    objective: Objective, is_right: IsRight, clean8: Tensor, plan: Plan, device, searches: int = 4
 ) -> Attacked:
     """The smallest L2 perturbation that breaks each question: |delta|^2 + c max(-margin, 0) (Carlini & Wagner 2017).
 
-    The loss of `objective` is taken as the margin. c is searched: ten times larger until a question breaks, then the
-    geometric middle; plan.steps of Adam for each of `searches` values. Images stay in [0, 1] by projection: the
-    paper's change of variables has no gradient where a pixel is exactly 0 or 1, as CT and MR backgrounds are. Stored
-    images are the nearest that broke; clean ones where none did.
+    The loss of `objective` is taken as the margin. c is searched: ten times larger until a question breaks, with steps
+    four times longer, then the geometric middle; plan.steps of Adam for each of `searches` values, the first ones some
+    0.25 long. Images stay in [0, 1] by projection: the paper's change of variables has no gradient where a pixel is
+    exactly 0 or 1, as CT and MR backgrounds are. What broke is then drawn back towards the clean image as long as it
+    stays broken. Stored images are the nearest that broke; clean ones where none did.
     """
     found, n = Attacked.untouched(clean8), len(clean8)
-    clean, rows = to_float(clean8, device), torch.arange(n)
+    nearest = _Nearest(found, is_right, clean8)
+    clean = to_float(clean8, device)
     low, high, c = torch.zeros(n), torch.full((n,), torch.inf), torch.ones(n)
-    nearest = torch.full((n,), torch.inf)
+    length = torch.full((n,), 0.25)
     for _ in range(searches):
-        broke = _carlini_wagner_search(found, nearest, objective, is_right, clean8, clean, c.to(device), plan)
+        broke = _carlini_wagner_search(nearest, objective, clean, c.to(device), length.to(device), plan.steps)
+        length = torch.where(found.broken, length, 4 * length)
         low, high = torch.where(broke, low, c), torch.where(broke, c, high)
         c = torch.where(high.isinf(), c * 10, torch.where(low > 0, (low * high).sqrt(), high / 10))
-    found.steps[rows] = searches * plan.steps
+    nearest.draw_back(clean)
+    found.steps[:] = searches * plan.steps
     return found
 
 
-def _carlini_wagner_search(found, nearest, objective, is_right, clean8, clean, c, plan) -> Tensor:
-    """One value of c [n]: Adam on delta; nearer images that break go into `found`. Returns which broke, [n] bool."""
+class _Nearest:
+    """The nearest images so far that broke each question, in `found`."""
+
+    def __init__(self, found: Attacked, is_right: IsRight, clean8: Tensor):
+        self.found, self.is_right, self.clean8 = found, is_right, clean8
+        self.distance = torch.full((len(clean8),), torch.inf, dtype=torch.double)
+
+    def ask(self, rows: Tensor, stored: Tensor) -> Tensor:
+        """Which of the 8-bit images of the questions `rows` break them; the nearer ones of these are kept."""
+        if not len(rows):
+            return torch.zeros(0, dtype=torch.bool)
+        broke, distance = ~self.is_right(stored, rows), l2_levels(stored, self.clean8[rows])
+        nearer = broke & (distance < self.distance[rows])
+        self.found.images[rows[nearer]], self.distance[rows[nearer]] = stored[nearer], distance[nearer]
+        self.found.broken[rows[broke]] = True
+        return broke
+
+    def draw_back(self, clean: Tensor) -> None:
+        """Bisect between each clean image and the one that broke it."""
+        rows = torch.nonzero(self.found.broken)[:, 0]
+        far = to_float(self.found.images[rows], clean.device)
+        low, high = clean.new_zeros(len(rows)), clean.new_ones(len(rows))
+        for _ in range(6):
+            middle = (low + high) / 2
+            broke = self.ask(rows, _shrunk(far, clean[rows.to(clean.device)], middle)).to(clean.device)
+            low, high = torch.where(broke, low, middle), torch.where(broke, middle, high)
+
+
+def _carlini_wagner_search(
+    nearest: _Nearest, objective: Objective, clean: Tensor, c: Tensor, length: Tensor, steps: int
+) -> Tensor:
+    """One value of c [n]: Adam on delta, every image that breaks going to `nearest`. Returns which broke, [n] bool.
+
+    length [n]: of the first steps, in [0, 1] pixel units: they move every pixel alike.
+    """
     everything, broke = torch.arange(len(clean)), torch.zeros(len(clean), dtype=torch.bool)
+    rate = length[:, None, None, None] / clean[0].numel() ** 0.5
     delta = torch.zeros_like(clean)
     mean, square = torch.zeros_like(clean), torch.zeros_like(clean)
-    for step in range(1, plan.steps + 1):
+    for step in range(1, steps + 1):
         images = (clean + delta).clamp(0, 1)
         margin, broken, gradient = climb(objective, images, everything.to(clean.device))
         stored = to_uint8(images)
-        distance = l2_levels(stored, clean8)
-        ask = torch.nonzero(broken.cpu() & (distance < nearest))[:, 0]
-        fell = ask[found.settle(is_right, ask, stored[ask])]
-        nearest[fell], broke[fell] = distance[fell].float(), True
+        nearer = l2_levels(stored, nearest.clean8) < nearest.distance
+        ask = torch.nonzero(broken.cpu() & (nearer | ~broke))[:, 0]
+        broke[ask] |= nearest.ask(ask, stored[ask])
         slope = 2 * delta - (c * (margin < 0))[:, None, None, None] * gradient
         mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
-        delta = delta - 0.01 * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
+        delta = delta - rate * (mean / (1 - 0.9**step)) / ((square / (1 - 0.999**step)).sqrt() + 1e-8)
         delta = (clean + delta).clamp(0, 1) - clean
     return broke

@@ -7,6 +7,7 @@ from safemed import smoothing
 
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
+SMOOTHED = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta")
 
 
@@ -27,20 +28,33 @@ def _problems(config: dict) -> Iterator[str]:
     if split["scheme"] == "med-r1" and not split["published"]:
         yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
     yield from _grid_problems(config)
-    yield from _attack_problems(config["attack"], config["variants"])
+    yield from _attack_problems(config)
     if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
-    try:
-        for sigma in config["certify"]["sigma"]:
-            smoothing.check(sigma, config["certify"]["alpha"], config["certify"]["n"])
-    except ValueError as error:
-        yield str(error)
-    for key in ("study_methods", "ablation_methods"):
-        for name in config[key]:
+    yield from _certify_problems(config["certify"], config["attack"]["attacks"])
+    named = {key: config[key] for key in ("study_methods", "ablation_methods")}
+    for key, names in (named | {"certify.methods": config["certify"]["methods"]}).items():
+        for name in names:
             if name not in config["methods"]:
                 yield f"{key}: unknown method {name!r}; methods has {', '.join(config['methods'])}"
     for name in config["methods"]:
         yield from _method_problems(config, name)
+
+
+def _certify_problems(certify: dict, attacks: dict) -> Iterator[str]:
+    for name in certify["attacks"]:
+        plan = attacks.get(name, {})
+        if plan.get("sigma", certify["sigma"][0]) not in certify["sigma"]:
+            yield f"attack.attacks.{name}.sigma: {plan['sigma']} is not in certify.sigma {certify['sigma']}"
+        if plan.get("function", certify["functions"][0]) not in certify["functions"]:
+            yield f"attack.attacks.{name}.function: {plan['function']} is not in certify.functions"
+    if certify["shards"] > certify["questions"]:
+        yield f"certify.shards: {certify['shards']} jobs cannot share {certify['questions']} questions"
+    try:
+        for sigma in certify["sigma"]:
+            smoothing.check(sigma, certify["alpha"], certify["n"], certify["mode"])
+    except ValueError as error:
+        yield str(error)
 
 
 def _grid_problems(config: dict) -> Iterator[str]:
@@ -50,12 +64,17 @@ def _grid_problems(config: dict) -> Iterator[str]:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
 
 
-def _attack_problems(attack: dict, variants: list[str]) -> Iterator[str]:
+def _attack_problems(config: dict) -> Iterator[str]:
+    attack, certify = config["attack"], config["certify"]
     if attack["headline_eps"] not in attack["eps"]:
         yield f"attack.headline_eps: {attack['headline_eps']} is not in attack.eps {attack['eps']}"
-    if unknown := [name for name in attack["suite"] if name not in attack["attacks"]]:
-        yield f"attack.suite: unknown {unknown[0]!r}; attack.attacks has {', '.join(attack['attacks'])}"
-        return
+    for key, names in (("attack.suite", attack["suite"]), ("certify.attacks", certify["attacks"])):
+        if unknown := [name for name in names if name not in attack["attacks"]]:
+            yield f"{key}: unknown {unknown[0]!r}; attack.attacks has {', '.join(attack['attacks'])}"
+            return
+        for name in names:
+            if ("sigma" in attack["attacks"][name]) != (key == "certify.attacks"):
+                yield f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, others to suite"
     if "pgd" not in sweeps(attack):
         yield "attack.attacks.pgd: figures show it at all eps: it must be a linf attack of every question"
     if attack["transfer"] not in sweeps(attack):
@@ -63,29 +82,40 @@ def _attack_problems(attack: dict, variants: list[str]) -> Iterator[str]:
     for key in ("radii", "steps"):
         if attack["sanity"][key] != sorted(set(attack["sanity"][key])):
             yield f"attack.sanity.{key}: {attack['sanity'][key]} is not ascending"
-    for name in attack["suite"]:
-        plan, where = attack["attacks"][name], f"attack.attacks.{name}"
-        l2 = plan.get("norm") == "l2"
-        if l2 and plan.get("survivors"):
-            yield f"{where}.survivors: what linf attacks left says nothing of an l2 ball"
-        if l2 != ("eps" in plan or plan["kind"] == "cw"):
-            yield f"{where}.eps: an l2 attack has an eps of its own (cw has none), a linf attack those of attack.eps"
-        if (plan["kind"] in ("pgd", "apgd")) < l2 and plan["kind"] != "cw":
-            yield f"{where}.norm: {plan['kind']} has no l2"
-        if plan["kind"] == "cw" and not l2:
-            yield f"{where}.norm: cw seeks the smallest l2 perturbation; say norm: l2"
-        climbed = {target for targets in plan.get("targets", {}).values() for target in targets}
-        if "patience" in plan and not (climbed and climbed <= MARGINS):
-            yield f"{where}.patience: only for targets whose loss is a margin, {', '.join(sorted(MARGINS))}; name them"
-        if len({"sigma", "draws", "votes"} & plan.keys()) not in (0, 3):
-            yield f"{where}: a smoothed model needs sigma, draws and votes"
-        if name == "pgd" and plan.get("restarts", 1) < 3 and "think" in variants:
-            yield f"{where}.restarts: {plan.get('restarts', 1)}; at least 3, one for each target of a thinking model"
+    for name in (*attack["suite"], *certify["attacks"]):
+        for problem in _plan_problems(attack["attacks"][name], config["variants"]):
+            yield f"attack.attacks.{name}.{problem}"
 
 
-def sweeps(attack: dict) -> list[str]:
-    """The attacks of a suite that attack every question at all eps. attack: that section of the config."""
-    plans = {name: attack["attacks"][name] for name in attack["suite"]}
+def _plan_problems(plan: dict, variants: list[str]) -> Iterator[str]:
+    """What is wrong with one attack's settings, each problem beginning with its key."""
+    kind, l2, restarts = plan["kind"], plan.get("norm") == "l2", plan.get("restarts", 1)
+    if l2 and plan.get("survivors"):
+        yield "survivors: what linf attacks left says nothing of an l2 ball"
+    if l2 != ("eps" in plan or kind == "cw"):
+        yield "eps: an l2 attack has an eps of its own (cw has none), a linf attack those of attack.eps"
+    if l2 and kind not in ("pgd", "apgd", "cw"):
+        yield f"norm: {kind} has no l2"
+    if kind == "cw" and not l2:
+        yield "norm: cw seeks the smallest l2 perturbation; say norm: l2"
+    climbed = {target for targets in plan.get("targets", {}).values() for target in targets}
+    if "patience" in plan and not (climbed and climbed <= MARGINS):
+        yield f"patience: only for targets whose loss is a margin, {', '.join(sorted(MARGINS))}; name them"
+    if len(SMOOTHED & plan.keys()) not in (0, len(SMOOTHED)):
+        yield f"sigma: a smoothed model needs {', '.join(sorted(SMOOTHED))}"
+    if "sigma" in plan and (kind not in ("pgd", "apgd") or plan.get("survivors")):
+        yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
+    if kind == "pgd" and plan["steps"] > 1 and "targets" not in plan and restarts < 3 and "think" in variants:
+        yield f"restarts: {restarts}; at least 3, one for each target of a thinking model"
+
+
+def sweeps(attack: dict, variant: str | None = None) -> list[str]:
+    """The attacks of a suite that attack every question at all eps; of all variants, or those of one.
+
+    attack: that section of the config.
+    """
+    names = attack["suite"] if variant is None else suite(attack, variant)
+    plans = {name: attack["attacks"][name] for name in names}
     return [name for name, plan in plans.items() if plan.get("norm") != "l2" and not plan.get("survivors")]
 
 
@@ -105,16 +135,25 @@ def before(attack: dict, variant: str, name: str) -> list[str]:
 def radii(attack: dict, name: str, studied: bool) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
-    A sweep of a model that is not `studied` ends at headline_eps. cw has no bound: its radius is infinite.
+    A sweep of a model that is not `studied` ends at headline_eps. cw has no bound: its radius is infinite. A smoothed
+    model is also asked without an attack, at 0.
     """
     plan = attack["attacks"].get(name, {})
     if name == "clean":
         return [0]
+    unattacked = [0] if "sigma" in plan else []
     if plan.get("norm") == "l2":
-        return [plan.get("eps", math.inf)]
-    if plan.get("survivors"):
-        return [attack["headline_eps"]]
+        own = plan.get("eps", math.inf)
+        return [*unattacked, *sorted(own if isinstance(own, list) else [own])]
+    if plan.get("survivors") or "sigma" in plan:
+        return [*unattacked, attack["headline_eps"]]
     return [eps for eps in sorted(attack["eps"]) if studied or eps <= attack["headline_eps"]]
+
+
+def smoothed_attacks(config: dict, variant: str) -> list[str]:
+    """The attacks of certify.attacks that a variant's smoothed models are put to."""
+    plans = config["attack"]["attacks"]
+    return [name for name in config["certify"]["attacks"] if variant in plans[name].get("targets", {variant: None})]
 
 
 def _method_problems(config: dict, name: str) -> Iterator[str]:
@@ -131,6 +170,8 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         yield f"methods.{name}.view: an adversarial view needs eps > 0 and steps > 0"
     if method["trainer"] == "fare" and view["kind"] == "clean":
         yield f"methods.{name}.view: FARE on clean images has nothing to learn; noisy or adversarial"
+    if view["kind"] == "clean" and view.get("sigma"):
+        yield f"methods.{name}.view: a clean view has no sigma; say kind: noisy"
     if view["kind"] == "noisy" and not view.get("sigma"):
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
     for key in GRPO_KEYS:
@@ -179,9 +220,14 @@ def methods_of(config: dict, trainer: str) -> list[str]:
 
 def parts(config: dict) -> dict[str, dict]:
     """What the methods to be trained learn from, for those that train on a part of the training split."""
-    trained = lineage(config, [*config["study_methods"], *config["ablation_methods"]])
+    trained = lineage(config, [*studied(config), *config["ablation_methods"]])
     methods = {name: config["methods"][name] for name in trained}
     return {name: method["train_on"] for name, method in methods.items() if "train_on" in method}
+
+
+def studied(config: dict) -> list[str]:
+    """The methods that `all` evaluates, by attacks or by certificates, each once."""
+    return list(dict.fromkeys([*config["study_methods"], *config["certify"]["methods"]]))
 
 
 def lineage(config: dict, methods: list[str]) -> list[str]:

@@ -7,14 +7,18 @@ from datasets import Dataset
 from torch import Tensor
 
 from safemed import attacks, objectives, prompts
-from safemed.attacks import Attacked, Plan, normal_noise
+from safemed.attacks import Attacked, Plan
 from safemed.data import as_arrays
+from safemed.noise import gaussian
 from safemed.objectives import Objective
+from safemed.smoothing import UNPARSABLE
 from safemed.vlm import VLM, Encoded, frozen, to_float
 
+FUNCTIONS = ("choice", "generate")  # what can be smoothed
 # What the restarts of an attack climb, in turn, unless its plan says otherwise.
 TARGETS = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
 EMPTY_THOUGHT = "<think> </think><answer>"
+OPENING = {"instruct": "<answer>", "think": EMPTY_THOUGHT}  # what a choice is made after: no word depends on the image
 SAMPLED_THOUGHTS = 3
 
 
@@ -32,7 +36,9 @@ class Exam:
         self.side = self.images.shape[1]
         self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in self.rows], device=vlm.device)
         self.n_options = torch.tensor([len(row["options"]) for row in self.rows], device=vlm.device)
-        self.asked = self._encoded(torch.arange(len(self.rows)), [""] * len(self.rows))
+        everything = torch.arange(len(self.rows))
+        self.asked = self._encoded(everything, [""] * len(self.rows))
+        self._openings = self.prefixes([OPENING[variant]] * len(self.rows), everything)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,10 +51,33 @@ class Exam:
         """Generated texts for float images [b, 3, H, W], which need not stay within [0, 1]."""
         return self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
 
+    def choices(self, images: Tensor, rows: Tensor) -> list[str]:
+        """The most likely of the letters offered, right after OPENING: one forward pass on float images, as above."""
+        with torch.no_grad():
+            logits = objectives.letter_logits(self.vlm, images, self._openings[rows], self.n_options[rows])
+        if not logits.amax(1).isfinite().all():
+            raise FloatingPointError("the model's logits are not finite")
+        return [prompts.LETTERS[choice] for choice in logits.argmax(1).tolist()]
+
+    def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
+        """What a function of float images, one of FUNCTIONS, answers: a letter, or UNPARSABLE.
+
+        choice: the letter logits of one forward pass; generate: the parsed generated text, where what cannot be parsed
+        is a class of its own.
+        """
+        if function == "choice":
+            return self.choices(images, rows)
+        texts = self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
+        return [self.answer(text, int(row)) or UNPARSABLE for text, row in zip(texts, rows, strict=True)]
+
+    def answer(self, text: str, row: int) -> str:
+        """The letter that a text answers question `row` with, "" where it is unparsable."""
+        return prompts.parse(text, len(self.rows[row]["options"])).answer or ""
+
     def outcome(self, text: str, row: int) -> str:
         """right, wrong or unparsable."""
-        answer = prompts.parse(text, len(self.rows[row]["options"])).answer
-        if answer is None:
+        answer = self.answer(text, row)
+        if not answer:
             return "unparsable"
         return "right" if answer == self.rows[row]["gold"] else "wrong"
 
@@ -99,18 +128,19 @@ class Exam:
         def is_right(images: Tensor, part: Tensor) -> Tensor:
             return self.is_right(images, rows[part])
 
-        chosen = self.chosen(plan)
-        made = [self.objective(target, words, rows, place, seed) for place, target in enumerate(chosen)]
+        made = [self.objective(target, words, rows, place, seed) for target, place in self.chosen(plan)]
         if plan.kind == "cw":
             return attacks.carlini_wagner(made[0], is_right, clean8, plan, device)
-        names = [f"{seed}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
-        return attacks.attack(made, is_right, clean8, names, eps, plan, device)
+        names = [f"{seed}:{plan.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
+        return attacks.attack(made, is_right, clean8, names, eps, plan, device, eager=self.variant == "instruct")
 
-    def chosen(self, plan: Plan) -> list[str]:
-        """The target of each restart of a plan; FGSM, which has no random start, takes each target once."""
+    def chosen(self, plan: Plan) -> list[tuple[str, int]]:
+        """The target of each restart of a plan, and the place of the wrong option that it is about: the targets in
+        turn, then again with the next place. FGSM, which has no random start, takes each target once.
+        """
         targets = plan.targets or TARGETS[self.variant]
         restarts = min(plan.restarts, len(targets)) if plan.steps == 1 else plan.restarts
-        return [targets[i % len(targets)] for i in range(restarts)]
+        return [(targets[i % len(targets)], i // len(targets)) for i in range(restarts)]
 
     def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
         """Prompts that go on with the words up to where the letter comes next."""
@@ -143,30 +173,39 @@ class Exam:
 
 
 class SmoothedExam(Exam):
-    """The smoothed model: what the base model answers most often under Gaussian noise on the image.
+    """The smoothed model: what a function of the base model answers most often under Gaussian noise on the image.
 
     sigma in [0, 1] pixel units; draws: noisy images a gradient step averages over; votes: noisy images an answer is the
-    majority of. The noise of the votes is a question's own: equal images get equal answers in any batch.
+    majority of; function: one of FUNCTIONS. The noise of the votes is a question's own: equal images get equal answers
+    in any batch. Where the function has no text, the text is the choice after its opening.
     """
 
-    def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, sigma, draws: int, votes: int):
+    def __init__(
+        self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, sigma: float, draws: int, votes: int,
+        function: str,
+    ):  # fmt: skip
         super().__init__(vlm, questions, variant, max_new_tokens)
-        self.sigma, self.draws, self.votes = sigma, draws, votes
+        self.sigma, self.draws, self.votes, self.function = sigma, draws, votes, function
 
     def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
         ids = [self.rows[i]["question_id"] for i in rows.tolist()]
         heard = []
         for vote in range(self.votes):
-            noise = normal_noise(images, [f"{question_id}:{vote}" for question_id in ids])
-            heard.append(super().answers_to(images + self.sigma * noise, rows))
+            noise = gaussian(images.shape[1:], [f"{question_id}:vote {vote}" for question_id in ids])
+            heard.append(self._texts(images + self.sigma * noise.to(images), rows))
         return [self._majority(texts, int(row)) for texts, row in zip(zip(*heard, strict=True), rows, strict=True)]
 
     def objective(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> Objective:
         return objectives.under_noise(super().objective(target, words, rows, place, seed), self.sigma, self.draws, seed)
 
+    def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
+        if self.function == "generate":
+            return super().answers_to(images, rows)
+        return [f"{OPENING[self.variant]} {letter} </answer>" for letter in self.choices(images, rows)]
+
     def _majority(self, texts: tuple[str, ...], row: int) -> str:
         """The first text with the most frequent answer."""
-        answers = [prompts.parse(text, len(self.rows[row]["options"])).answer for text in texts]
+        answers = [self.answer(text, row) for text in texts]
         return texts[answers.index(max(answers, key=answers.count))]
 
 

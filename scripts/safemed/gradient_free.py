@@ -66,12 +66,8 @@ class ShownRows(nn.Module):
 
     def __init__(self, exam: Exam, words: list[str], rows: Tensor, k: int, rounded: bool = True):
         super().__init__()
-        self.model, self.exam, self.k, self.rounded = (
-            exam.vlm.model,
-            exam,
-            k,
-            rounded,
-        )  # torchattacks asks a model's parameters for the device
+        self.model = exam.vlm.model  # torchattacks asks a model's parameters for the device
+        self.exam, self.k, self.rounded = exam, k, rounded
         self.prefixes, self.n_options = exam.prefixes(words, rows), exam.n_options[rows]
         images = to_float(exam.images[rows], exam.vlm.device)
         self.bits = max(1, math.ceil(math.log2(len(rows))))
@@ -84,6 +80,7 @@ class ShownRows(nn.Module):
         self.queries = torch.zeros(len(rows), dtype=torch.long)
         self.gold, self.clean, self.best = exam.gold[rows], exam.images[rows], exam.images[rows].clone()
         self.smallest = torch.full((len(rows),), torch.inf)
+        self.eval()  # torchattacks puts a model back into the mode that it found
 
     def forward(self, labelled: Tensor) -> Tensor:
         places = torch.arange(self.bits, device=labelled.device)

@@ -54,6 +54,7 @@ COLOURS = {
     "sft": "#D55E00",
     "fare": "#56B4E9",
     "grpo": "#B8578F",
+    "noisy-sft": "#E3B23C",
     "noisy-grpo": "#C98A00",
     "at-sft": "#009E73",
     "at-grpo": "#0072B2",
@@ -63,6 +64,7 @@ NAMES = {
     "sft": "SFT",
     "fare": "FARE",
     "grpo": "GRPO",
+    "noisy-sft": "noisy SFT",
     "noisy-grpo": "noisy GRPO",
     "at-sft": "AT-SFT",
     "at-grpo": "AT-GRPO",
@@ -121,23 +123,60 @@ def accuracy_vs_eps(sweep: pd.DataFrame) -> Figure:
 
 
 def certified_vs_radius(certified: pd.DataFrame) -> Figure:
-    """Certified accuracy against the L2 radius, a panel a sigma, a step curve a model, with 95 % intervals.
+    """Certified accuracy against the L2 radius, a row a function, a column a sigma, a step curve a model.
 
     certified: the table of `tables.certified`. Between two radii of the table the curve takes the value at the larger
-    one, so that it is nowhere above what was certified; the dot is the value at the smallest radius.
+    one, so that it is nowhere above what was certified; the dot is the value at the smallest radius. Crosses are what
+    an L2 attack of that radius left of the same smoothed model, where it was attacked: no curve may be above its
+    crosses.
     """
-    _needed(certified, "certificate")
-    sigmas = sorted(certified.sigma.unique())
-    figure = Figure(figsize=(max(6.0, 3.0 * len(sigmas)), 3.9))
-    panels = figure.subplots(1, len(sigmas), sharey=True, squeeze=False)[0]
-    models = _ordered(certified.model)
-    for axes, sigma in zip(panels, sigmas, strict=True):
-        _certified_panel(axes, certified[certified.sigma == sigma].sort_values("radius"), models)
-        _title(axes, f"σ = {sigma:g}", _certificate_note(certified[certified.sigma == sigma]))
-    panels[0].set_ylabel("certified accuracy")
-    figure.supxlabel("certified L2 radius (pixels in [0, 1])", fontsize=9)
-    _legend(figure, panels[0], len(models))
+    told = _needed(certified.dropna(subset="certified_accuracy"), "complete certificate table")
+    sigmas, functions = sorted(told.sigma.unique()), sorted(told.function.unique())
+    figure = Figure(figsize=(max(6.0, 3.0 * len(sigmas)), 0.9 + 3.0 * len(functions)))
+    panels = figure.subplots(len(functions), len(sigmas), sharey=True, squeeze=False)
+    models = _ordered(told.model)
+    for line, function in zip(panels, functions, strict=True):
+        for axes, sigma in zip(line, sigmas, strict=True):
+            table = told[(told.sigma == sigma) & (told.function == function)].sort_values("radius")
+            _certified_panel(axes, table, models)
+            _title(axes, f"{function}, σ = {sigma:g}", _certificate_note(table))
+        line[0].set_ylabel("certified accuracy")
+    figure.supxlabel("certified L2 radius (pixels in [0, 1]) · crosses: under an L2 attack of that radius", fontsize=9)
+    _legend(figure, panels[0, 0], len(models))
     return figure
+
+
+def smoothed_attack(smoothing: pd.DataFrame) -> Figure:
+    """Accuracy under the linf attack, of each model (hollow) and of its smoothed model (full), each attacked for
+    itself.
+
+    smoothing: the table of `suite.smoothing`. A panel a function and sigma; a tick is the accuracy without an attack.
+    """
+    told = _needed(smoothing.dropna(subset="attacked_smoothed"), "complete attack on a smoothed model")
+    kinds, models = list(dict.fromkeys(zip(told.function, told.sigma, strict=True))), _ordered(told.model)[::-1]
+    figure = Figure(figsize=(max(6.0, 1.6 + 3.6 * len(kinds)), 1.5 + 0.33 * len(models)))
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, (function, sigma) in zip(panels, kinds, strict=True):
+        part = told[(told.function == function) & (told.sigma == sigma)].set_index("model")
+        for y, model in enumerate(models):
+            if model in part.index:
+                _dumbbell(axes, y, part.loc[model], _style(model, models)["color"])
+        axes.set_yticks(range(len(models)), map(label, models))
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _title(axes, f"{function}, σ = {sigma:g}", f"ε = {part.eps.max():g}/255, {_count(part.n)}")
+    figure.supxlabel("accuracy under PGD: model (hollow), smoothed model (full); ticks: unattacked", fontsize=9)
+    return figure
+
+
+def _dumbbell(axes: Axes, y: int, row: pd.Series, colour: str) -> None:
+    """One model: its accuracy under attack, joined to that of its smoothed model."""
+    axes.plot([row.attacked, row.attacked_smoothed], [y, y], color=colour, linewidth=1.2, zorder=2)
+    ends = {"color": colour, "linestyle": "", "clip_on": False, "zorder": 3}
+    axes.plot(row.attacked, y, marker="o", markerfacecolor="white", **ends)
+    axes.plot(row.attacked_smoothed, y, marker="o", **ends)
+    axes.plot(row.clean, y, marker="|", markersize=9, alpha=0.5, **ends)
+    axes.plot(row.clean_smoothed, y, marker="|", markersize=9, **ends)
 
 
 def heatmap_cells(by_part: pd.DataFrame, kind: str, eps: int) -> pd.DataFrame:
@@ -549,16 +588,17 @@ def _certified_panel(axes: Axes, table: pd.DataFrame, models: list[str]) -> None
             line.radius, line.certified_accuracy, drawstyle="steps-pre", label=label(model), markevery=[0],
             clip_on=False, zorder=3, **style,
         )  # fmt: skip
+        crosses = {"marker": "x", "linestyle": "", "color": style["color"], "markersize": 6, "zorder": 4}
+        axes.plot(line.radius, line.empirical_accuracy, clip_on=False, **crosses)
     axes.set_xlim(0, table.radius.max() or 1)  # a lone radius 0 still needs an axis
     axes.xaxis.set_major_locator(MaxNLocator(4))
     _percent(axes)
 
 
 def _certificate_note(table: pd.DataFrame) -> str:
-    """n, alpha and the function certified, of one sigma."""
-    functions = ", ".join(sorted(table.function.unique()))
+    """n, alpha and the mean number of draws, of one sigma."""
     alphas = ", ".join(f"{alpha:g}" for alpha in sorted(table.alpha.unique()))
-    return f"{_count(table.n)}, α = {alphas}, f: {functions}"
+    return f"{_count(table.n)}, α = {alphas}, {table.samples.mean():.0f} draws a question"
 
 
 def _legend(figure: Figure, axes: Axes, entries: int) -> None:

@@ -118,16 +118,17 @@ class Stopwatch:
 
 def identity(args: argparse.Namespace, script: str, *files: Path) -> dict:
     """What checkpoints must agree on: settings, seed, the script's code, and the contents of those files that exist."""
-    hashes = {path.name: _sha256(path) for path in files if path.exists()}
+    hashes = {path.name: content_hash(path) for path in files if path.exists()}
     return {"settings": args.settings, "seed": args.seed, "code": code_hash(script), **hashes}
 
 
 def code_hash(script: str) -> str:
     """A hash of a script and of all that it imports from safemed."""
-    return _sha256(*(SCRIPTS.parent / path for path in sources(Path(script).name)))
+    return content_hash(*(SCRIPTS.parent / path for path in sources(Path(script).name)))
 
 
-def _sha256(*paths: Path) -> str:
+def content_hash(*paths: Path) -> str:
+    """A hash of the contents of files, one after the other."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 

@@ -19,7 +19,7 @@ class Shards:
 
     def __init__(self, folder: Path, identity: dict, clock: run.Stopwatch, passes):
         self.folder, self.clock, self.passes = run.checkpoints(folder, identity), clock, passes
-        spent = [json.loads(path.read_text()) for path in self.folder.glob("[0-9]*.json")]
+        spent = [json.loads(path.read_text()) for path in self._written("json")]
         if spent:
             clock.resume(max(spent, key=lambda cost: cost["wall_s"]), passes)
 
@@ -27,24 +27,30 @@ class Shards:
         """Whether a part is done."""
         return self._path(number, "json").exists()
 
-    def write(self, number: int, rows: pd.DataFrame, images: np.ndarray) -> None:
+    def write(self, number: int, rows: pd.DataFrame, images: np.ndarray | None = None) -> None:
         """Store a part; its price comes last and says that it is whole. images: [radii, b, H, W, 3]."""
         with run.atomic_file(self._path(number, "parquet")) as path:
             rows.to_parquet(path, index=False)
-        with run.atomic_file(self._path(number, "npy")) as path:
-            np.save(path, images)
+        if images is not None:
+            with run.atomic_file(self._path(number, "npy")) as path:
+                np.save(path, images)
         with run.atomic_file(self._path(number, "json")) as path:
             path.write_text(json.dumps(self.clock.spent(self.passes)))
 
-    def read(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """All rows and images, part after part."""
-        parts = sorted(self.folder.glob("[0-9]*.parquet"))
-        rows = pd.concat([pd.read_parquet(path) for path in parts], ignore_index=True)
-        return rows, np.concatenate([np.load(path.with_suffix(".npy")) for path in parts], 1)
+    def rows(self) -> pd.DataFrame:
+        """All rows, part after part."""
+        return pd.concat([pd.read_parquet(path) for path in self._written("parquet")], ignore_index=True)
+
+    def images(self) -> np.ndarray:
+        """All images, part after part, [radii, N, H, W, 3]."""
+        return np.concatenate([np.load(path) for path in self._written("npy")], 1)
 
     def remove(self) -> None:
         """Forget the parts, whose contents are in the result."""
         shutil.rmtree(self.folder)
+
+    def _written(self, suffix: str) -> list[Path]:
+        return sorted(self.folder.glob(f"[0-9]*.{suffix}"))
 
     def _path(self, number: int, suffix: str) -> Path:
         return self.folder / f"{number:06d}.{suffix}"

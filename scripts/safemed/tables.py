@@ -7,17 +7,20 @@ import pandas as pd
 
 from safemed.prompts import FAILED, OUTCOMES
 from safemed.run import atomic_file
+from safemed.smoothing import wrong_at_most
 from safemed.stats import clustered_wilson
 
 ATTACK_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
-    "attack", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps", "attacked",
+    "function", "sigma", "attack", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps", "attacked",
 ]  # fmt: skip
 CERTIFICATE_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
-    "sigma", "function", "n0", "n", "alpha", "prediction", "certified", "radius",
+    "function", "sigma", "mode", "randomised", "alpha", "n0", "n", "successes", "samples", "p_lower", "stopped",
+    "prediction", "certified", "radius", "shard", "seconds",
 ]  # fmt: skip
 COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", "peak_rss_mb"]
+SMOOTHED = ["model", "function", "sigma"]  # what a smoothed model is
 PARTS = ("modality", "question_type")  # what robustness is also told by
 BASELINES = ["kind", "part", "n", "chance", "blind"]
 
@@ -29,9 +32,11 @@ ROBUSTNESS_BY_PART = [
     "model", "kind", "part", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "status", "chance", "blind",
 ]  # fmt: skip
 CERTIFIED = [
-    "model", "sigma", "radius", "certified_accuracy", "ci_low", "ci_high", "abstain", "mean_samples", "n", "alpha",
-    "function",
+    "model", "function", "sigma", "radius", "n", "certified_accuracy", "ci_low", "ci_high", "sure",
+    "empirical_accuracy", "clean_accuracy", "contradicted", "mean_radius", "abstain", "samples", "seconds", "alpha",
+    "mode", "randomised", "status",
 ]  # fmt: skip
+SURE = 0.999  # confidence of the bound on a whole table's certificates
 COST = COST_RECORD
 
 
@@ -71,25 +76,34 @@ def robustness_by_part(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(records, columns=ROBUSTNESS_BY_PART)
 
 
-def certified(rows: pd.DataFrame, radii: Sequence[float]) -> pd.DataFrame:
-    """Certified accuracy of each model and sigma at each radius: one row each of CERTIFIED.
+def certified(rows: pd.DataFrame, radii: Sequence[float], attacks: pd.DataFrame) -> pd.DataFrame:
+    """Certified accuracy of each model, function and sigma at each radius: one row each of CERTIFIED.
 
-    rows: CERTIFICATE_ROWS; radii: L2 radii in [0, 1] pixel units. certified_accuracy is the share of ALL n questions
-    with a certified right answer whose radius is at least the one asked for (Cohen, Rosenfeld & Kolter 2019, sec. 4);
-    abstentions (share `abstain`) and unparsable predictions count as wrong. It never increases with the radius.
-    mean_samples: mean number of draws (column n of the rows) spent on a question. ci_low, ci_high: 95 % Wilson
-    interval clustered by image; it covers the choice of questions, while alpha bounds each single certificate's error.
+    rows: CERTIFICATE_ROWS; radii: L2 radii in [0, 1] pixel units; attacks: ATTACK_ROWS of attacks on smoothed models.
+    certified_accuracy is the share of ALL n questions with a certified right answer whose radius is at least the one
+    asked for (Cohen, Rosenfeld & Kolter 2019, sec. 4); abstentions (share `abstain`) and unparsable predictions count
+    as wrong. It never increases with the radius. ci_low, ci_high: 95 % Wilson interval clustered by image, for the
+    choice of questions; alpha bounds each single certificate's error. sure: what of certified_accuracy holds with
+    confidence SURE for these n questions at once, were as many certificates wrong as alpha allows.
 
-    Raises ValueError if `check_certificate_rows` does, or a radius is negative.
+    empirical_accuracy: share of the same questions that the smoothed model is still right on under an L2 attack of that
+    radius; clean_accuracy: without one; contradicted: questions whose certificate the attack refutes; all missing where
+    nothing attacked that function at that sigma. mean_radius: mean certified radius of right answers, 0 for the others
+    (Zhai et al. 2020); a sequential certificate stops at the radii asked for, which bounds it. samples, seconds: means
+    a question. Where a question was not evaluated, status says so, and no number is told.
+
+    Raises ValueError if `check_certificate_rows` or `check_attack_rows` does, or a radius is negative.
     """
     check_certificate_rows(rows)
+    check_attack_rows(attacks)
     if any(radius < 0 for radius in radii):
         raise ValueError(f"radii must be at least 0, got {list(radii)}")
-    records = [
-        {"model": model, "sigma": sigma} | _certified_at(group, radius)
-        for (model, sigma), group in rows.groupby(["model", "sigma"])
-        for radius in sorted(radii)
-    ]
+    records = []
+    for key, group in rows.groupby(SMOOTHED):
+        against = attacks[(attacks[SMOOTHED] == list(key)).all(axis=1)] if len(attacks) else attacks
+        for radius in sorted(radii):
+            record = dict(zip(SMOOTHED, key, strict=True)) | _certified_at(group, radius)
+            records.append(record | _attacked_at(group, against, radius))
     return pd.DataFrame(records, columns=CERTIFIED)
 
 
@@ -135,23 +149,37 @@ def check_attack_rows(rows: pd.DataFrame) -> None:
 def check_certificate_rows(rows: pd.DataFrame) -> None:
     """Refuse certificate rows that cannot be counted.
 
-    Raises ValueError, naming model and sigma and the way out, if a column or value is missing, `certified` contradicts
-    the prediction, a radius is negative, or positive on an abstention, a question appears twice for one model, two
-    models answered different questions at the same sigma, or one model mixes functions or alphas. Empty rows pass.
+    Raises ValueError, naming model, function and sigma and the way out, if a column or value is missing, `certified`
+    contradicts the prediction, a radius is negative, or positive on an abstention, a question appears twice for one
+    model, a shard is missing, two models answered different questions at the same function and sigma, or one model
+    mixes modes or alphas. Empty rows pass.
     """
     if rows.empty:
         return
     require_columns(rows, CERTIFICATE_ROWS, "certificate rows")
-    where = ["model", "sigma"]
-    _refuse(rows, rows[CERTIFICATE_ROWS].isna().any(axis=1), where, "a value is missing")
-    _refuse(rows, rows.certified != (rows.prediction == rows.gold), where, "certified contradicts the prediction")
-    _refuse(rows, rows.radius < 0, where, "a radius is negative")
-    _refuse(rows, (rows.prediction == "") & (rows.radius > 0), where, "an abstention has a positive radius")
-    _refuse(rows, rows.duplicated([*where, "question_id"]), where, "a question_id appears twice")
-    for column in ("function", "alpha"):
-        mixed = rows.groupby(where)[column].transform("nunique") > 1
-        _refuse(rows, mixed, where, f"there is more than one {column}")
-    _same_questions(rows, ["sigma"])
+    _refuse(rows, rows[CERTIFICATE_ROWS].isna().any(axis=1), SMOOTHED, "a value is missing")
+    _refuse(rows, rows.certified != (rows.prediction == rows.gold), SMOOTHED, "certified contradicts the prediction")
+    _refuse(rows, rows.radius < 0, SMOOTHED, "a radius is negative")
+    _refuse(rows, (rows.prediction == "") & (rows.radius > 0), SMOOTHED, "an abstention has a positive radius")
+    _refuse(rows, rows.duplicated([*SMOOTHED, "question_id"]), SMOOTHED, "a question_id appears twice")
+    for column in ("mode", "randomised", "alpha"):
+        mixed = rows.groupby(SMOOTHED)[column].transform("nunique") > 1
+        _refuse(rows, mixed, SMOOTHED, f"there is more than one {column}")
+    _all_shards(rows)
+    _same_questions(rows, ["function", "sigma"])
+
+
+def _all_shards(rows: pd.DataFrame) -> None:
+    """Raise ValueError unless all shards of every certificate table are there, of one division."""
+    for key, shards in rows.groupby(SMOOTHED).shard.unique().items():
+        parts = [tuple(map(int, shard.split("-of-"))) for shard in shards]
+        wanted = {(i, max(of for _, of in parts)) for i in range(1, max(of for _, of in parts) + 1)}
+        if odd := sorted(wanted ^ set(parts)):
+            under = ", ".join(f"{name} {value}" for name, value in zip(SMOOTHED, key, strict=True))
+            raise ValueError(
+                f"certificates of {under}: shard {odd[0][0]}-of-{odd[0][1]} is missing, or of another division than "
+                f"{', '.join(sorted(shards))}; re-run certify_model"
+            )
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], where: str | Path) -> None:
@@ -182,14 +210,32 @@ def _accuracy(group: pd.DataFrame) -> dict:
 
 
 def _certified_at(group: pd.DataFrame, radius: float) -> dict:
-    """The row of `certified` for one model and sigma at one radius, without its keys."""
+    """The row of `certified` for one smoothed model at one radius, without its keys and what attacks tell."""
+    n, failed = len(group), int((group.stopped == FAILED).sum())
+    told = {name: group[name].iloc[0] for name in ("alpha", "mode", "randomised")} | {"radius": radius, "n": n}
+    if failed:
+        return told | {"status": f"incomplete: {failed} of {n} not evaluated"}
     held = group.certified & (group.radius >= radius)
     low, high = clustered_wilson(held, group.image_path)
-    return {
-        "radius": radius, "certified_accuracy": held.mean(), "ci_low": low, "ci_high": high,
-        "abstain": (group.prediction == "").mean(), "mean_samples": group.n.mean(), "n": len(group),
-        "alpha": group.alpha.iloc[0], "function": group.function.iloc[0],
+    sure = max(0, int(held.sum()) - wrong_at_most(n, told["alpha"], SURE)) / n
+    return told | {
+        "certified_accuracy": held.mean(), "ci_low": low, "ci_high": high, "sure": sure,
+        "mean_radius": (group.radius * group.certified).mean(), "abstain": (group.prediction == "").mean(),
+        "samples": group.samples.mean(), "seconds": group.seconds.mean(), "status": "complete",
     }  # fmt: skip
+
+
+def _attacked_at(group: pd.DataFrame, attacks: pd.DataFrame, radius: float) -> dict:
+    """What an L2 attack of a radius leaves of a smoothed model's certified questions; nothing where it was not run."""
+    if attacks.empty:
+        return {}
+    under = attacks[(attacks.norm == "l2") & attacks.question_id.isin(group.question_id)]
+    right = {eps: part.set_index("question_id").outcome == "right" for eps, part in under.groupby("eps")}
+    told = {"clean_accuracy": right[0.0].mean()} if 0.0 in right else {}
+    if radius in right and not (under.outcome == FAILED).any():
+        held = group.set_index("question_id").eval("certified & radius >= @radius")
+        told |= {"empirical_accuracy": right[radius].mean(), "contradicted": int((held & ~right[radius]).sum())}
+    return told
 
 
 def _blind(baselines: pd.DataFrame, kind: str, part: str) -> float:

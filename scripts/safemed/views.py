@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import Module
 
-from safemed.attacks import Ball, normal_noise, pgd, random_start
+from safemed.attacks import Ball, pgd, random_start
+from safemed.noise import gaussian
 from safemed.objectives import Objective
 from safemed.vlm import frozen
 
@@ -15,7 +16,8 @@ class View:
     """A training view. kind: clean | noisy | adversarial; the other fields are those of the config's methods.
 
     eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
-    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units.
+    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial view
+    has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not.
     """
 
     kind: str = "clean"
@@ -32,19 +34,21 @@ class View:
     def apply(
         self, model: Module, objective: Objective, clean: Tensor, names: list[str], progress: float
     ) -> tuple[Tensor, Tensor]:
-        """The images that the step trains on, [B, 3, H, W] within [0, 1], and the attack's loss [B] at its last step.
+        """The images that the step trains on, [B, 3, H, W], and the attack's loss [B] at its last step.
 
-        model: what is frozen while it is attacked. objective: what the attack climbs. clean: [B, 3, H, W]. names: what
-        seeds each image's random start or noise; equal names get equal views of equal images, on any process.
+        Within [0, 1] unless there is noise. model: what is frozen while it is attacked. objective: what the attack
+        climbs. clean: [B, 3, H, W]. names: what seeds each image's random start and noise; equal names get equal views
+        of equal images, on any process.
         """
-        if self.kind == "clean":
-            return clean, clean.new_zeros(len(clean))
-        if self.kind == "noisy":
-            return (clean + self.sigma * normal_noise(clean, names)).clamp(0, 1), clean.new_zeros(len(clean))
-        eps = self.eps_at(progress)
-        start = random_start(clean, eps, names)
-        with frozen(model):
-            return pgd(objective, clean, Ball("linf", eps), self.steps, start, 2.5 * eps / self.steps)
+        seen, loss = clean, clean.new_zeros(len(clean))
+        if self.kind == "adversarial":
+            eps = self.eps_at(progress)
+            start = random_start(clean, eps, names)
+            with frozen(model):
+                seen, loss = pgd(objective, clean, Ball("linf", eps), self.steps, start, 2.5 * eps / self.steps)
+        if self.sigma:
+            seen = seen + self.sigma * gaussian(clean.shape[1:], names).to(clean)
+        return seen, loss
 
 
 def step_views(trainer, objective: Objective, clean: Tensor, question_ids: list[str]) -> Tensor:

@@ -20,7 +20,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from safemed import gradient_free  # noqa: E402
+from safemed import configuration, gradient_free, plans  # noqa: E402
 from safemed.attacks import Plan  # noqa: E402
 from safemed.data import load_questions, subset  # noqa: E402
 from safemed.evaluation import Exam  # noqa: E402
@@ -40,7 +40,7 @@ def main() -> None:
     everything = load_questions(args.data, "test")
     vlm, longest = VLM.load(args.weights), config["max_new_tokens"]["instruct"]
     exam = Exam(vlm, subset(everything, args.questions, 0), "instruct", longest)
-    for kind, patience in (("pgd", None), ("apgd", None), ("apgd", 8)):
+    for kind, patience in (("pgd", None), ("apgd", 8), ("mi-fgsm", None), ("mi-fgsm", 8)):
         plan = Plan(kind, steps=STEPS, patience=patience)
         compare(
             f"{kind}, patience {patience}",
@@ -50,8 +50,7 @@ def main() -> None:
         )
     four = everything.select([i for i, options in enumerate(everything["options"]) if len(options) == 4])
     exam = Exam(vlm, subset(four, args.few, 0), "instruct", longest)
-    plans = [config["attack"]["attacks"][name] for name in config["attack"]["suite"]]
-    compare("AutoAttack", exam, upstream_autoattack, lambda *given: whole_suite(exam, *given, plans))
+    compare("AutoAttack", exam, upstream_autoattack, lambda *given: whole_suite(exam, *given, config["attack"]))
 
 
 def compare(name: str, exam: Exam, upstream, ours) -> None:
@@ -105,20 +104,17 @@ def by_options(exam: Exam, words: list[str], rows: torch.Tensor, make) -> Rounde
     return Rounded(images)
 
 
-def whole_suite(exam: Exam, words: list[str], rows: torch.Tensor, plans: list[dict]) -> Rounded:
+def whole_suite(exam: Exam, words: list[str], rows: torch.Tensor, attack: dict) -> Rounded:
     """The linf attacks of the suite in turn, each on what those before it left."""
     images, live = exam.images[rows].clone(), torch.arange(len(rows))
-    for told in plans:
-        if told.get("norm") == "l2" or "instruct" not in told.get("targets", {"instruct": ()}):
+    for name in configuration.suite(attack, exam.variant):
+        settings = attack["attacks"][name]
+        if settings.get("norm") == "l2" or not len(live):
             continue
-        targets = tuple(told.get("targets", {}).get("instruct", ()))
-        plan = Plan(told["kind"], steps=told["steps"], restarts=told.get("restarts", 1), targets=targets)
-        attack = {"noise": gradient_free.noise, "square": gradient_free.square}.get(plan.kind, Exam.attack)
-        found = attack(exam, [words[i] for i in live], rows[live], plan, EPS, 0)
+        plan = plans.plan_of(name, settings, exam.variant)
+        found = plans.carry_out(exam, [words[i] for i in live], rows[live], plan, EPS, 0)
         images[live] = found.images
         live = live[~found.broken]
-        if not len(live):
-            break
     return Rounded(images)
 
 

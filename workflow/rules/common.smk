@@ -24,10 +24,14 @@ WHICH = sha256(json.dumps(HUB if NAMED == "hub" else NAMED).encode()).hexdigest(
 UNPACKED = f"resources/unpacked/{Path(ARCHIVE).stem}-{WHICH}"
 PHANTOMS = f"{DATA}/source"
 SOURCE = {None: PHANTOMS, "hub": UNPACKED, ARCHIVE: UNPACKED}.get(NAMED, NAMED)
+# A replay on another model says so in its folder and in its rows.
+REPLAY_ON = config["attack"]["replay_on"]
+REPLAY = "replay" + (f"-on-{Path(REPLAY_ON).name}" if REPLAY_ON else "")
 STUDY_MODELS = configuration.models(config, config["study_methods"])
+CERTIFIED_MODELS = configuration.models(config, config["certify"]["methods"])
 # What the study's models cost, and how they were trained, takes in every model that they started from.
 TRAINED_MODELS = configuration.models(
-    config, configuration.lineage(config, config["study_methods"])
+    config, configuration.lineage(config, configuration.studied(config))
 )
 ABLATION_MODELS = configuration.models(
     config, [*config["study_methods"], *config["ablation_methods"]]
@@ -38,7 +42,13 @@ wildcard_constraints:
     variant="|".join(config["variants"]),
     method="|".join(config["methods"]),
     attack="|".join(["clean", *config["attack"]["attacks"]]),
+    function="|".join(config["certify"]["functions"]),
     sigma=r"[\d.]+",
+
+
+# The questions of a certificate table are shared among jobs; make_tables gathers them, and refuses to lack one.
+scattergather:
+    certify=config["certify"]["shards"],
 
 
 def settings(section):
@@ -115,6 +125,20 @@ def attacked_radii(wildcards):
     return configuration.radii(config["attack"], wildcards.attack, studied)
 
 
+def attack_settings(wildcards):
+    """What an attack's script is given; a smoothed model is attacked on the questions that are certified."""
+    attack, plan = config["attack"], config["attack"]["attacks"].get(wildcards.attack)
+    asked = config["certify"] if plan and "sigma" in plan else attack
+    return settings(
+        {
+            **{key: attack[key] for key in ("batch_size", "amp")},
+            "questions": asked["questions"],
+            wildcards.attack: plan,
+            "max_new_tokens": config["max_new_tokens"],
+        }
+    )
+
+
 def earlier_attacks(wildcards):
     """The folders of the attacks whose survivors alone are attacked."""
     names = configuration.before(config["attack"], wildcards.variant, wildcards.attack)
@@ -133,8 +157,10 @@ def attack_folders(models, names):
 
 def sweep_rows(models):
     """The folders of the clean images and of the attacks at all radii."""
-    swept = ["clean", *configuration.sweeps(config["attack"])]
-    return attack_folders(models, lambda variant: swept)
+    return attack_folders(
+        models,
+        lambda variant: ["clean", *configuration.sweeps(config["attack"], variant)],
+    )
 
 
 def suite_rows(models):
@@ -150,29 +176,60 @@ def suite_rows(models):
     )
 
 
+def smoothed_rows(models):
+    """The folders of the attacks on smoothed models, and of those on the models themselves that they are held against."""
+    return attack_folders(
+        models,
+        lambda variant: [
+            "clean",
+            "pgd",
+            *configuration.smoothed_attacks(config, variant),
+        ],
+    )
+
+
+def stored_images(wildcards):
+    """The folders of all attacks on a studied or certified model."""
+    model = f"{wildcards.method}-{wildcards.variant}"
+    found = sweep_rows([model]) + suite_rows([model]) if model in STUDY_MODELS else []
+    return list(
+        dict.fromkeys(
+            found + (smoothed_rows([model]) if model in CERTIFIED_MODELS else [])
+        )
+    )
+
+
 def of_every(kind, models):
     """The folders of an evaluation that each model has one of."""
     return [f"{RESULTS}/{kind}/{model}" for model in models]
 
 
 def replay_settings(eps):
-    """What a replay is given: eps, the radius that is shown, or none for all; and the smoothed attacks' settings."""
-    plans = config["attack"]["attacks"]
+    """What a replay is given; eps: the radius that is shown, or none for all."""
     return {
-        **{key: config["attack"][key] for key in ("questions", "batch_size")},
+        "batch_size": config["attack"]["batch_size"],
         "eps": eps,
-        "smoothed": {name: plan for name, plan in plans.items() if "sigma" in plan},
+        "attacks": config["attack"]["attacks"],
         "max_new_tokens": config["max_new_tokens"],
     }
 
 
 def certificate_rows(models):
-    """The certificate folders of some models."""
+    """The certificate folders of some models: a folder a function, sigma and shard."""
     return [
-        f"{RESULTS}/certificates/{model}/sigma{sigma}"
+        folder
         for model in models
+        for function in config["certify"]["functions"]
         for sigma in config["certify"]["sigma"]
+        for folder in gather.certify(
+            f"{RESULTS}/certificates/{model}/{function}-sigma{sigma}/{{scatteritem}}"
+        )
     ]
+
+
+def costs(*folders):
+    """The cost.json of folders, each once, however many tables they serve."""
+    return files(dict.fromkeys(folders), "cost.json")
 
 
 def files(folders, name):

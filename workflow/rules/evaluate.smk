@@ -20,16 +20,7 @@ rule attack_model:
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
-        settings=lambda wildcards: settings(
-            {
-                **{
-                    key: config["attack"][key]
-                    for key in ("questions", "batch_size", "amp")
-                },
-                wildcards.attack: config["attack"]["attacks"].get(wildcards.attack),
-                "max_new_tokens": config["max_new_tokens"],
-            }
-        ),
+        settings=attack_settings,
         eps=attacked_radii,
         seed=config["seed"],
     shell:
@@ -63,6 +54,7 @@ rule probe_attacks:
         settings=settings(
             {
                 **config["attack"]["sanity"],
+                "batch_size": config["attack"]["batch_size"],
                 "max_new_tokens": config["max_new_tokens"],
             }
         ),
@@ -112,20 +104,14 @@ rule replay_attacks:
         AUDIT,
         **PREPARED,
         code=sources("replay.py"),
-        attacks=lambda wildcards: attack_folders(
-            [f"{wildcards.method}-{wildcards.variant}"],
-            lambda variant: [
-                "clean",
-                *configuration.suite(config["attack"], variant),
-            ],
-        ),
+        attacks=stored_images,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
-        folder=directory(f"{RESULTS}/replay/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/{REPLAY}/{{method}}-{{variant}}"),
     log:
-        f"{RESULTS}/logs/replay_attacks-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/{REPLAY}_attacks-{{method}}-{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/replay_attacks-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/{REPLAY}_attacks-{{method}}-{{variant}}.tsv"
     conda:
         "../../envs/attack.yaml"
     resources:
@@ -134,16 +120,22 @@ rule replay_attacks:
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
-        weights=lambda wildcards, input: config["attack"]["replay_on"] or input.weights,
-        compare="" if config["attack"]["replay_on"] else "--same",
+        weights=lambda wildcards, input: REPLAY_ON or input.weights,
+        model=lambda wildcards: (
+            Path(REPLAY_ON).name
+            if REPLAY_ON
+            else f"{wildcards.method}-{wildcards.variant}"
+        ),
+        compare="" if REPLAY_ON else "--same",
         settings=settings(replay_settings(None)),
         seed=config["seed"],
     shell:
         "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {params.weights} --model "
-        "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--out {output.folder} {params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "{params.model} --method {wildcards.method} --variant {wildcards.variant} --out {output.folder} "
+        "{params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
+# Certificates of one function of a model at one sigma, of a shard of the questions.
 rule certify_model:
     input:
         AUDIT,
@@ -152,12 +144,12 @@ rule certify_model:
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
         folder=directory(
-            f"{RESULTS}/certificates/{{method}}-{{variant}}/sigma{{sigma}}"
+            f"{RESULTS}/certificates/{{method}}-{{variant}}/{{function}}-sigma{{sigma}}/{{scatteritem}}"
         ),
     log:
-        f"{RESULTS}/logs/certify_model-{{method}}-{{variant}}-sigma{{sigma}}.log",
+        f"{RESULTS}/logs/certify_model-{{method}}-{{variant}}-{{function}}-sigma{{sigma}}-{{scatteritem}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/certify_model-{{method}}-{{variant}}-sigma{{sigma}}.tsv"
+        f"{RESULTS}/benchmarks/certify_model-{{method}}-{{variant}}-{{function}}-sigma{{sigma}}-{{scatteritem}}.tsv"
     conda:
         "../../envs/certify.yaml"
     resources:
@@ -170,7 +162,16 @@ rule certify_model:
             {
                 **{
                     key: config["certify"][key]
-                    for key in ("questions", "n0", "n", "alpha", "batch_size")
+                    for key in (
+                        "questions",
+                        "mode",
+                        "randomised",
+                        "n0",
+                        "n",
+                        "alpha",
+                        "radii",
+                        "batch_size",
+                    )
                 },
                 "max_new_tokens": config["max_new_tokens"],
             }
@@ -179,5 +180,5 @@ rule certify_model:
     shell:
         "python scripts/certify.py --data {params.data} --weights {input.weights} --model "
         "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--sigma {wildcards.sigma} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} > {log} 2>&1"
+        "--function {wildcards.function} --sigma {wildcards.sigma} --shard {wildcards.scatteritem} "
+        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"

@@ -7,6 +7,7 @@ TABLE_NAMES = [
     "transfer",
     "sanity",
     "certified",
+    "smoothing",
     "cost",
 ]
 FIGURE_NAMES = [
@@ -17,6 +18,7 @@ FIGURE_NAMES = [
     "sanity",
     "thoughts",
     "certified_vs_radius",
+    "smoothed_attack",
     "modality_heatmap",
     "question_type_heatmap",
     "training_curves",
@@ -47,7 +49,8 @@ rule make_tables:
         suite=suite_rows(STUDY_MODELS),
         transfer=of_every("transfer", STUDY_MODELS),
         sanity=of_every("sanity", STUDY_MODELS),
-        certificates=certificate_rows(STUDY_MODELS),
+        certificates=certificate_rows(CERTIFIED_MODELS),
+        smoothed=smoothed_rows(CERTIFIED_MODELS),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
     output:
@@ -82,6 +85,11 @@ rule make_tables:
             "../report/certified.rst",
             category="Tables",
         ),
+        smoothing=report(
+            f"{RESULTS}/tables/smoothing.csv",
+            "../report/smoothing.rst",
+            category="Tables",
+        ),
         cost=report(
             f"{RESULTS}/tables/cost.csv", "../report/cost.rst", category="Tables"
         ),
@@ -100,24 +108,23 @@ rule make_tables:
         transfer=lambda wildcards, input: files(input.transfer, "rows.parquet"),
         sanity=lambda wildcards, input: files(input.sanity, "rows.parquet"),
         certificates=lambda wildcards, input: files(input.certificates, "rows.parquet"),
-        costs=lambda wildcards, input: files(
-            [
-                *input.models,
-                *input.attacks,
-                *input.suite,
-                *input.transfer,
-                *input.sanity,
-                *input.certificates,
-            ],
-            "cost.json",
+        smoothed=lambda wildcards, input: files(input.smoothed, "rows.parquet"),
+        costs=lambda wildcards, input: costs(
+            *input.models,
+            *input.attacks,
+            *input.suite,
+            *input.transfer,
+            *input.sanity,
+            *input.certificates,
+            *input.smoothed,
         ),
         eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
         out=lambda wildcards, output: Path(output.cost).parent,
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
-        "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --eps {params.eps} "
-        "--costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
+        "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --smoothed-rows "
+        "{params.smoothed} --eps {params.eps} --costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
         "--out {params.out} > {log} 2>&1"
 
 
@@ -315,6 +322,33 @@ rule draw_certified_vs_radius:
         "> {log} 2>&1"
 
 
+rule draw_smoothed_attack:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/smoothing.csv",
+    output:
+        multiext(f"{RESULTS}/figures/smoothed_attack", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/smoothed_attack.png",
+            "../report/smoothing.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_smoothed_attack.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_smoothed_attack.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=15,
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure smoothed_attack --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
 rule draw_modality_heatmap:
     input:
         code=sources("make_figure.py"),
@@ -443,9 +477,7 @@ rule make_ablation_tables:
         runtime=15,
     params:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
-        costs=lambda wildcards, input: files(
-            [*input.models, *input.attacks], "cost.json"
-        ),
+        costs=lambda wildcards, input: costs(*input.models, *input.attacks),
         eps=config["attack"]["headline_eps"],
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
