@@ -38,7 +38,7 @@ def main() -> None:
     vlm = VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
     longest = args.settings["max_new_tokens"][args.variant]
-    exam = plans.exam_of(vlm, questions, args.variant, longest, args.settings.get(args.attack))
+    exam = plans.exam_of(vlm, questions, args.variant, longest, args.settings.get(args.attack), args.seed)
     with run.atomic_folder(args.out, resume=True) as folder:
         before = {str(path): run.content_hash(path / "rows.parquet") for path in args.before}
         told = {"attack": args.attack, "eps": args.eps, "before": before}

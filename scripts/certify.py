@@ -9,9 +9,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from safemed import run, smoothing
-from safemed.certifier import FAILED, Certifier, Open
+from safemed.certifier import Certifier, Open
 from safemed.data import load_questions, subset
 from safemed.evaluation import FUNCTIONS, Exam
+from safemed.prompts import FAILED
 from safemed.shards import Shards
 from safemed.smoothing import ABSTAIN, Certificate, Procedure
 from safemed.vlm import VLM
@@ -35,7 +36,7 @@ def main() -> None:
     with run.atomic_folder(args.out, resume=True) as folder:
         told = {"sigma": args.sigma, "function": args.function, "shard": args.shard}
         identity = run.identity(args, __file__, args.weights / "cost.json", args.data / "splits.csv") | told
-        shards = Shards(folder / "shards", identity, clock, vlm.passes)
+        shards = Shards(folder / "shards", identity, clock, vlm.passes, ("parquet", "json"))
         certify(exam, args, shards)
         shards.rows().to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
@@ -45,6 +46,8 @@ def main() -> None:
 def certify(exam: Exam, args, shards: Shards) -> None:
     """Certify the questions of the shard that are not done, each stored as soon as it is."""
     number, of = map(int, args.shard.split("-of-"))
+    if not 1 <= number <= min(of, len(exam)):
+        raise ValueError(f"shard {args.shard} of {len(exam)} questions holds none; lower certify.shards")
     mine = range(number - 1, len(exam), of)
     certifier = Certifier(exam, args.function, procedure(args), args.settings["batch_size"], args.seed)
     found = certifier.run([row for row in mine if not shards.has(row)])
@@ -66,11 +69,12 @@ def certificate_row(exam: Exam, row: int, question: Open, args) -> dict:
     found = Certificate(ABSTAIN, 0.0) if question.stopped == FAILED else votes.certificate()
     successes, n = votes.evidence
     return {
-        **exam.about(row, args), "function": args.function, "sigma": args.sigma, "mode": settings["mode"],
-        "randomised": settings["randomised"], "alpha": settings["alpha"], "n0": settings["n0"], "n": n,
-        "successes": successes, "samples": votes.drawn, "p_lower": votes.p_lower, "stopped": question.stopped,
-        "why": question.why, "prediction": found.prediction, "certified": found.prediction == exam.rows[row]["gold"],
-        "radius": found.radius, "shard": args.shard, "seconds": round(question.seconds, 3),
+        **exam.about(row, args), "function": args.function, "sigma": args.sigma,
+        **{name: settings[name] for name in ("mode", "randomised", "alpha", "n0")}, "coin": votes.coin,
+        "n": n, "successes": successes, "samples": votes.drawn, "p_lower": votes.p_lower,
+        "stopped": question.stopped, "why": question.why, "prediction": found.prediction,
+        "certified": found.prediction == exam.rows[row]["gold"], "radius": found.radius,
+        "shard": args.shard, "seconds": round(question.seconds, 3),
     }  # fmt: skip
 
 

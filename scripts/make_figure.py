@@ -5,6 +5,7 @@ same inputs. Which inputs a figure needs:
 
   accuracy_vs_eps        --table robustness.csv
   certified_vs_radius    --table certified.csv
+  smoothed_attack        --table smoothing.csv
   heatmap                --table robustness_by_part.csv --kind modality|question_type --eps K
   success_vs_eps         --table robustness.csv
   success_vs_steps       --sanity-rows P...

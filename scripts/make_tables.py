@@ -59,7 +59,14 @@ def parser() -> argparse.ArgumentParser:
     add("--transfer-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="transfer/*/rows.parquet")
     add("--sanity-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="sanity/*/rows.parquet")
     add("--eps", type=float, required=True, help="the suite's linf radius in 1/255")
-    add("--certificate-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="certificates/*/*/rows.parquet")
+    add(
+        "--certificate-rows",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PARQUET",
+        help="certificates/*/*/*/rows.parquet",
+    )
     add(
         "--smoothed-rows",
         nargs="*",

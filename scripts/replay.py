@@ -15,6 +15,7 @@ from tqdm import tqdm
 from safemed import plans, run
 from safemed.data import load_questions, subset
 from safemed.evaluation import Exam
+from safemed.halving import halving
 from safemed.prompts import FAILED
 from safemed.vlm import VLM
 
@@ -48,7 +49,7 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
         stored = stored[stored.eps == args.settings["eps"]]
     asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
     plan = args.settings["attacks"].get(folder.name)
-    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan)
+    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan, args.seed)
     tables = []
     for eps, rows in stored.groupby("eps"):
         if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
@@ -67,20 +68,24 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
 def answered(exam: Exam, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.DataFrame:
     """The rows with this model's texts, answers and outcomes; `source` is the model that was attacked.
 
-    What the attack could not evaluate stays failed.
+    What the attack could not evaluate stays failed; what cannot be evaluated now is failed.
     """
-    texts = {}
-    for batch in exam.batches(torch.arange(len(exam)), args.settings["batch_size"]):
-        texts |= dict(zip(batch.tolist(), exam.answers(images[batch], batch), strict=True))
-    told = [texts[i] for i in range(len(rows))]
-    again = rows.assign(
-        source=rows.model, model=args.model, method=args.method, variant=args.variant, text=told,
-        answer=[exam.answer(text, i) for i, text in enumerate(told)],
-        outcome=[exam.outcome(text, i) for i, text in enumerate(told)],
-    )  # fmt: skip
-    failed, scored = rows.outcome == FAILED, ["text", "answer", "outcome"]
-    again.loc[failed, scored] = rows.loc[failed, scored]  # its image is no adversarial one: there is nothing to score
-    return again
+    failed = (rows.outcome == FAILED).to_numpy().copy()
+    texts = rows.text.where(failed, "").tolist()
+
+    def hear(part: torch.Tensor) -> None:
+        for row, text in zip(part.tolist(), exam.answers(images[part], part), strict=True):
+            texts[row] = text
+
+    def fail(part: torch.Tensor, why: str) -> None:
+        texts[int(part)], failed[int(part)] = why, True
+
+    for batch in exam.batches(torch.from_numpy(np.flatnonzero(~failed)), args.settings["batch_size"]):
+        list(halving(batch, hear, fail))
+    read = [("", FAILED) if failed[i] else (exam.answer(t, i), exam.outcome(t, i)) for i, t in enumerate(texts)]
+    answers, outcomes = zip(*read, strict=True)
+    told = {"model": args.model, "method": args.method, "variant": args.variant}
+    return rows.assign(source=rows.model, **told, text=texts, answer=answers, outcome=outcomes)
 
 
 def check_same(before: pd.DataFrame, after: pd.DataFrame, folder: Path) -> None:

@@ -136,7 +136,7 @@ def test_no_radius_exceeds_the_true_distance_more_often_than_alpha(procedure, ra
     assert not any(overclaims(Linear(seed), strict) for seed in range(200))
 
 
-@pytest.mark.parametrize("mode", smoothing.MODES)
+@pytest.mark.parametrize("mode", ("sequential", "fixed"))
 def test_radii_approach_the_truth_with_many_draws(mode):
     """A sequential certificate is asked for nine tenths of the truth, and draws until it has them."""
     sigma, reached = 0.25, []
@@ -251,7 +251,7 @@ def test_radii_are_rounded_down():
                 assert round(found.radius, RADIUS_DIGITS) == found.radius
 
 
-@pytest.mark.parametrize("mode", smoothing.MODES)
+@pytest.mark.parametrize("mode", ("sequential", "fixed"))
 @pytest.mark.parametrize("alpha", [0.001, 0.05, 0.3, 0.49])
 def test_too_few_draws_are_refused_with_the_number_that_would_do(alpha, mode):
     def certifies(n: int) -> bool:

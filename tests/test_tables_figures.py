@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 import make_figure
 import make_tables
@@ -66,15 +67,17 @@ def probed(model="sft-think"):
 
 def certificate_rows(model="at-grpo-think", sigma=0.5, function="generate"):
     """Five questions in two shards: right to 0.9, right to 0.25, wrong but certain, abstained, unparsable."""
-    n = np.array([100, 200, 300, 400, 500])
+    n, radius = np.array([100, 200, 300, 400, 500]), np.array([0.9, 0.25, 1.5, 0.0, 0.7])
+    proven = np.where(radius > 0, norm.cdf((radius + 1e-3) / sigma), 0.4)
     return pd.DataFrame(
         {
             "question_id": list("abcde"), "image_path": list("abcde"), "modality": "CT", "question_type": "t",
             "n_options": 4, "gold": "B", "model": model, "method": "at-grpo", "variant": "think",
-            "function": function, "sigma": sigma, "mode": "sequential", "randomised": False, "alpha": 0.001, "n0": 10,
-            "n": n, "successes": n // 2, "samples": n + 10, "p_lower": 0.4, "stopped": ["decided"] * 4 + ["futile"],
+            "function": function, "sigma": sigma, "mode": "sequential", "randomised": False, "coin": 1.0,
+            "alpha": 0.001, "n0": 10, "n": n, "successes": n // 2, "samples": n + 10, "p_lower": proven,
+            "stopped": ["decided"] * 4 + ["futile"],
             "prediction": ["B", "B", "A", "", "?"], "certified": [True, True, False, False, False],
-            "radius": [0.9, 0.25, 1.5, 0.0, 0.7], "shard": ["1-of-2", "2-of-2"] * 2 + ["1-of-2"],
+            "radius": radius, "shard": ["1-of-2", "2-of-2"] * 2 + ["1-of-2"],
             "seconds": [1.0, 2.0, 3.0, 4.0, 5.0],
         }
     )  # fmt: skip
@@ -92,7 +95,7 @@ def smoothed_rows(right, model="at-grpo-think", norm="l2", function="generate", 
 
 
 NOTHING = pd.DataFrame(columns=tables.ATTACK_ROWS)
-UNDER_ATTACK = ["empirical_accuracy", "clean_accuracy", "contradicted"]
+UNDER_ATTACK = ["empirical_accuracy", "clean_accuracy", "unconfirmed"]
 
 
 def test_robustness_counts_by_hand():
@@ -134,7 +137,7 @@ def test_certified_accuracy_by_hand_and_never_increasing():
 
 
 def test_each_function_and_sigma_has_certificates_of_its_own():
-    choice = certificate_rows(function="choice").assign(radius=0.5, prediction="B", certified=True)
+    choice = certificate_rows(function="choice").assign(radius=0.5, p_lower=0.9, prediction="B", certified=True)
     quiet = certificate_rows(sigma=0.25).assign(radius=0.0, prediction="", certified=False)
     rows = pd.concat([certificate_rows(), choice, quiet], ignore_index=True)
     table = tables.certified(rows, [0.5], NOTHING).set_index(["function", "sigma"])
@@ -148,7 +151,7 @@ def test_an_attack_on_the_smoothed_model_stands_beside_its_certificates_and_may_
     table = tables.certified(certificate_rows(), [0.0, 0.25, 0.3, 0.9], pd.concat([attacks, other]))
     assert table.empirical_accuracy.fillna(-1).tolist() == [0.6, 0.4, -1, 0.2]  # no attack had a radius of 0.3
     assert set(table.clean_accuracy) == {0.6}
-    assert table.contradicted.fillna(-1).tolist() == [0, 1, -1, 1]  # a is certified to 0.9, and fell at 0.25
+    assert table.unconfirmed.fillna(-1).tolist() == [0, 1, -1, 1]  # a is certified to 0.9, and fell at 0.25
     alone = tables.certified(certificate_rows(), [0.25], other)
     assert alone[UNDER_ATTACK].isna().to_numpy().all()
 
@@ -159,7 +162,7 @@ def failed_attack(rows, at):
     return rows.assign(outcome=rows.outcome.mask(one, "failed"), answer=rows.answer.mask(one, ""))
 
 
-@pytest.mark.parametrize("at, untold", [(0.25, ["empirical_accuracy", "contradicted"]), (0.0, ["clean_accuracy"])])
+@pytest.mark.parametrize("at, untold", [(0.25, ["empirical_accuracy", "unconfirmed"]), (0.0, ["clean_accuracy"])])
 def test_an_attack_on_the_smoothed_model_that_failed_tells_no_number(at, untold):
     attacks = failed_attack(smoothed_rows({0: "abd", 0.25: "bd"}), at)
     row = tables.certified(certificate_rows(), [0.25], attacks).iloc[0]
@@ -171,7 +174,7 @@ def test_certificates_that_failed_tell_no_number():
     rows.loc[2, ["stopped", "prediction", "certified", "radius"]] = ["failed", "", False, 0.0]
     table = tables.certified(rows, [0.0, 0.25], smoothed_rows({0: "abd", 0.25: "bd"}))
     assert set(table.status) == {"incomplete: 1 of 5 not evaluated"}
-    untold = ["certified_accuracy", "ci_low", "ci_high", "sure", "mean_radius", "abstain", "samples", "contradicted"]
+    untold = ["certified_accuracy", "ci_low", "ci_high", "sure", "mean_radius", "abstain", "samples", "unconfirmed"]
     assert table[untold].isna().to_numpy().all()
 
 

@@ -364,7 +364,7 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
         (function, radius) for function in ("choice", "generate") for radius in (0.0, 0.1)
     }
     assert set(certified.n) == {4} and set(certified.status) == {"complete"}  # gathered from two shards
-    assert certified.empirical_accuracy.notna().all() and (certified.contradicted == 0).all()
+    assert certified.empirical_accuracy.notna().all() and (certified.unconfirmed == 0).all()
     assert smoothing[["model", "function", "n", "failed"]].values.tolist() == [["at-grpo-instruct", "generate", 4, 0]]
     attacked = pd.read_parquet(results / "attacks" / "at-grpo-instruct" / "smoothed-l2" / "rows.parquet")
     assert attacked.groupby("eps").size().to_dict() == {0: 4, 0.1: 4}  # the questions that are certified

@@ -10,10 +10,9 @@ from torch import Tensor
 from safemed.evaluation import Exam
 from safemed.halving import halving
 from safemed.noise import gaussian, uniform
+from safemed.prompts import FAILED
 from safemed.smoothing import Procedure, Votes
 from safemed.vlm import to_float
-
-FAILED = "failed"
 
 
 @dataclass

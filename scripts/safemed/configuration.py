@@ -42,12 +42,9 @@ def _problems(config: dict) -> Iterator[str]:
 
 
 def _certify_problems(certify: dict, attacks: dict) -> Iterator[str]:
-    for name in certify["attacks"]:
-        plan = attacks.get(name, {})
-        if plan.get("sigma", certify["sigma"][0]) not in certify["sigma"]:
-            yield f"attack.attacks.{name}.sigma: {plan['sigma']} is not in certify.sigma {certify['sigma']}"
-        if plan.get("function", certify["functions"][0]) not in certify["functions"]:
-            yield f"attack.attacks.{name}.function: {plan['function']} is not in certify.functions"
+    yield from _smoothed_problems(certify, attacks)
+    if any(round(radius, smoothing.RADIUS_DIGITS) != radius for radius in certify["radii"]):
+        yield f"certify.radii: {certify['radii']}; radii are certified to {smoothing.RADIUS_DIGITS} decimals"
     if certify["shards"] > certify["questions"]:
         yield f"certify.shards: {certify['shards']} jobs cannot share {certify['questions']} questions"
     try:
@@ -55,6 +52,27 @@ def _certify_problems(certify: dict, attacks: dict) -> Iterator[str]:
             smoothing.check(sigma, certify["alpha"], certify["n"], certify["mode"])
     except ValueError as error:
         yield str(error)
+
+
+def _smoothed_problems(certify: dict, attacks: dict) -> Iterator[str]:
+    """Whether the attacks on smoothed models can be held against certificates, and against pgd on the models."""
+    plans = {name: attacks[name] for name in certify["attacks"] if attacks.get(name, {}).keys() >= SMOOTHED}
+    seen: dict[tuple, str] = {}
+    for name, plan in plans.items():
+        where, l2 = f"attack.attacks.{name}", plan.get("norm") == "l2"
+        if plan["sigma"] not in certify["sigma"]:
+            yield f"{where}.sigma: {plan['sigma']} is not in certify.sigma {certify['sigma']}"
+        if plan["function"] not in certify["functions"]:
+            yield f"{where}.function: {plan['function']} is not in certify.functions {certify['functions']}"
+        if (other := seen.setdefault((l2, plan["sigma"], plan["function"]), name)) != name:
+            yield f"{where}: a smoothed model is attacked once in a norm, and {other} does that already"
+        given = plan.get("eps", [])
+        if l2 and not set(given if isinstance(given, list) else [given]) <= set(certify["radii"]):
+            yield f"{where}.eps: {given} are not all in certify.radii {certify['radii']}"
+        budget = {key: plan.get(key) == attacks["pgd"].get(key) for key in ("kind", "steps", "restarts", "targets")}
+        if not l2 and not all(budget.values()):
+            odd = next(key for key, same in budget.items() if not same)
+            yield f"{where}.{odd}: what smoothing adds is told beside attack.attacks.pgd: give both the same {odd}"
 
 
 def _grid_problems(config: dict) -> Iterator[str]:

@@ -182,21 +182,24 @@ class SmoothedExam(Exam):
 
     def __init__(
         self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, sigma: float, draws: int, votes: int,
-        function: str,
+        function: str, seed: int = 0,
     ):  # fmt: skip
         super().__init__(vlm, questions, variant, max_new_tokens)
-        self.sigma, self.draws, self.votes, self.function = sigma, draws, votes, function
+        self.sigma, self.draws, self.votes, self.function, self.seed = sigma, draws, votes, function, seed
 
     def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
         ids = [self.rows[i]["question_id"] for i in rows.tolist()]
         heard = []
         for vote in range(self.votes):
-            noise = gaussian(images.shape[1:], [f"{question_id}:vote {vote}" for question_id in ids])
+            noise = gaussian(images.shape[1:], [f"{self.seed}:{question_id}:vote {vote}" for question_id in ids])
             heard.append(self._texts(images + self.sigma * noise.to(images), rows))
         return [self._majority(texts, int(row)) for texts, row in zip(zip(*heard, strict=True), rows, strict=True)]
 
     def objective(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> Objective:
-        return objectives.under_noise(super().objective(target, words, rows, place, seed), self.sigma, self.draws, seed)
+        names = [f"{seed}:{target}:{place}:{self.rows[i]['question_id']}" for i in rows.tolist()]
+        return objectives.under_noise(
+            super().objective(target, words, rows, place, seed), self.sigma, self.draws, names
+        )
 
     def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
         if self.function == "generate":

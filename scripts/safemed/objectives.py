@@ -4,12 +4,14 @@ An objective takes images [b, 3, H, W] in [0, 1] and the rows [b] of its batch t
 [b] to climb and whether the model looks broken [b]. Rows are explicit because attacks call it on the survivors alone.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from safemed.noise import gaussian
 from safemed.vlm import VLM, Encoded
 
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -113,16 +115,18 @@ def expectation(objectives: list[Objective]) -> Objective:
     return objective
 
 
-def under_noise(objective: Objective, sigma: float, draws: int, seed: int) -> Objective:
+def under_noise(objective: Objective, sigma: float, draws: int, names: list[str]) -> Objective:
     """Mean loss over fresh Gaussian noise on the images: the gradient of the smoothed model (Salman et al. 2019).
 
-    sigma in [0, 1] pixel units. A row looks broken when it does in more than half of the draws.
+    sigma in [0, 1] pixel units; names: seed the rows' noise, beside the number of the call and of the draw. A row looks
+    broken when it does in more than half of the draws.
     """
-    generator = torch.Generator().manual_seed(seed)
+    calls = itertools.count()
 
     def noisy(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        noise = torch.randn((draws, *images.shape), generator=generator).to(images)
-        several = (images + sigma * noise).flatten(0, 1)
+        call = next(calls)
+        seeds = [f"{names[row]}:{call}:{draw}" for draw in range(draws) for row in rows.tolist()]
+        several = images.repeat(draws, 1, 1, 1) + sigma * gaussian(images.shape[1:], seeds).to(images)
         loss, broken = objective(several, rows.repeat(draws))
         return loss.view(draws, -1).mean(0), broken.view(draws, -1).float().mean(0) > 0.5
 

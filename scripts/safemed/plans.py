@@ -13,13 +13,13 @@ from safemed.vlm import VLM
 KINDS = {"noise": gradient_free.noise, "square": gradient_free.square}  # all others are Exam.attack
 
 
-def exam_of(vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, settings: dict | None) -> Exam:
+def exam_of(vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, settings: dict | None, seed: int) -> Exam:
     """The model itself, or where an attack's settings name a sigma, the smoothed model."""
     told = settings or {}
     if "sigma" not in told:
         return Exam(vlm, questions, variant, max_new_tokens)
     return SmoothedExam(
-        vlm, questions, variant, max_new_tokens, told["sigma"], told["draws"], told["votes"], told["function"]
+        vlm, questions, variant, max_new_tokens, told["sigma"], told["draws"], told["votes"], told["function"], seed
     )
 
 

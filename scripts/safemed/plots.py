@@ -127,7 +127,7 @@ def certified_vs_radius(certified: pd.DataFrame) -> Figure:
 
     certified: the table of `tables.certified`. Between two radii of the table the curve takes the value at the larger
     one, so that it is nowhere above what was certified; the dot is the value at the smallest radius. Crosses are what
-    an L2 attack of that radius left of the same smoothed model, where it was attacked: no curve may be above its
+    an L2 attack of that radius left of the same smoothed model, where it was attacked: a curve belongs below its
     crosses.
     """
     told = _needed(certified.dropna(subset="certified_accuracy"), "complete certificate table")

@@ -136,8 +136,8 @@ def checkpoints(folder: Path, settings: dict) -> Path:
     """The folder of a training's checkpoints; those of another identity are thrown away, so that none is resumed."""
     mark = folder / "settings.json"
     wanted = json.dumps(settings, sort_keys=True, indent=1)
-    if mark.exists() and mark.read_text() != wanted:
-        logging.warning("%s: checkpoints of other settings, starting anew", folder)
+    if folder.exists() and (not mark.exists() or mark.read_text() != wanted):
+        logging.warning("%s: checkpoints of other settings, or of none that are known, starting anew", folder)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(wanted)

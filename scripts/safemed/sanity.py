@@ -56,18 +56,18 @@ def _measured(probed: pd.DataFrame, n: int) -> Iterator[tuple[str, float, float]
     largest = radii[radii.eps == radii.eps.max()]
     yield "accuracy above chance at the largest eps", _above_chance(largest, probed, n), 0.0
     survived = steps[~steps.broken.astype(bool) & (steps.steps > 1)]
-    yield "survivors whose image does not reach eps", _mean(survived.linf < survived.eps), 0.01
+    yield "survivors whose image does not reach eps", _mean(survived.linf < survived.eps, steps), 0.01
     survived = l2[~l2.broken.astype(bool)]
-    yield "survivors whose image does not reach the l2 radius", _mean(survived.l2 < REACHED * survived.eps), 0.01
+    yield "survivors whose image does not reach the l2 radius", _mean(survived.l2 < REACHED * survived.eps, l2), 0.01
     beyond = pd.concat([radii, steps, restarts]).eval("linf > eps").tolist() + l2.eval("l2 > eps").tolist()
-    yield "images beyond eps", _mean(pd.Series(beyond, dtype=bool)), 0.0
+    yield "images beyond eps", _mean(pd.Series(beyond, dtype=bool), radii), 0.0
     yield "levels lost in rounding", float(measured.rounding.max()), 0.501
     blank = measured.groupby("target").zero_gradient
     yield "questions without any gradient", float(blank.apply(lambda z: (z == 1).mean()).max()), 0.0
     yield "share of zero gradients", float(blank.mean().max()), 0.1
-    yield "verdict on floats differs from stored", _mean(measured.float_broken != measured.broken), 0.05
+    yield "verdict on floats differs from stored", _mean(measured.float_broken != measured.broken, measured), 0.05
     forced = measured[measured.forced_broken.notna()]
-    yield "teacher-forced verdict differs from generated", _mean(forced.forced_broken != forced.broken), 0.02
+    yield "teacher-forced verdict differs from generated", _mean(forced.forced_broken != forced.broken, measured), 0.02
 
 
 def _suite_checks(rows: pd.DataFrame, eps: float) -> Iterator[Check]:
@@ -95,8 +95,10 @@ def _share(broken: pd.Series, n: int) -> float:
     return float(broken.sum() / n) if len(broken) else float("nan")
 
 
-def _mean(wrong: pd.Series) -> float:
-    """The share of those there are; 0 where there are none: nothing of the kind went wrong."""
+def _mean(wrong: pd.Series, probed: pd.DataFrame) -> float:
+    """The share of those there are; 0 where there are none: nothing of the kind went wrong. NaN without probes."""
+    if probed.empty:
+        return float("nan")
     return float(wrong.astype(bool).mean()) if len(wrong) else 0.0
 
 

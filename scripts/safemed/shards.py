@@ -17,15 +17,16 @@ class Shards:
     parts have cost is added to the stopwatch and the passes, so that a resumed job tells the price of all of it.
     """
 
-    def __init__(self, folder: Path, identity: dict, clock: run.Stopwatch, passes):
+    def __init__(self, folder: Path, identity: dict, clock: run.Stopwatch, passes, kinds=("parquet", "npy", "json")):
         self.folder, self.clock, self.passes = run.checkpoints(folder, identity), clock, passes
+        self.kinds = kinds  # of files that make up a part
         spent = [json.loads(path.read_text()) for path in self._written("json")]
         if spent:
             clock.resume(max(spent, key=lambda cost: cost["wall_s"]), passes)
 
     def has(self, number: int) -> bool:
-        """Whether a part is done."""
-        return self._path(number, "json").exists()
+        """Whether a part is done, and all of it still there."""
+        return all(self._path(number, kind).exists() for kind in self.kinds)
 
     def write(self, number: int, rows: pd.DataFrame, images: np.ndarray | None = None) -> None:
         """Store a part; its price comes last and says that it is whole. images: [radii, b, H, W, 3]."""

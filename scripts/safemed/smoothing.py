@@ -28,7 +28,7 @@ from safemed.stats import floor_to
 ABSTAIN = ""
 UNPARSABLE = "?"
 RADIUS_DIGITS = 4
-MODES = ("sequential", "fixed")
+STOPS = ("decided", "futile", "exhausted")
 FIRST_LOOK = 16  # estimation votes before the first look; later looks come after an eighth more
 FUTILITY = 0.02  # a radius is given up where it would be certified with less probability: costs power, never soundness
 
@@ -136,7 +136,7 @@ class Votes:
     successes: int = 0
     p_lower: float = 0.0
     evidence: tuple[int, int] = (0, 0)  # successes and votes that p_lower rests on
-    stopped: str = ""  # "", decided, futile or exhausted
+    stopped: str = ""  # "" while votes are wanted; decided, futile (nothing certified) or exhausted (all n votes taken)
     chosen: str = ABSTAIN
     _selection: list[str] = field(default_factory=list)
     _look: int = 0  # estimation votes at which the next look is due
@@ -186,14 +186,12 @@ class Votes:
         if len(self._open) < open_before:
             self._prove(1.0)
         self._open = [p for p in self._open if not self._futile(p)]
-        if procedure.mode == "fixed" or self.n >= procedure.n:
-            self.stopped = "exhausted"
-        elif not self._open:
-            self.stopped = "decided" if self.p_lower > 0.5 else "futile"
-        else:
+        ended = procedure.mode == "fixed" or self.n >= procedure.n
+        if not ended and self._open:
             self._look = min(procedure.n, self.n + max(FIRST_LOOK, self.n // 8))
-        if self.stopped:
-            self._prove(self.coin if procedure.randomised else 1.0)
+            return
+        self._prove(self.coin if procedure.randomised else 1.0)
+        self.stopped = "exhausted" if ended else "decided" if self.p_lower > 0.5 else "futile"
 
     def _prove(self, coin: float) -> None:
         """Keep the highest bound so far: all of them hold at once."""

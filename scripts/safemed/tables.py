@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import norm
 
 from safemed.prompts import FAILED, OUTCOMES
 from safemed.run import atomic_file
-from safemed.smoothing import wrong_at_most
+from safemed.smoothing import STOPS, wrong_at_most
 from safemed.stats import clustered_wilson
 
 ATTACK_ROWS = [
@@ -16,7 +17,7 @@ ATTACK_ROWS = [
 ]  # fmt: skip
 CERTIFICATE_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
-    "function", "sigma", "mode", "randomised", "alpha", "n0", "n", "successes", "samples", "p_lower", "stopped",
+    "function", "sigma", "mode", "randomised", "coin", "alpha", "n0", "n", "successes", "samples", "p_lower", "stopped",
     "prediction", "certified", "radius", "shard", "seconds",
 ]  # fmt: skip
 COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", "peak_rss_mb"]
@@ -33,7 +34,7 @@ ROBUSTNESS_BY_PART = [
 ]  # fmt: skip
 CERTIFIED = [
     "model", "function", "sigma", "radius", "n", "certified_accuracy", "ci_low", "ci_high", "sure",
-    "empirical_accuracy", "clean_accuracy", "contradicted", "mean_radius", "abstain", "samples", "seconds", "alpha",
+    "empirical_accuracy", "clean_accuracy", "unconfirmed", "mean_radius", "abstain", "samples", "seconds", "alpha",
     "mode", "randomised", "status",
 ]  # fmt: skip
 SURE = 0.999  # confidence of the bound on a whole table's certificates
@@ -87,10 +88,12 @@ def certified(rows: pd.DataFrame, radii: Sequence[float], attacks: pd.DataFrame)
     confidence SURE for these n questions at once, were as many certificates wrong as alpha allows.
 
     empirical_accuracy: share of the same questions that the smoothed model is still right on under an L2 attack of that
-    radius; clean_accuracy: without one; contradicted: questions whose certificate the attack refutes; all missing where
-    nothing attacked that function at that sigma. mean_radius: mean certified radius of right answers, 0 for the others
-    (Zhai et al. 2020); a sequential certificate stops at the radii asked for, which bounds it. samples, seconds: means
-    a question. Where a question was not evaluated, status says so, and no number is told.
+    radius; clean_accuracy: without one; unconfirmed: certified questions that it is not right on. The attack's verdict
+    is a majority of a few votes, searched for the worst: one unconfirmed asks for more votes, many for a look at the
+    certificates. All missing where nothing attacked that function at that sigma. mean_radius: mean certified radius of
+    right answers, 0 for the others (Zhai et al. 2020); a sequential certificate stops at the radii asked for, which
+    bounds it. samples, seconds: means a question. Where a question was not evaluated, status says so, and no number is
+    told.
 
     Raises ValueError if `check_certificate_rows` or `check_attack_rows` does, or a radius is negative.
     """
@@ -150,9 +153,9 @@ def check_certificate_rows(rows: pd.DataFrame) -> None:
     """Refuse certificate rows that cannot be counted.
 
     Raises ValueError, naming model, function and sigma and the way out, if a column or value is missing, `certified`
-    contradicts the prediction, a radius is negative, or positive on an abstention, a question appears twice for one
-    model, a shard is missing, two models answered different questions at the same function and sigma, or one model
-    mixes modes or alphas. Empty rows pass.
+    contradicts the prediction, a radius is negative, or positive on an abstention or beyond what p_lower proves, a
+    question appears twice for one model, a shard is missing, two models answered different questions at the same
+    function and sigma, or one model mixes modes or alphas. Empty rows pass.
     """
     if rows.empty:
         return
@@ -161,8 +164,11 @@ def check_certificate_rows(rows: pd.DataFrame) -> None:
     _refuse(rows, rows.certified != (rows.prediction == rows.gold), SMOOTHED, "certified contradicts the prediction")
     _refuse(rows, rows.radius < 0, SMOOTHED, "a radius is negative")
     _refuse(rows, (rows.prediction == "") & (rows.radius > 0), SMOOTHED, "an abstention has a positive radius")
+    proven = (rows.sigma * norm.ppf(rows.p_lower)).where(rows.p_lower > 0.5, 0.0)
+    _refuse(rows, rows.radius > proven + 1e-9, SMOOTHED, "a radius exceeds what p_lower proves")
+    _refuse(rows, ~rows.stopped.isin([*STOPS, FAILED]), SMOOTHED, "a certificate stopped for no known reason")
     _refuse(rows, rows.duplicated([*SMOOTHED, "question_id"]), SMOOTHED, "a question_id appears twice")
-    for column in ("mode", "randomised", "alpha"):
+    for column in ("mode", "randomised", "alpha", "n0"):
         mixed = rows.groupby(SMOOTHED)[column].transform("nunique") > 1
         _refuse(rows, mixed, SMOOTHED, f"there is more than one {column}")
     _all_shards(rows)
@@ -227,14 +233,20 @@ def _certified_at(group: pd.DataFrame, radius: float) -> dict:
 
 def _attacked_at(group: pd.DataFrame, attacks: pd.DataFrame, radius: float) -> dict:
     """What an L2 attack of a radius leaves of a smoothed model's certified questions; nothing where it was not run."""
-    if attacks.empty:
+    under = attacks[attacks.norm == "l2"] if len(attacks) else attacks
+    if under.empty:
         return {}
-    under = attacks[(attacks.norm == "l2") & attacks.question_id.isin(group.question_id)]
-    right = {eps: part.set_index("question_id").outcome == "right" for eps, part in under.groupby("eps")}
+    if set(under.question_id) != set(group.question_id):
+        where = ", ".join(f"{name} {group[name].iloc[0]}" for name in SMOOTHED)
+        raise ValueError(f"{where}: the l2 attack was on other questions than the certificates; re-run both")
+    outcomes = {eps: part.set_index("question_id").outcome for eps, part in under.groupby("eps")}
+    right = {eps: told == "right" for eps, told in outcomes.items() if not (told == FAILED).any()}
     told = {"clean_accuracy": right[0.0].mean()} if 0.0 in right else {}
-    if radius in right and not (under.outcome == FAILED).any():
-        held = group.set_index("question_id").eval("certified & radius >= @radius")
-        told |= {"empirical_accuracy": right[radius].mean(), "contradicted": int((held & ~right[radius]).sum())}
+    if radius in right:
+        told["empirical_accuracy"] = right[radius].mean()
+        if not (group.stopped == FAILED).any():
+            held = group.set_index("question_id").eval("certified & radius >= @radius")
+            told["unconfirmed"] = int((held & ~right[radius]).sum())
     return told
 
 
