@@ -78,7 +78,7 @@ def folder(data, skilled, tmp_path_factory) -> Path:
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
     asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    exam = plans.exam_of(skilled, asked, "think", 24, plan)
+    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0)
     assert isinstance(exam, SmoothedExam) == ("sigma" in plan) and set(rows.columns) == set(tables.ATTACK_ROWS)
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
     for eps, part in rows.groupby("eps"):
@@ -99,7 +99,7 @@ def test_at_radius_0_a_smoothed_model_is_asked_about_its_clean_images(folder, sk
     """Larger radii attack what is right there. What fell at a smaller one counts as attacked, and is not again."""
     rows = pd.read_parquet(folder / "smoothed" / "rows.parquet")
     images = np.load(folder / "smoothed" / "images.npz")
-    exam = plans.exam_of(skilled, shown, "think", 24, ATTACKS["smoothed"])
+    exam = plans.exam_of(skilled, shown, "think", 24, ATTACKS["smoothed"], 0)
     at = {eps: part.set_index("question_id") for eps, part in rows.groupby("eps")}
     assert (images["eps0"] == images["clean"]).all() and (at[0].linf == 0).all() and not at[0].attacked.any()
     right = {eps: part.outcome == "right" for eps, part in at.items()}
@@ -543,11 +543,32 @@ def test_the_expectation_over_noise_is_that_of_the_smoothed_model():
     def first_pixel(images, rows):
         return images[:, 0, 0, 0] * (rows + 1), images[:, 0, 0, 0] > 0.5
 
-    noisy = objectives.under_noise(first_pixel, sigma=0.1, draws=4000, seed=0)
-    loss, _ = noisy(images, torch.arange(6))
-    assert torch.allclose(loss, 0.5 * torch.arange(1, 7), atol=0.05)
-    above, _ = objectives.under_noise(first_pixel, 0.1, 101, 1)(images + 0.2, torch.arange(6))
-    assert (above > loss).all()
+    names, rows = list("abcdef"), torch.arange(6)
+    loss, _ = objectives.under_noise(first_pixel, 0.1, 1000, names)(images, rows)
+    assert torch.allclose(loss, 0.5 * torch.arange(1, 7), atol=0.06)
+    few = objectives.under_noise(first_pixel, 0.1, 101, names)
+    (above, broken), (below, held) = few(images + 0.2, rows), few(images - 0.2, rows)
+    assert (above > loss).all() and broken.all() and (below < loss).all() and not held.any()
+
+
+def test_each_step_and_each_question_of_a_smoothed_attack_has_noise_of_its_own():
+    images, seen = torch.full((3, 3, 4, 4), 0.5), []
+
+    def recorded(images, rows):
+        seen.append(images)
+        return images.sum((1, 2, 3)), torch.zeros(len(rows), dtype=torch.bool)
+
+    def noise(names: list[str], rows: torch.Tensor, calls: int = 1) -> torch.Tensor:
+        objective = objectives.under_noise(recorded, 0.1, 2, names)
+        for _ in range(calls):
+            objective(images[rows], rows)
+        return seen[-1].view(2, len(rows), 3, 4, 4)
+
+    whole = noise(list("abc"), torch.arange(3))
+    assert len(torch.unique(whole.flatten(0, 1), dim=0)) == 6
+    assert torch.equal(noise(list("abc"), torch.tensor([2, 0])), whole[:, [2, 0]])  # in any batch
+    assert torch.equal(noise(["c"], torch.tensor([0])), whole[:, [2]])
+    assert not (noise(list("abc"), torch.arange(3), calls=2) == whole).any()
 
 
 def test_bfloat16_first_and_fp32_on_what_survives(skilled, shown):
