@@ -47,6 +47,8 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
     stored = pd.read_parquet(folder / "rows.parquet")
     if args.settings["eps"] is not None:
         stored = stored[stored.eps == args.settings["eps"]]
+    if stored.empty:
+        raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
     asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
     plan = args.settings["attacks"].get(folder.name)
     exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan, args.seed)
@@ -60,8 +62,6 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
         if args.same:
             check_same(rows.reset_index(drop=True), again, folder)
         tables.append(again)
-    if not tables:
-        raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
     return pd.concat(tables, ignore_index=True)
 
 

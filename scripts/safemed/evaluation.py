@@ -150,7 +150,7 @@ class Exam:
         """The rows in batches of questions alike in number of options and length: little padding, one K a batch."""
         length = self.asked.prompt_mask.sum(1)
         order = sorted(rows.tolist(), key=lambda i: (int(self.n_options[i]), int(length[i]), i))
-        return list(torch.tensor(order).split(size))
+        return list(torch.tensor(order).split(size)) if order else []
 
     def _ended(self, words: list[str]) -> list[str]:
         return [text + self.vlm.tokenizer.eos_token for text in words]
