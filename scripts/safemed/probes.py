@@ -85,10 +85,10 @@ def _measured(exam: Exam, target: str, words, rows: Tensor, eps: int, steps: int
 
 
 def _forced(exam: Exam, texts: list[str], rows: Tensor, images: Tensor) -> list[bool | None]:
-    """Whether the letter that comes next looks wrong after the model's own generated words; None where there is no
-    place for a letter.
+    """Whether the letter that comes next looks wrong after the model's own generated words; None where those name no
+    letter.
     """
-    answered = [i for i, text in enumerate(texts) if "<answer>" in text]
+    answered = [i for i, (text, row) in enumerate(zip(texts, rows.tolist(), strict=True)) if exam.answer(text, row)]
     verdicts: list[bool | None] = [None] * len(texts)
     if answered:
         own = exam.objective("answer", [texts[i] for i in answered], rows[answered])
