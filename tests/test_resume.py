@@ -75,9 +75,9 @@ def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_m
     here("sft.py", *training_arguments(study_data, tiny_model, tmp_path / "whole"), settings=settings)
     given = training_arguments(study_data, tiny_model, tmp_path / "half")
     half = tmp_path / "half" / "checkpoint" / "checkpoint-2"
-    half.mkdir(parents=True)
     given_start = argparse.Namespace(settings=settings, seed=0, variant="instruct", start=tiny_model, data=study_data)
     run.checkpoints(half.parent, training.identity(given_start, "sft.py"))
+    half.mkdir()
     (half / "config.json").write_text("{}")
     here("sft.py", *given, settings=settings)
     assert weights(tmp_path / "half") == weights(tmp_path / "whole")
@@ -92,6 +92,9 @@ def test_checkpoints_of_other_settings_are_thrown_away_with_a_warning(tmp_path, 
     with caplog.at_level(logging.WARNING):
         assert not (run.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
     assert "other settings" in caplog.text
+    (folder / "checkpoint-4").mkdir()
+    (folder / "settings.json").unlink()  # a kill in the middle of a clean-up may leave parts of nobody knows what
+    assert not (run.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
 
 
 def test_a_training_with_changed_settings_starts_anew(study_data, tiny_model, tmp_path):
