@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
@@ -62,6 +63,16 @@ def untrained(tiny_model):
 def shown(train_questions):
     """24 questions with one and the same text, so that only the image can tell their answers."""
     return one_question_about_everything(train_questions, 24)
+
+
+@pytest.fixture(scope="session")
+def shown_data(shown, tmp_path_factory) -> Path:
+    """`shown` as a study's data folder, all of it in test."""
+    folder = tmp_path_factory.mktemp("shown-data")
+    shown.save_to_disk(folder / "questions")
+    (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
+    pd.DataFrame({"question_id": shown["question_id"], "split": "test"}).to_csv(folder / "splits.csv", index=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import yaml
@@ -52,6 +53,18 @@ def command(script: str, *arguments, settings: dict | None = None, fails: bool =
     done = subprocess.run(command_line(script, *arguments, settings=settings), capture_output=True, text=True)
     assert bool(done.returncode) == fails, done.stderr[-3000:]
     return done.stderr
+
+
+def killed_after(least: int, line: list[str], shards: Path) -> list[Path]:
+    """Start a job, kill it once it has written `least` shards, and return those it left."""
+    job = subprocess.Popen(line, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(shards.glob("[0-9]*.json"))) < least:
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    return list(shards.glob("[0-9]*.json"))
 
 
 def here(script: str, *arguments, settings: dict | None = None) -> None:

@@ -2,9 +2,7 @@
 
 import json
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
-from helpers import command_line, here
+from helpers import command_line, here, killed_after
 from safemed import objectives, tables
 from safemed.attacks import Plan, l2_levels
 from safemed.certifier import Certifier
@@ -29,16 +27,6 @@ SETTINGS = {
     "batch_size": 50, "max_new_tokens": LONGEST,
 }  # fmt: skip
 FIXED = Procedure(sigma=0.2, n0=8, n=24, alpha=0.01, mode="fixed")
-
-
-@pytest.fixture(scope="module")
-def data(shown, tmp_path_factory) -> Path:
-    """The 24 questions as a study's data folder, all of them in test."""
-    folder = tmp_path_factory.mktemp("certify-data")
-    shown.save_to_disk(folder / "questions")
-    (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
-    pd.DataFrame({"question_id": shown["question_id"], "split": "test"}).to_csv(folder / "splits.csv", index=False)
-    return folder
 
 
 def arguments(data: Path, weights: Path | str, out: Path, function: str = "choice", shard: str = "1-of-1") -> list:
@@ -151,12 +139,12 @@ def test_a_choice_is_the_most_likely_letter_after_words_that_do_not_depend_on_th
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_neither_batches_nor_shards_change_a_certificate(skilled, data, tmp_path, function):
+def test_neither_batches_nor_shards_change_a_certificate(skilled, shown_data, tmp_path, function):
     weights = skilled.model.name_or_path
-    whole = certified(data, weights, tmp_path / "whole", function)
-    small = certified(data, weights, tmp_path / "small", function, batch_size=9)
+    whole = certified(shown_data, weights, tmp_path / "whole", function)
+    small = certified(shown_data, weights, tmp_path / "small", function, batch_size=9)
     pd.testing.assert_frame_equal(whole, small)
-    parts = [certified(data, weights, tmp_path / f"{i}", function, f"{i}-of-3") for i in (1, 2, 3)]
+    parts = [certified(shown_data, weights, tmp_path / f"{i}", function, f"{i}-of-3") for i in (1, 2, 3)]
     assert [len(part) for part in parts] == [8, 8, 8]
     together = pd.concat(parts).set_index("question_id").loc[whole.question_id].reset_index()
     pd.testing.assert_frame_equal(
@@ -168,8 +156,8 @@ def test_neither_batches_nor_shards_change_a_certificate(skilled, data, tmp_path
         tables.certified(pd.concat([parts[0], parts[2]]).assign(seconds=1.0), [0.0], pd.DataFrame())
 
 
-def test_a_row_can_be_computed_again_from_its_votes(skilled, data, tmp_path):
-    rows = certified(data, skilled.model.name_or_path, tmp_path / "fixed", mode="fixed", n=30)
+def test_a_row_can_be_computed_again_from_its_votes(skilled, shown_data, tmp_path):
+    rows = certified(shown_data, skilled.model.name_or_path, tmp_path / "fixed", mode="fixed", n=30)
     for row in rows.itertuples():
         assert (row.n, row.samples) == (30, 38)
         assert row.p_lower == lower_bound(row.successes, row.n, row.alpha)
@@ -192,36 +180,27 @@ def test_batches_are_filled_with_the_draws_of_several_questions(skilled, shown, 
     assert np.mean([size == 40 for size in sizes[:-5]]) > 0.9
 
 
-def test_a_killed_job_goes_on_where_it_was_and_ends_with_the_same_rows(skilled, data, tmp_path):
+def test_a_killed_job_goes_on_where_it_was_and_ends_with_the_same_rows(skilled, shown_data, tmp_path):
     slow = SETTINGS | {"n": 3000, "radii": [0.15], "batch_size": 40}
     weights, out = skilled.model.name_or_path, tmp_path / "killed"
-    job = subprocess.Popen(
-        command_line("certify.py", *arguments(data, weights, out), settings=slow), stderr=subprocess.DEVNULL
-    )
-    shards = tmp_path / ".killed.partial" / "shards"
-    deadline = time.monotonic() + 120
-    while len(list(shards.glob("[0-9]*.json"))) < 3:
-        assert job.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    done = {path.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*.json")}
+    line = command_line("certify.py", *arguments(shown_data, weights, out), settings=slow)
+    done = killed_after(3, line, tmp_path / ".killed.partial" / "shards")
     assert not out.exists() and 3 <= len(done) < 24
-    here("certify.py", *arguments(data, weights, out), settings=slow)
-    here("certify.py", *arguments(data, weights, tmp_path / "whole"), settings=slow)
+    here("certify.py", *arguments(shown_data, weights, out), settings=slow)
+    here("certify.py", *arguments(shown_data, weights, tmp_path / "whole"), settings=slow)
     first, again = (pd.read_parquet(folder / "rows.parquet") for folder in (tmp_path / "whole", out))
     pd.testing.assert_frame_equal(first.drop(columns="seconds"), again.drop(columns="seconds"))
     assert json.loads((out / "cost.json").read_text())["forward_passes"] > 0
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_model_that_returns_nan_has_no_certificate_and_no_score(skilled, data, tmp_path, function):
+def test_a_model_that_returns_nan_has_no_certificate_and_no_score(skilled, shown_data, tmp_path, function):
     broken = shutil.copytree(skilled.model.name_or_path, tmp_path / "model")
     weights = load_file(broken / "model.safetensors")
     name = next(name for name in weights if "language_model" in name and name.endswith("down_proj.weight"))
     weights[name][0, 0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    rows = certified(data, broken, tmp_path / "rows", function, questions=3)
+    rows = certified(shown_data, broken, tmp_path / "rows", function, questions=3)
     assert rows.stopped.tolist() == ["failed"] * 3 and rows.why.str.contains("not finite").all()
     table = tables.certified(rows.assign(seconds=1.0), [0.0], pd.DataFrame())
     assert table.status.tolist() == ["incomplete: 3 of 3 not evaluated"] and table.certified_accuracy.isna().all()
@@ -248,8 +227,10 @@ def test_no_attack_inside_the_certified_radius_changes_the_smoothed_answer(skill
     assert outside.broken.any()
 
 
-def test_too_few_draws_are_refused_before_the_model_is_loaded(data, tmp_path):
-    line = command_line("certify.py", *arguments(data, "no-such-model", tmp_path / "o"), settings=SETTINGS | {"n": 3})
+def test_too_few_draws_are_refused_before_the_model_is_loaded(shown_data, tmp_path):
+    line = command_line(
+        "certify.py", *arguments(shown_data, "no-such-model", tmp_path / "o"), settings=SETTINGS | {"n": 3}
+    )
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode and "certify.n = 3" in done.stderr and "draws are needed" in done.stderr
 

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import command, command_line, here
+from helpers import command, command_line, here, killed_after
 from safemed import attacks, objectives, plans, suite, tables
 from safemed.attacks import Plan, apgd_checkpoints, l2_levels
 from safemed.data import subset
@@ -39,16 +36,6 @@ RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-ch
 ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
 
 
-@pytest.fixture(scope="module")
-def data(shown, tmp_path_factory) -> Path:
-    """The 24 questions as a study's data folder, all of them in test."""
-    folder = tmp_path_factory.mktemp("suite-data")
-    shown.save_to_disk(folder / "questions")
-    (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
-    pd.DataFrame({"question_id": shown["question_id"], "split": "test"}).to_csv(folder / "splits.csv", index=False)
-    return folder
-
-
 def arguments(data: Path, weights: Path | str, out: Path, attack: str, *eps) -> list:
     """How the workflow calls scripts/attack.py on a thinking model."""
     told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
@@ -62,13 +49,13 @@ def settings(attack: str, **changes) -> dict:
 
 
 @pytest.fixture(scope="module")
-def folder(data, skilled, tmp_path_factory) -> Path:
+def folder(shown_data, skilled, tmp_path_factory) -> Path:
     """The folders of clean and all of ATTACKS at eps 8; apgd on what pgd left."""
     root = tmp_path_factory.mktemp("suite")
     weights = skilled.model.name_or_path
-    here("attack.py", *arguments(data, weights, root / "clean", "clean", 0), settings=settings("clean"))
+    here("attack.py", *arguments(shown_data, weights, root / "clean", "clean", 0), settings=settings("clean"))
     for attack, plan in ATTACKS.items():
-        told = arguments(data, weights, root / attack, attack, *RADII.get(attack, [8]))
+        told = arguments(shown_data, weights, root / attack, attack, *RADII.get(attack, [8]))
         before = ["--before", root / "pgd"] if plan.get("survivors") else []
         here("attack.py", *told, *before, settings=settings(attack))
     return root
@@ -157,10 +144,10 @@ def changed(folder: Path, to: Path, edit) -> Path:
     return to
 
 
-def test_a_replay_gives_the_same_rows_and_refuses_other_images(folder, data, skilled, tmp_path):
+def test_a_replay_gives_the_same_rows_and_refuses_other_images(folder, shown_data, skilled, tmp_path):
     """Of all attacks, those with fewer questions and those on smoothed models, too."""
     weights, folders = skilled.model.name_or_path, [folder / name for name in ("clean", *ATTACKS)]
-    again = replay(data, weights, tmp_path / "replay", *folders)
+    again = replay(shown_data, weights, tmp_path / "replay", *folders)
     before = pd.concat([pd.read_parquet(f / "rows.parquet") for f in folders], ignore_index=True)
     pd.testing.assert_frame_equal(again[before.columns], before)
     assert set(again.source) == {"sft-think"}
@@ -168,20 +155,22 @@ def test_a_replay_gives_the_same_rows_and_refuses_other_images(folder, data, ski
     images = dict(np.load(folder / "pgd" / "images.npz"))
     np.savez(other / "images.npz", **images | {"eps8": images["clean"]})
     with pytest.raises(ValueError, match="are not what the stored images show"):
-        replay(data, weights, tmp_path / "replay", other)
+        replay(shown_data, weights, tmp_path / "replay", other)
 
 
-def test_a_replay_refuses_other_questions_and_a_radius_that_was_not_run(folder, data, skilled, tmp_path):
+def test_a_replay_refuses_other_questions_and_a_radius_that_was_not_run(folder, shown_data, skilled, tmp_path):
     weights = skilled.model.name_or_path
     other = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows[::-1])
     with pytest.raises(ValueError, match="other questions than this study's"):
-        replay(data, weights, tmp_path / "replay", other)
+        replay(shown_data, weights, tmp_path / "replay", other)
     with pytest.raises(ValueError, match="no rows at eps 3; re-run"):
-        replay(data, weights, tmp_path / "replay", folder / "pgd", eps=3)
+        replay(shown_data, weights, tmp_path / "replay", folder / "pgd", eps=3)
     assert not (tmp_path / "replay").exists()
 
 
-def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(folder, data, skilled, untrained, tmp_path):
+def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(
+    folder, shown_data, skilled, untrained, tmp_path
+):
     """Its stored image is no adversarial one: an answer to it says nothing, on this model or on another."""
 
     def spoilt(rows: pd.DataFrame) -> pd.DataFrame:
@@ -189,8 +178,8 @@ def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(folder, 
         return rows
 
     pgd = changed(folder / "pgd", tmp_path / "pgd", spoilt)
-    again = replay(data, skilled.model.name_or_path, tmp_path / "same", pgd)
-    other = replay(data, untrained.model.name_or_path, tmp_path / "other", pgd, eps=8, same=False)
+    again = replay(shown_data, skilled.model.name_or_path, tmp_path / "same", pgd)
+    other = replay(shown_data, untrained.model.name_or_path, tmp_path / "other", pgd, eps=8, same=False)
     for rows in (again, other):
         assert (rows.outcome == FAILED).tolist() == [i == 5 for i in range(24)]
         assert rows.text[5] == "RuntimeError: no memory" and rows.answer[5] == ""
@@ -211,8 +200,8 @@ def not_a_number(skilled, tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_model_that_returns_nan_has_no_score(not_a_number, data, tmp_path):
-    told = arguments(data, not_a_number, tmp_path / "clean", "clean", 0)
+def test_a_model_that_returns_nan_has_no_score(not_a_number, shown_data, tmp_path):
+    told = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
     here("attack.py", *told, settings=settings("clean", questions=5))
     rows = pd.read_parquet(tmp_path / "clean" / "rows.parquet")
     assert set(rows.outcome) == {FAILED} and rows.text.str.contains("not finite").all()
@@ -221,10 +210,10 @@ def test_a_model_that_returns_nan_has_no_score(not_a_number, data, tmp_path):
     assert table.status.tolist() == ["incomplete: 5 of 5 not evaluated"] and table.accuracy.isna().all()
 
 
-def test_what_a_model_could_not_answer_it_need_not_answer_in_a_replay(not_a_number, data, tmp_path):
-    told = arguments(data, not_a_number, tmp_path / "clean", "clean", 0)
+def test_what_a_model_could_not_answer_it_need_not_answer_in_a_replay(not_a_number, shown_data, tmp_path):
+    told = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
     here("attack.py", *told, settings=settings("clean", questions=3))
-    assert set(replay(data, not_a_number, tmp_path / "replay", tmp_path / "clean").outcome) == {FAILED}
+    assert set(replay(shown_data, not_a_number, tmp_path / "replay", tmp_path / "clean").outcome) == {FAILED}
 
 
 def out_of_memory() -> None:
@@ -274,7 +263,7 @@ def clean_images(folder: Path) -> torch.Tensor:
     return to_float(torch.from_numpy(np.load(folder / "images.npz")["clean"]), torch.device("cpu"))
 
 
-def test_one_question_that_cannot_be_attacked_fails_alone(folder, data, skilled, tmp_path, monkeypatch):
+def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, skilled, tmp_path, monkeypatch):
     climb, spoilt = attacks.climb, 3
     bad = clean_images(folder / "pgd")[spoilt]
 
@@ -286,7 +275,7 @@ def test_one_question_that_cannot_be_attacked_fails_alone(folder, data, skilled,
         return climb(objective, images, rows, amp)
 
     monkeypatch.setattr(attacks, "climb", out_of_memory_above_four_and_nan_for_one)
-    told = arguments(data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
+    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
     here("attack.py", *told, settings=settings("pgd"))
     whole, halved = (pd.read_parquet(f / "rows.parquet") for f in (folder / "pgd", tmp_path / "halved"))
     assert (halved.outcome == FAILED).tolist() == [i == spoilt for i in range(24)]
@@ -296,9 +285,9 @@ def test_one_question_that_cannot_be_attacked_fails_alone(folder, data, skilled,
     tables.check_attack_rows(halved)
 
 
-def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, data, skilled, tmp_path, monkeypatch):
+def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, shown_data, skilled, tmp_path, monkeypatch):
     weights, climb, clean = skilled.model.name_or_path, attacks.climb, clean_images(folder / "pgd")
-    here("attack.py", *arguments(data, weights, tmp_path / "whole", "pgd", 2, 8), settings=settings("pgd"))
+    here("attack.py", *arguments(shown_data, weights, tmp_path / "whole", "pgd", 2, 8), settings=settings("pgd"))
 
     def not_a_number_far_away(objective, images, rows, amp=False):
         nearest = (images[:, None] - clean).abs().flatten(2).amax(2).amin(1)  # [b], the levels it was moved
@@ -307,7 +296,7 @@ def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, data, skilled, 
         return climb(objective, images, rows, amp)
 
     monkeypatch.setattr(attacks, "climb", not_a_number_far_away)
-    here("attack.py", *arguments(data, weights, tmp_path / "part", "pgd", 24, 2, 8), settings=settings("pgd"))
+    here("attack.py", *arguments(shown_data, weights, tmp_path / "part", "pgd", 24, 2, 8), settings=settings("pgd"))
     whole, rows = (pd.read_parquet(tmp_path / name / "rows.parquet") for name in ("whole", "part"))
     smaller, largest = rows[rows.eps < 24], rows[rows.eps == 24].reset_index(drop=True)
     pd.testing.assert_frame_equal(smaller, whole)
@@ -335,11 +324,11 @@ def interrupted(monkeypatch, carried_out: list, after: int) -> None:
 
 
 def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_rows(
-    folder, data, skilled, tmp_path, monkeypatch
+    folder, shown_data, skilled, tmp_path, monkeypatch
 ):
     """Errors that are no shortage of memory end the program, and what is done is kept."""
     pgd = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows)
-    told = [*arguments(data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
+    told = [*arguments(shown_data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
     first: list = []
     with monkeypatch.context() as patch:
         interrupted(patch, first, after=1)
@@ -368,9 +357,9 @@ def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_r
     assert counts == {"the same": 2, "other": 3}
 
 
-def test_the_clean_images_have_no_radius(data, skilled, tmp_path, capsys):
+def test_the_clean_images_have_no_radius(shown_data, skilled, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        here("attack.py", *arguments(data, skilled.model.name_or_path, tmp_path / "c", "clean", 8), settings={})
+        here("attack.py", *arguments(shown_data, skilled.model.name_or_path, tmp_path / "c", "clean", 8), settings={})
     assert "clean has eps 0" in capsys.readouterr().err
 
 
@@ -406,24 +395,16 @@ def test_a_smoothed_model_answers_with_the_majority_of_the_function_that_it_is_t
         assert [loud.answer(text, 20) or "?" for text in loud.answers(loud.images[order], order)[:1]] == [answers[20]]
 
 
-def test_a_killed_attack_goes_on_where_it_was_and_ends_with_the_same_rows(folder, data, skilled, tmp_path):
+def test_a_killed_attack_goes_on_where_it_was_and_ends_with_the_same_rows(folder, shown_data, skilled, tmp_path):
     out, weights = tmp_path / "pgd", skilled.model.name_or_path
     slow = settings("pgd", batch_size=2, pgd={"kind": "pgd", "steps": 30, "restarts": 3})
-    line = command_line("attack.py", *arguments(data, weights, out, "pgd", 8), settings=slow)
-    job = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    shards = tmp_path / ".pgd.partial" / "shards"
-    deadline = time.monotonic() + 120
-    while len(list(shards.glob("[0-9]*.json"))) < 2:
-        assert job.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
-    done = {path.name: path.stat().st_mtime_ns for path in shards.glob("[0-9]*.json")}
+    line = command_line("attack.py", *arguments(shown_data, weights, out, "pgd", 8), settings=slow)
+    done = killed_after(2, line, tmp_path / ".pgd.partial" / "shards")
     assert not out.exists() and 2 <= len(done) < 12
-    said = command("attack.py", *arguments(data, weights, out, "pgd", 8), settings=slow)
+    said = command("attack.py", *arguments(shown_data, weights, out, "pgd", 8), settings=slow)
     assert said.count("batches, right in this one") == 12 - len(done)
     whole = tmp_path / "whole"
-    command("attack.py", *arguments(data, weights, whole, "pgd", 8), settings=slow)
+    command("attack.py", *arguments(shown_data, weights, whole, "pgd", 8), settings=slow)
     first, again = (pd.read_parquet(f / "rows.parquet") for f in (whole, out))
     pd.testing.assert_frame_equal(first, again)
     spent = [json.loads((f / "cost.json").read_text())["backward_passes"] for f in (whole, out)]

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import make_figure
 import make_tables
-from safemed import plots, sanity, suite, tables
+from safemed import plots, prompts, sanity, suite, tables
 from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
@@ -508,6 +508,8 @@ def test_examples_are_chosen_by_rule_and_shown_amplified():
     clean, attacked = attack_rows(), attack_rows(attack="pgd", eps=8, outcomes=["right"] + ["unparsable"] * 7)
     chosen = plots.choose_examples(clean, attacked)
     assert chosen == ["q1", "q4"]  # q0 stays right, q2 and q3 were not right when clean; one a modality
+    lost = attacked.assign(outcome=attacked.outcome.where(attacked.question_id != "q1", prompts.FAILED))
+    assert plots.choose_examples(clean, lost) == ["q4"]  # what could not be evaluated is not shown as broken
     shown = plots.compare_examples(chosen, clean, attacked)
     assert shown[["row", "clean_outcome", "outcome"]].values.tolist() == [[r, "right", "unparsable"] for r in (1, 4)]
     with pytest.raises(ValueError, match="of one model"):

@@ -1,6 +1,7 @@
 """The workflow: every study plans, bad configs are refused by name, and exactly what depends on a change runs again."""
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -72,6 +73,19 @@ def test_certificates_in_full_add_to_the_default_study_what_it_lacks(untouched):
     assert full["attack_model"] == default["attack_model"] + added * variants * (2 + len(certify["attacks"]))
     tables = variants * len(certify["methods"]) * len(certify["functions"]) * len(certify["sigma"])
     assert full["certify_model"] == tables and {0.12, 0.25, 0.5} <= set(certify["sigma"])
+
+
+@pytest.mark.parametrize(
+    "certify, figures",
+    [({"methods": []}, ["certified_vs_radius", "smoothed_attack"]), ({"attacks": []}, ["smoothed_attack"])],
+    ids=["no certificates", "no attack on what is certified"],
+)
+def test_what_a_study_leaves_out_is_not_drawn(certify, figures, untouched):
+    default = planned(snakemake("-n", cwd=untouched))
+    less = planned(snakemake("-n", "--config", f"certify={json.dumps(certify)}", cwd=untouched))
+    missing = {job.removeprefix("draw_") for job in default.keys() - less.keys() if job.startswith("draw_")}
+    assert missing == set(figures) and less["make_tables"] == less["write_report"] == 1
+    assert less["certify_model"] == (0 if "methods" in certify else default["certify_model"])
 
 
 def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(untouched, tmp_path):

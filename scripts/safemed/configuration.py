@@ -7,7 +7,7 @@ from safemed import smoothing
 
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
-SMOOTHED = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
+SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta")
 
 
@@ -56,7 +56,7 @@ def _certify_problems(certify: dict, attacks: dict) -> Iterator[str]:
 
 def _smoothed_problems(certify: dict, attacks: dict) -> Iterator[str]:
     """Whether the attacks on smoothed models can be held against certificates, and against pgd on the models."""
-    plans = {name: attacks[name] for name in certify["attacks"] if attacks.get(name, {}).keys() >= SMOOTHED}
+    plans = {name: attacks[name] for name in certify["attacks"] if attacks.get(name, {}).keys() >= SMOOTHING_KEYS}
     seen: dict[tuple, str] = {}
     for name, plan in plans.items():
         where, l2 = f"attack.attacks.{name}", plan.get("norm") == "l2"
@@ -119,8 +119,8 @@ def _plan_problems(plan: dict, variants: list[str]) -> Iterator[str]:
     climbed = {target for targets in plan.get("targets", {}).values() for target in targets}
     if "patience" in plan and not (climbed and climbed <= MARGINS):
         yield f"patience: only for targets whose loss is a margin, {', '.join(sorted(MARGINS))}; name them"
-    if len(SMOOTHED & plan.keys()) not in (0, len(SMOOTHED)):
-        yield f"sigma: a smoothed model needs {', '.join(sorted(SMOOTHED))}"
+    if len(SMOOTHING_KEYS & plan.keys()) not in (0, len(SMOOTHING_KEYS)):
+        yield f"sigma: a smoothed model needs {', '.join(sorted(SMOOTHING_KEYS))}"
     if "sigma" in plan and (kind not in ("pgd", "apgd") or plan.get("survivors")):
         yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
     if kind == "pgd" and plan["steps"] > 1 and "targets" not in plan and restarts < 3 and "think" in variants:
@@ -172,6 +172,14 @@ def smoothed_attacks(config: dict, variant: str) -> list[str]:
     """The attacks of certify.attacks that a variant's smoothed models are put to."""
     plans = config["attack"]["attacks"]
     return [name for name in config["certify"]["attacks"] if variant in plans[name].get("targets", {variant: None})]
+
+
+def undrawn(config: dict) -> list[str]:
+    """The figures that a study has nothing to draw in: it certifies nothing, or attacks no smoothed model in linf."""
+    certify, plans = config["certify"], config["attack"]["attacks"]
+    linf = [name for name in certify["attacks"] if plans[name].get("norm") != "l2"]
+    needs = {"certified_vs_radius": certify["methods"], "smoothed_attack": certify["methods"] and linf}
+    return [figure for figure, needed in needs.items() if not needed]
 
 
 def _method_problems(config: dict, name: str) -> Iterator[str]:

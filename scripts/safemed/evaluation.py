@@ -31,6 +31,7 @@ class Exam:
 
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
+        self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
         self.rows = list(questions.remove_columns("image"))
         self.images = torch.from_numpy(as_arrays(questions["image"]))
         self.side = self.images.shape[1]
@@ -132,7 +133,7 @@ class Exam:
         if plan.kind == "cw":
             return attacks.carlini_wagner(made[0], is_right, clean8, plan, device)
         names = [f"{seed}:{plan.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
-        return attacks.attack(made, is_right, clean8, names, eps, plan, device, eager=self.variant == "instruct")
+        return attacks.attack(made, is_right, clean8, names, eps, plan, device, eager=self.eager)
 
     def chosen(self, plan: Plan) -> list[tuple[str, int]]:
         """The target of each restart of a plan, and the place of the wrong option that it is about: the targets in
@@ -186,6 +187,7 @@ class SmoothedExam(Exam):
     ):  # fmt: skip
         super().__init__(vlm, questions, variant, max_new_tokens)
         self.sigma, self.draws, self.votes, self.function, self.seed = sigma, draws, votes, function, seed
+        self.eager = False  # asking costs all the votes
 
     def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
         ids = [self.rows[i]["question_id"] for i in rows.tolist()]

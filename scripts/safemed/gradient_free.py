@@ -25,7 +25,7 @@ def noise(exam: Exam, words: list[str], rows: Tensor, plan: Plan, eps: float, se
         live = torch.nonzero(~found.broken)[:, 0]
         if not len(live):
             break
-        names = [f"{seed}:{exam.rows[int(rows[i])]['question_id']}:{eps:g}:{draw}" for i in live]
+        names = [f"{seed}:{plan.name}:{exam.rows[int(rows[i])]['question_id']}:{eps:g}:{draw}" for i in live]
         signs = random_start(torch.zeros_like(clean[live]), 1.0, names).sign()
         corners = ball.store(ball.project(clean[live] + ball.eps * signs, clean[live]), clean8[live])
         found.images[live], found.steps[live] = corners, draw + 1

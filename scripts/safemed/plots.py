@@ -239,12 +239,13 @@ def training_curves(long: pd.DataFrame) -> Figure:
 
 
 def choose_examples(clean: pd.DataFrame, attacked: pd.DataFrame, most: int = 6) -> list[str]:
-    """The question_ids shown: right when clean and not right under attack, the first by id of each modality.
+    """The question_ids shown: right when clean, wrong or unparsable under attack, the first by id of each modality.
 
-    clean, attacked: attack rows of ONE model, clean and under attack. May be empty.
+    A question that could not be evaluated is none. clean, attacked: attack rows of ONE model, clean and under attack.
+    May be empty.
     """
     right = clean.loc[clean.outcome == "right", "question_id"]
-    broken = attacked[attacked.question_id.isin(right) & (attacked.outcome != "right")]
+    broken = attacked[attacked.question_id.isin(right) & attacked.outcome.isin(["wrong", "unparsable"])]
     firsts = broken.sort_values("question_id").drop_duplicates("modality").set_index("modality").question_id
     return [firsts[modality] for modality in _sorted_as(firsts.index, MODALITIES)][:most]
 
@@ -376,7 +377,7 @@ def sanity_table(sanity: pd.DataFrame) -> Figure:
     """Every check (rows) of every model (columns) with its value, red where it is not passed. sanity: that table."""
     models, checks = _ordered(_needed(sanity, "check").model), list(dict.fromkeys(sanity.check))
     told = sanity.set_index(["check", "model"])
-    figure = Figure(figsize=(3.6 + 1.25 * len(models), 1.1 + 0.3 * len(checks)))
+    figure = Figure(figsize=(max(8.6, 3.6 + 1.25 * len(models)), 1.1 + 0.3 * len(checks)))
     axes = figure.subplots()
     axes.set(xlim=(-0.5, len(models) - 0.5), ylim=(len(checks) - 0.5, -0.5))
     for (j, model), (i, check) in ((a, b) for a in enumerate(models) for b in enumerate(checks)):

@@ -28,6 +28,7 @@ TABLES = [f"{RESULTS}/tables/{name}.csv" for name in TABLE_NAMES]
 FIGURES = [
     f"{RESULTS}/figures/{name}.{suffix}"
     for name in FIGURE_NAMES
+    if name not in configuration.undrawn(config)
     for suffix in ("pdf", "png", "csv")
 ]
 # The examples show the first and the last method of the study under the radius that the robust ones trained for.
