@@ -206,6 +206,9 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         if method["trainer"] == "grpo" and key not in settings:
             yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
             return
+    shared, size = config["resources"], settings["batch_size"]
+    if size % (shared["train_nodes"] * shared["train_processes"]):
+        yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_nodes * train_processes"
     if method["trainer"] == "grpo":
         batch = settings["batch_size"] * settings["gradient_accumulation"]
         if batch % settings["num_generations"]:

@@ -12,7 +12,7 @@ rule download_archive:
         "../../envs/data.yaml"
     resources:
         mem_mb=1000,
-        runtime=600,
+        runtime=grown(600),
     params:
         hub={key: HUB[key] for key in ("repo", "revision", "file")},
     shell:
@@ -33,7 +33,7 @@ rule unpack_archive:
         "../../envs/data.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=240,
+        runtime=grown(240),
     params:
         settings=settings(
             {key: HUB[key] if NAMED == "hub" else None for key in ("bytes", "sha256")}
@@ -56,7 +56,7 @@ rule make_phantoms:
         "../../envs/data.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=30,
+        runtime=grown(30),
     params:
         images=config["data"]["phantoms"]["images"],
         side=config["data"]["image_size"],
@@ -85,7 +85,7 @@ rule prepare:
     threads: config["resources"]["data_threads"]
     resources:
         mem_mb=grown(2000),
-        runtime=240,
+        runtime=grown(240),
     params:
         settings=settings(
             {key: config["data"][key] for key in ("image_size", "questions")}
@@ -112,7 +112,7 @@ rule split_questions:
         "../../envs/data.yaml"
     resources:
         mem_mb=grown(2000),
-        runtime=60,
+        runtime=grown(60),
     params:
         settings=settings(config["data"]["split"]),
         seed=config["seed"],
@@ -142,7 +142,7 @@ rule audit_questions:
         "../../envs/data.yaml"
     resources:
         mem_mb=grown(2000),
-        runtime=60,
+        runtime=grown(60),
     params:
         data=data_folder,
         settings=settings(

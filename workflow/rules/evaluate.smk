@@ -16,7 +16,7 @@ rule attack_model:
         "../../envs/attack.yaml"
     resources:
         mem_mb=grown(config["resources"]["attack_mem_mb"]),
-        runtime=config["resources"]["attack_minutes"],
+        runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
@@ -47,7 +47,7 @@ rule probe_attacks:
         "../../envs/attack.yaml"
     resources:
         mem_mb=grown(config["resources"]["attack_mem_mb"]),
-        runtime=config["resources"]["attack_minutes"],
+        runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
@@ -86,7 +86,7 @@ rule transfer_images:
         "../../envs/attack.yaml"
     resources:
         mem_mb=grown(config["resources"]["attack_mem_mb"]),
-        runtime=config["resources"]["attack_minutes"],
+        runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
@@ -116,7 +116,7 @@ rule replay_attacks:
         "../../envs/attack.yaml"
     resources:
         mem_mb=grown(config["resources"]["attack_mem_mb"]),
-        runtime=config["resources"]["attack_minutes"],
+        runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
@@ -154,7 +154,7 @@ rule certify_model:
         "../../envs/certify.yaml"
     resources:
         mem_mb=grown(config["resources"]["attack_mem_mb"]),
-        runtime=config["resources"]["attack_minutes"],
+        runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,

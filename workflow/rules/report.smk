@@ -102,7 +102,7 @@ rule make_tables:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         suite=lambda wildcards, input: files(input.suite, "rows.parquet"),
@@ -148,7 +148,7 @@ rule draw_accuracy_vs_eps:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -175,7 +175,7 @@ rule draw_success_vs_eps:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -202,7 +202,7 @@ rule draw_success_vs_steps:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
         rows=lambda wildcards, input: files(input.sanity, "rows.parquet"),
@@ -230,7 +230,7 @@ rule draw_transfer_matrix:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -257,7 +257,7 @@ rule draw_sanity:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -285,7 +285,7 @@ rule draw_thoughts:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
@@ -315,7 +315,7 @@ rule draw_certified_vs_radius:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -342,7 +342,7 @@ rule draw_smoothed_attack:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
     shell:
@@ -369,7 +369,7 @@ rule draw_modality_heatmap:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
         kind="modality",
@@ -416,7 +416,7 @@ rule draw_training_curves:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
         models=TRAINED_MODELS,
@@ -446,7 +446,7 @@ rule draw_adversarial_examples:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(2000),
-        runtime=15,
+        runtime=grown(15),
     params:
         prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
@@ -475,7 +475,7 @@ rule make_ablation_tables:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
-        runtime=15,
+        runtime=grown(15),
     params:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         costs=lambda wildcards, input: costs(*input.models, *input.attacks),

@@ -17,7 +17,7 @@ rule make_base:
     threads: config["resources"]["base_threads"]
     resources:
         mem_mb=grown(config["resources"]["train_mem_mb"]),
-        runtime=config["resources"]["train_minutes"],
+        runtime=grown(config["resources"]["train_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
@@ -53,11 +53,13 @@ rule train_sft:
     priority: 10
     conda:
         "../../envs/train.yaml"
+    threads: config["resources"]["train_processes"]
     resources:
+        **SHARES,
         mem_mb=grown(config["resources"]["train_mem_mb"]),
-        runtime=config["resources"]["train_minutes"],
-        gpu=config["resources"]["gpus"],
+        runtime=grown(config["resources"]["train_minutes"]),
     params:
+        launch=LAUNCH,
         script=trainer_script,
         data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
@@ -66,7 +68,7 @@ rule train_sft:
         ),
         seed=config["seed"],
     shell:
-        "python {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
+        "{params.launch} {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
