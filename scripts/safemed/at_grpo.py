@@ -14,6 +14,7 @@ import contextlib
 from collections.abc import Iterator
 
 import torch
+from accelerate.utils import gather_object, reduce
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -68,9 +69,9 @@ class ATGRPOTrainer(GRPOTrainer):
             [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
         )
         images, objective = to_float(clean[first], self.vlm.device), words_away(self.vlm, targets)
-        views = step_views(self, objective, images, [ids[i] for i in first])
-        place = {ids[i]: j for j, i in enumerate(first)}
-        return to_uint8(views)[[place[name] for name in ids]]
+        made = to_uint8(step_views(self, objective, images, [ids[i] for i in first]))
+        views = agreed(dict(zip([ids[i] for i in first], made, strict=True)))
+        return torch.stack([views[name] for name in ids])
 
     def _compute_loss(self, model, inputs: dict) -> Tensor:
         """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""
@@ -81,7 +82,7 @@ class ATGRPOTrainer(GRPOTrainer):
         kept = inputs["completion_ids"].shape[1]
         policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
         kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
-        self._metrics["train"]["anchor_kl"].append(kl.item())
+        self._metrics["train"]["anchor_kl"].append(reduce(kl.detach(), "mean").item())
         return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
 
     @torch.no_grad()
@@ -110,6 +111,15 @@ class ATGRPOTrainer(GRPOTrainer):
             yield captured
         finally:
             handle.remove()
+
+
+def agreed(views: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The views of this process's questions, those of the first process where several have made one of a question.
+
+    The processes draw the same start for a question, but sums over other batches round differently.
+    """
+    everybodys = gather_object([views])
+    return {name: next(others[name] for others in everybodys if name in others) for name in views}
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

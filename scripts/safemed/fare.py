@@ -9,6 +9,7 @@ of AT-GRPO's: the language model is not run.
 
 import copy
 from collections import defaultdict
+from dataclasses import replace
 from statistics import fmean
 
 import pandas as pd
@@ -39,20 +40,20 @@ def collate(examples: list[dict]) -> dict:
 class FARETrainer(Trainer):
     """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
 
-    view: adversarial (FARE), or noisy. Rows carry question_id and image.
+    model: the whole model, whose tower is the Trainer's own. view: adversarial (FARE), or noisy. Rows carry question_id
+    and image.
     """
 
     def __init__(self, model, args, *, processing_class, view: View, peft_config: LoraConfig | None = None, **kwargs):
         set_seed(args.seed)  # the Trainer's own comes after the adapters are drawn
-        self.reference = copy.deepcopy(model.model.visual).eval().requires_grad_(False)
+        tower = model.model.visual
+        self.reference = copy.deepcopy(tower).eval().requires_grad_(False)
         if peft_config:
-            model = get_peft_model(model, peft_config)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and ".visual." in name)
-        super().__init__(model, args, processing_class=processing_class, data_collator=collate, **kwargs)
+            tower = model.model.visual = get_peft_model(tower, replace(peft_config, task_type=None))
+        super().__init__(tower, args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
         self.view, self._metrics = view, {"train": defaultdict(list)}
-        self.vlm = VLM(model, processing_class)
+        self.vlm = VLM(model.to(self.args.device).train(), processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
 
@@ -60,7 +61,8 @@ class FARETrainer(Trainer):
         clean = to_float(inputs["images"], self.vlm.device)
         wanted = self._clean_features(clean)
         seen = step_views(self, features_away(self.vlm, wanted), clean, inputs["question_ids"])
-        return feature_distance(self.vlm.features(seen), wanted).mean()
+        # Through `model`, which averages gradients over processes, and not through the tower inside it.
+        return feature_distance(tower_features(model, *patchify(seen, self.vlm.geometry)), wanted).mean()
 
     def log(self, logs: dict, *args, **kwargs) -> None:
         """The trainer's own, with the means of eps and of the attack's loss since the last line."""

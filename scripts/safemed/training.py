@@ -1,12 +1,19 @@
-"""What the three trainers share: rows, loading with or without adapters, curves, checkpoints."""
+"""What the three trainers share: rows, loading with or without adapters, curves, checkpoints, and processes.
+
+A training runs in one process or, started by torchrun, in several (data parallelism): every script does the same in all
+of them, and the first one writes.
+"""
 
 import argparse
 import logging
+import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
@@ -33,12 +40,28 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
-    """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity."""
+    """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity.
+
+    With checkpoints of another number of processes a training starts anew: rollouts are drawn by each process.
+    """
     args = training_parser(doc).parse_args()
     run.start_logging()
-    clock = run.Stopwatch(args.stage, args.name)
-    run.checkpoints(args.checkpoint, identity(args, script))
+    clock, processes = run.Stopwatch(args.stage, args.name), joined()
+    if processes.is_main_process:
+        run.checkpoints(args.checkpoint, identity(args, script) | {"processes": processes.num_processes})
+    processes.wait_for_everyone()
     return args, clock
+
+
+def joined() -> PartialState:
+    """The processes that torchrun started, as one training; a single one without it.
+
+    Raises RuntimeError where each of them would train for itself.
+    """
+    processes, started = PartialState(cpu=not torch.cuda.is_available()), int(os.environ.get("WORLD_SIZE", 1))
+    if processes.num_processes != started:
+        raise RuntimeError(f"{started} processes were started, and {processes.num_processes} would share the training")
+    return processes
 
 
 def identity(args: argparse.Namespace, script: str) -> dict:
@@ -96,17 +119,26 @@ def adapter(settings: dict | None) -> LoraConfig | None:
 
 
 def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
-    """The arguments that all trainers get from the config; every default that bites is set here."""
+    """The arguments that all trainers get from the config; every default that bites is set here.
+
+    The processes of a training share batch_size. Raises ValueError where they cannot.
+    """
+    shared, rest = divmod(settings["batch_size"], PartialState().num_processes)
+    if rest:
+        raise ValueError(
+            f"batch_size {settings['batch_size']} cannot be shared by {PartialState().num_processes} processes"
+        )
     return {
         "output_dir": str(checkpoint),
         "max_steps": settings["steps"],
-        "per_device_train_batch_size": settings["batch_size"],
+        "per_device_train_batch_size": shared,
         "gradient_accumulation_steps": settings["gradient_accumulation"],
         "learning_rate": settings["learning_rate"],
         "weight_decay": 0.01,
         "lr_scheduler_type": "cosine",
         "warmup_steps": max(1, settings["steps"] // 20),
         "max_grad_norm": 1.0,
+        "use_cpu": not torch.cuda.is_available(),  # otherwise processes without a GPU do not find each other
         "bf16": torch.cuda.is_available(),
         "gradient_checkpointing": torch.cuda.is_available(),
         "logging_steps": settings["log_steps"],
@@ -144,28 +176,40 @@ class CostCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         spent = [entry for entry in state.log_history if "wall_s" in entry]
-        if spent:
+        if spent and state.is_world_process_zero:
             self.clock.resume(spent[-1], self.passes)
 
     def on_step_end(self, args, state, control, **kwargs):
         if control.should_save:
-            state.log_history.append({"step": state.global_step, **self.clock.spent(self.passes)})
+            state.log_history.append({"step": state.global_step, **self.clock.spent(of_all(self.passes))})
+
+
+def of_all(passes: Passes) -> Passes:
+    """The passes of all processes together; every process must ask."""
+    counts = torch.tensor([passes.forward, passes.backward], device=PartialState().device)
+    return Passes(*reduce(counts, "sum").tolist())
 
 
 def train(trainer, args: argparse.Namespace, clock: run.Stopwatch) -> None:
     """Run a trainer from its last checkpoint, or from the start where there is none, and write the model's folder.
 
     The folder holds weights, processor, curves.csv and cost.json; the checkpoints have served then, and are removed.
+    The whole model is the trainer's `vlm.model`, whatever part of it is trained.
     """
     settings = args.settings["probe"]
     batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
     trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
     trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(args.checkpoint))
+    with PartialState().main_process_first():
+        last = last_whole_checkpoint(args.checkpoint)
+    trainer.train(resume_from_checkpoint=last)
+    passes = of_all(trainer.vlm.passes)
+    if not trainer.is_world_process_zero():
+        return
     with run.atomic_folder(args.out) as folder:
-        save_model(trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, folder)
+        save_model(trainer.vlm.model, trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
-        clock.write(folder / "cost.json", trainer.vlm.passes)
+        clock.write(folder / "cost.json", passes)
     shutil.rmtree(args.checkpoint)
 
 

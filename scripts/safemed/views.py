@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import Module
 
@@ -64,5 +65,5 @@ def step_views(trainer, objective: Objective, clean: Tensor, question_ids: list[
     seen, loss = view.apply(trainer.vlm.model, objective, clean, names, progress)
     if view.kind == "adversarial":
         trainer._metrics["train"]["eps"].append(view.eps_at(progress) * 255)
-        trainer._metrics["train"]["attack_loss"].append(loss.mean().item())
+        trainer._metrics["train"]["attack_loss"].append(reduce(loss.mean(), "mean").item())
     return seen

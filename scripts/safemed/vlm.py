@@ -58,8 +58,7 @@ def save_model(model, processor, folder: Path) -> None:
 
     Raises FloatingPointError for weights that are not finite: such a model still writes text, and would be scored.
     """
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+    model = _merged(model)
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise FloatingPointError(
@@ -71,6 +70,15 @@ def save_model(model, processor, folder: Path) -> None:
     # AutoProcessor wants a video processor's settings for Qwen3-VL, though no video is ever seen.
     settings = {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _merged(model):
+    """The model without adapters: its own, or those of its vision tower alone, are part of the weights then."""
+    if hasattr(model, "merge_and_unload"):
+        return model.merge_and_unload()
+    if hasattr(model.model.visual, "merge_and_unload"):
+        model.model.visual = model.model.visual.merge_and_unload()
+    return model
 
 
 @dataclass

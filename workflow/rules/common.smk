@@ -138,10 +138,10 @@ def launcher():
         return (
             f"srun --overlap --nodes {nodes} --ntasks {nodes} torchrun --nnodes {nodes} --nproc-per-node {processes} "
             "--rdzv-backend c10d --rdzv-id $SLURM_JOB_ID "
-            "--rdzv-endpoint $(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1):29511"
+            "--rdzv-endpoint $(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1):29511 --"
         )
     return (
-        f"torchrun --standalone --nproc-per-node {processes}"
+        f"torchrun --standalone --nproc-per-node {processes} --"
         if processes > 1
         else "python"
     )
