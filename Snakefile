@@ -110,3 +110,7 @@ rule report:
 rule ablation:
     input:
         f"{RESULTS}/ablation",
+
+
+onerror:
+    print(failures.told(log), file=sys.stderr)

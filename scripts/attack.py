@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from safemed import plans, run
+from safemed import plans, provenance, run
 from safemed.attacks import l2_levels
 from safemed.data import load_questions, subset
 from safemed.evaluation import Exam
@@ -48,6 +48,7 @@ def main() -> None:
         rows.to_parquet(folder / "rows.parquet", index=False)
         np.savez_compressed(folder / "images.npz", clean=exam.images.numpy(), **images)
         clock.write(folder / "cost.json", vlm.passes, attack=args.attack)
+        provenance.write(folder, args, __file__)
         shards.remove()
 
 

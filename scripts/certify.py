@@ -8,7 +8,7 @@ import logging
 import pandas as pd
 from tqdm import tqdm
 
-from safemed import run, smoothing
+from safemed import provenance, run, smoothing
 from safemed.certifier import Certifier, Open
 from safemed.data import load_questions, subset
 from safemed.evaluation import FUNCTIONS, Exam
@@ -40,6 +40,7 @@ def main() -> None:
         certify(exam, args, shards)
         shards.rows().to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, __file__)
         shards.remove()
 
 

@@ -20,7 +20,7 @@ def main() -> None:
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),
     )
-    training.train(trainer, args, clock)
+    training.train(trainer, args, clock, __file__)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def main() -> None:
         view=View(**settings["view"]),
         beta=settings["beta"],
     )
-    training.train(trainer, args, clock)
+    training.train(trainer, args, clock, __file__)
 
 
 def grpo_config(settings: dict, checkpoint: Path, args, tokenizer) -> GRPOConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import snapshot_download
 
-from safemed import pretrain, run
+from safemed import pretrain, provenance, run
 from safemed.data import IDENTITY, load_questions
 from safemed.tiny import build_tiny
 from safemed.vlm import VLM, check_resize, load_processor, save_model
@@ -45,6 +45,7 @@ def train_tiny(args) -> None:
         save_model(model, processor, folder)
         pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, __file__)
     shutil.rmtree(args.checkpoint)
 
 
@@ -59,6 +60,7 @@ def fetch(args) -> None:
         save_model(vlm.model, load_processor(source), folder)
         pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", vlm.passes, source=json.dumps([name, revision]))
+        provenance.write(folder, args, __file__)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv,
 smoothing.csv and cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
+What the rows came from goes into provenance.json.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed import sanity, suite, tables
+from safemed import provenance, run, sanity, suite, tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,6 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
         tables.write_csv(table, args.out / f"{name}.csv")
+    with run.atomic_file(args.out / provenance.FILE) as file:
+        file.write_text(json.dumps(provenance.collected(args.costs, args.config), indent=1) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -75,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PARQUET",
         help="of the certified models: clean, pgd and the attacks on smoothed models",
     )
+    add("--config", type=json.loads, default={}, help="the study's whole config, as JSON, for provenance.json")
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")
     add("--radii", nargs="+", type=float, default=[0.0], help="L2 radii in [0, 1] pixel units")

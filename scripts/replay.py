@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-from safemed import plans, run
+from safemed import plans, provenance, run
 from safemed.data import load_questions, subset
 from safemed.evaluation import Exam
 from safemed.halving import halving
@@ -37,6 +37,7 @@ def main() -> None:
     with run.atomic_folder(args.out) as folder:
         pd.concat(tables, ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, __file__)
 
 
 def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:

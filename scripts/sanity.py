@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from safemed import run
+from safemed import provenance, run
 from safemed.data import load_questions, subset
 from safemed.evaluation import Exam
 from safemed.probes import probe_rows
@@ -22,6 +22,7 @@ def main() -> None:
     with run.atomic_folder(args.out) as folder:
         rows.to_parquet(folder / "rows.parquet", index=False)
         clock.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, __file__)
 
 
 if __name__ == "__main__":

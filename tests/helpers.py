@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import yaml
 from snakemake.utils import update_config
 
@@ -65,6 +66,32 @@ def killed_after(least: int, line: list[str], shards: Path) -> list[Path]:
     job.kill()
     job.wait()
     return list(shards.glob("[0-9]*.json"))
+
+
+def weights(folder: Path) -> bytes:
+    """The trained weights, to the bit."""
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """What a killed run can go on from."""
+    return [*folder.glob("checkpoint/checkpoint-*/trainer_state.json"), *folder.glob("checkpoint/base.pt")]
+
+
+def kill_after_the_first_checkpoint(line: list[str], folder: Path) -> None:
+    """Start a training, and kill all its processes without warning once it has a checkpoint, long before its end."""
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not complete_checkpoints(folder):
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.01)
+    for one in [
+        *psutil.Process(process.pid).children(recursive=True),
+        process,
+    ]:  # torchrun's have sessions of their own
+        one.kill()
+    process.wait()
+    assert not (folder / "model").exists()
 
 
 def here(script: str, *arguments, settings: dict | None = None) -> None:

@@ -3,14 +3,26 @@
 import argparse
 import json
 import logging
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from helpers import ADVERSARIAL, BASE, FARE, GRPO, SIDE, TINY, TRAINING, command_line, here, training_arguments
+from helpers import (
+    ADVERSARIAL,
+    BASE,
+    FARE,
+    GRPO,
+    SIDE,
+    TINY,
+    TRAINING,
+    command_line,
+    complete_checkpoints,
+    here,
+    kill_after_the_first_checkpoint,
+    training_arguments,
+    weights,
+)  # fmt: skip
 from safemed import run, training
 
 SFT = {**TRAINING, "steps": 30, "save_steps": 3, "view": ADVERSARIAL}
@@ -24,28 +36,6 @@ def arguments(script: str, data: Path, start: Path, folder: Path) -> list:
     if script == "make_base.py":
         return ["--data", data, "--checkpoint", folder / "checkpoint", "--out", folder / "model"]
     return training_arguments(data, start, folder)
-
-
-def weights(folder: Path) -> bytes:
-    """The trained weights, to the bit."""
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-def complete_checkpoints(folder: Path) -> list[Path]:
-    """What a killed run can go on from."""
-    return [*folder.glob("checkpoint/checkpoint-*/trainer_state.json"), *folder.glob("checkpoint/base.pt")]
-
-
-def kill_after_the_first_checkpoint(line: list[str], folder: Path) -> None:
-    """Start a training and kill it without warning once it has a checkpoint, long before its end."""
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not complete_checkpoints(folder):
-        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "model").exists()
 
 
 TRAININGS = [("make_base.py", MAKE_BASE), ("sft.py", SFT), ("fare.py", ROBUST_TOWER), ("grpo.py", AT_GRPO)]

@@ -248,16 +248,20 @@ def made(tmp_path):
     attacks = study()[["model", "attack"]].drop_duplicates().values.tolist()
     paid = [{"stage": "sft", "model": "m"}, *({"stage": "attack", "model": m, "attack": a} for m, a in attacks)]
     for i, told in enumerate(paid):
-        (tmp_path / f"cost{i}.json").write_text(json.dumps(dict.fromkeys(tables.COST_RECORD[2:], 1) | told))
+        (tmp_path / f"{i}").mkdir()
+        (tmp_path / f"{i}" / "cost.json").write_text(json.dumps(dict.fromkeys(tables.COST_RECORD[2:], 1) | told))
+        made_on = {"python": "3", "packages": {"torch": "2"}, "hardware": {"gpus": ["A", "B"][: i > 1]}}
+        (tmp_path / f"{i}" / "provenance.json").write_text(json.dumps({"script": f"{i}.py"} | made_on))
     probed().to_parquet(tmp_path / "sanity.parquet")
     study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'").to_parquet(tmp_path / "transfer.parquet")
     held_against_smoothed().to_parquet(tmp_path / "smoothed.parquet")
-    costs = " ".join(f"{tmp_path}/cost{i}.json" for i in range(len(paid)))
+    costs = " ".join(f"{tmp_path}/{i}/cost.json" for i in range(len(paid)))
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
         f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
         f" --smoothed-rows {tmp_path}/smoothed.parquet"
-        f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables".split()
+        f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables"
+        ' --config {"seed":7}'.split()
     )
     return tmp_path / "tables"
 
@@ -267,10 +271,20 @@ def test_script_writes_the_tables(made):
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
     names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
     names += ["transfer"]
-    assert sorted(path.name for path in made.iterdir()) == [f"{name}.csv" for name in names]  # and no temporary file
+    names = sorted(["provenance.json", *(f"{name}.csv" for name in names)])
+    assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
     certified = pd.read_csv(made / "certified.csv").set_index("radius")
     assert certified.empirical_accuracy.dropna().to_dict() == {0.0: 0.6, 0.25: 0.4}  # of l2, whose rows were given
     assert pd.read_csv(made / "smoothing.csv").attacked_smoothed.tolist() == [0.4]
+
+
+def test_what_the_tables_came_from_is_collected_with_each_environment_told_once(made):
+    told = json.loads((made / "provenance.json").read_text())
+    assert told["config"] == {"seed": 7} and len(told["environments"]) == 2
+    results = list(told["results"].values())
+    assert [result["script"] for result in results[:3]] == ["0.py", "1.py", "2.py"]
+    assert [result["environment"] for result in results[:3]] == [0, 0, 1]
+    assert told["environments"][1]["hardware"] == {"gpus": ["A"]}
 
 
 def test_script_without_rows_writes_headers(tmp_path):

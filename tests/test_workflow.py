@@ -2,11 +2,13 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,7 @@ import yaml
 from snakemake.utils import update_config
 
 from helpers import ROOT, SMOKE, smoke_config, snakemake
-from safemed import configuration
+from safemed import configuration, run
 from safemed.dependencies import sources
 
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -348,6 +350,17 @@ def edited(folder: Path, module: str) -> Counter:
     return jobs
 
 
+def test_a_study_that_fails_ends_with_the_job_and_its_error(tmp_path):
+    folder = checkout(tmp_path / "repository")
+    (folder / "scripts" / "make_phantoms.py").write_text("raise ValueError('no ink')")
+    done = snakemake("--cores", 1, "data", cwd=folder)
+    assert done.returncode
+    summary = done.stderr.split("1 failed:\n")[1].splitlines()
+    assert [line.strip() for line in summary[:3]] == [
+        "make_phantoms", "ValueError: no ink", "results/phantoms/logs/make_phantoms.log",
+    ]  # fmt: skip
+
+
 def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     results = study / "results" / "smoke"
     assert "at-grpo-instruct" in (results / "report.html").read_text()
@@ -388,6 +401,23 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     assert attacked.groupby("eps").size().to_dict() == {0: 4, 0.1: 4}  # the questions that are certified
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert len(rows) == 2 * 12 and not rows.duplicated(["eps", "question_id"]).any() and (rows.linf <= rows.eps).all()
+
+
+def test_every_result_says_what_it_came_from(study):
+    results, config = study / "results" / "smoke", smoke_config()
+    told = json.loads((results / "tables" / "provenance.json").read_text())
+    assert told["config"] == config
+    folders = {str(path.parent.relative_to(study)) for path in results.glob("*/**/cost.json")}
+    assert set(told["results"]) == folders and "results/smoke/models/at-grpo-instruct" in folders
+    for folder, result in told["results"].items():
+        own = json.loads((study / folder / "provenance.json").read_text())
+        assert own["code"]["hash"] == result["code"]["hash"] == run.code_hash(own["script"])
+        assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
+        assert own["arguments"]["seed"] == config["seed"] and own["arguments"]["settings"]
+    attack = told["results"]["results/smoke/attacks/sft-instruct/pgd"]["arguments"]["settings"]
+    assert attack["pgd"] == config["attack"]["attacks"]["pgd"]
+    trained = told["results"]["results/smoke/models/at-grpo-instruct"]["arguments"]["settings"]
+    assert trained == configuration.training_settings(config, "at-grpo")
 
 
 def test_the_stored_images_are_replayed_to_the_same_rows(study):

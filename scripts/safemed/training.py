@@ -19,7 +19,7 @@ from peft import LoraConfig
 from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from safemed import evaluation, prompts, run
+from safemed import evaluation, prompts, provenance, run
 from safemed.data import IDENTITY, load_questions, subset
 from safemed.vlm import VLM, Passes, save_model
 
@@ -40,15 +40,12 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
-    """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity.
-
-    With checkpoints of another number of processes a training starts anew: rollouts are drawn by each process.
-    """
+    """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity."""
     args = training_parser(doc).parse_args()
     run.start_logging()
     clock, processes = run.Stopwatch(args.stage, args.name), joined()
     if processes.is_main_process:
-        run.checkpoints(args.checkpoint, identity(args, script) | {"processes": processes.num_processes})
+        run.checkpoints(args.checkpoint, identity(args, script))
     processes.wait_for_everyone()
     return args, clock
 
@@ -65,9 +62,11 @@ def joined() -> PartialState:
 
 
 def identity(args: argparse.Namespace, script: str) -> dict:
-    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights and data."""
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, and the number
+    of processes, each of which draws its own rollouts.
+    """
     files = (args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY)
-    return run.identity(args, script, *files) | {"variant": args.variant}
+    return run.identity(args, script, *files) | {"variant": args.variant, "processes": joined().num_processes}
 
 
 def train_questions(args: argparse.Namespace) -> Dataset:
@@ -190,11 +189,11 @@ def of_all(passes: Passes) -> Passes:
     return Passes(*reduce(counts, "sum").tolist())
 
 
-def train(trainer, args: argparse.Namespace, clock: run.Stopwatch) -> None:
+def train(trainer, args: argparse.Namespace, clock: run.Stopwatch, script: str) -> None:
     """Run a trainer from its last checkpoint, or from the start where there is none, and write the model's folder.
 
-    The folder holds weights, processor, curves.csv and cost.json; the checkpoints have served then, and are removed.
-    The whole model is the trainer's `vlm.model`, whatever part of it is trained.
+    The folder holds weights, processor, curves.csv, cost.json and provenance.json; the checkpoints have served then
+    and are removed. The whole model is the trainer's `vlm.model`, whatever part of it is trained.
     """
     settings = args.settings["probe"]
     batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
@@ -210,6 +209,7 @@ def train(trainer, args: argparse.Namespace, clock: run.Stopwatch) -> None:
         save_model(trainer.vlm.model, trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", passes)
+        provenance.write(folder, args, script)
     shutil.rmtree(args.checkpoint)
 
 

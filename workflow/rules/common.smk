@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from safemed import configuration
+from safemed import configuration, failures
 from safemed.dependencies import sources
 
 configuration.check(config)

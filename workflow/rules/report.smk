@@ -94,6 +94,7 @@ rule make_tables:
         cost=report(
             f"{RESULTS}/tables/cost.csv", "../report/cost.rst", category="Tables"
         ),
+        provenance=f"{RESULTS}/tables/provenance.json",
     log:
         f"{RESULTS}/logs/make_tables.log",
     benchmark:
@@ -121,12 +122,13 @@ rule make_tables:
         ),
         eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
+        config=settings(config),
         out=lambda wildcards, output: Path(output.cost).parent,
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
         "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --smoothed-rows "
         "{params.smoothed} --eps {params.eps} --costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
-        "--out {params.out} > {log} 2>&1"
+        "--config {params.config:q} --out {params.out} > {log} 2>&1"
 
 
 rule draw_accuracy_vs_eps:
@@ -480,9 +482,10 @@ rule make_ablation_tables:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         costs=lambda wildcards, input: costs(*input.models, *input.attacks),
         eps=config["attack"]["headline_eps"],
+        config=settings(config),
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
-        "--baselines {input.audit}/baselines.csv --eps {params.eps} --out {output.folder} > {log} 2>&1"
+        "--baselines {input.audit}/baselines.csv --eps {params.eps} --config {params.config:q} --out {output.folder} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables and figures, with their captions. It reads the finished run's records, so it is
