@@ -14,7 +14,7 @@ def main() -> None:
     settings, checkpoint = args.settings, args.checkpoint
     trainer = FARETrainer(
         training.load_policy(args.start, settings["peft"]),
-        TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed)),
+        TrainingArguments(**training.shared_arguments(settings, checkpoint, args.seed, args.report_to)),
         train_dataset=one_row_an_image(training.train_questions(args)),
         processing_class=load_processor(args.start),
         peft_config=training.adapter(settings["peft"]),

@@ -29,9 +29,13 @@ def main() -> None:
 
 
 def grpo_config(settings: dict, checkpoint: Path, args, tokenizer) -> GRPOConfig:
-    """TRL's configuration: one update a generated batch, so that the perturbation is the current policy's."""
+    """TRL's configuration: one update a generated batch, so that the perturbation is the current policy's.
+
+    vLLM draws from weights of its own, so its rollouts are weighted by importance; it bans tokens by their bias.
+    """
+    banned = placeholder_ids(tokenizer)
     return GRPOConfig(
-        **training.shared_arguments(settings, checkpoint, args.seed),
+        **training.shared_arguments(settings, checkpoint, args.seed, args.report_to),
         num_generations=settings["num_generations"],
         max_completion_length=settings["max_new_tokens"][args.variant],
         temperature=settings["temperature"],
@@ -39,7 +43,12 @@ def grpo_config(settings: dict, checkpoint: Path, args, tokenizer) -> GRPOConfig
         scale_rewards=settings["scale_rewards"],
         loss_type="grpo",
         beta=0.0,
-        generation_kwargs={"suppress_tokens": placeholder_ids(tokenizer)},
+        generation_kwargs=(
+            {"logit_bias": dict.fromkeys(banned, -100.0)} if settings["vllm"] else {"suppress_tokens": banned}
+        ),
+        use_vllm=settings["vllm"],
+        vllm_mode="colocate",
+        vllm_importance_sampling_correction=True,
     )
 
 

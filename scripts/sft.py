@@ -15,7 +15,7 @@ def main() -> None:
     processor = load_processor(args.start)
     trainer = ViewSFTTrainer(
         model=training.load_policy(args.start, settings["peft"]),
-        args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed), max_length=None),
+        args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed, args.report_to), max_length=None),
         train_dataset=training.training_rows(training.train_questions(args), args.variant),
         processing_class=processor,
         data_collator=ViewCollator(processor),

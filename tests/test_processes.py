@@ -1,5 +1,6 @@
 """Several processes that share a training do what one does: on the real trainers, started by torchrun, over gloo."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers import (
     GRPO,
     ROOT,
     TRAINING,
+    command,
     command_line,
     complete_checkpoints,
     here,
@@ -103,6 +105,25 @@ def test_a_killed_shared_training_ends_as_an_undisturbed_one_and_another_number_
     assert weights(killed) == weights(undisturbed)
     kill_after_the_first_checkpoint(shared(lines[other]), other)
     assert "starting anew" in finish(lines[other])
+
+
+def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(study_data, tiny_model, tmp_path):
+    """FSDP2 itself, without accelerate, which would leave it out on CPUs."""
+    finish([*TORCHRUN, str(ROOT / "tests" / "shard_model.py"), *map(str, (tiny_model, study_data, tmp_path))])
+    for process in (0, 1):
+        told = json.loads((tmp_path / f"{process}.json").read_text())
+        assert told["moved"] > 7.9 / 255 and told["views"] < 1e-5 and told["loss"] < 1e-4 and told["gradients"] < 1e-4
+    saved, wanted, start = (load_file(path / "model.safetensors") for path in (
+        tmp_path / "model", tmp_path / "wanted", tiny_model,
+    ))  # fmt: skip
+    assert saved.keys() == wanted.keys() and any(not torch.equal(saved[name], start[name]) for name in start)
+    assert all(torch.allclose(saved[name], wanted[name], atol=1e-6) for name in wanted)
+
+
+def test_sharding_without_gpus_is_refused(study_data, tiny_model, tmp_path):
+    told = training_arguments(study_data, tiny_model, tmp_path)
+    said = command("sft.py", *told, settings={**SFT, "sharded": True}, fails=True)
+    assert "sharding needs GPUs" in said and not (tmp_path / "model").exists()
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(study_data, tiny_model, tmp_path):

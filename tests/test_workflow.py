@@ -221,6 +221,9 @@ REFUSED = [
     ("data: {split: {scheme: med-r1}}", r"data\.split\.published"),
     ("data: {hub: {revision: main}}", "revision|main"),
     ("methods: {sft: {train_on: {modality: PET}}}", "train_on|PET"),
+    ("resources: {shard_training: true}", "resources.shard_training"),
+    ("resources: {train_processes: 5}", "batch_size: 32 cannot be shared"),
+    ("report_to: [paper]", "paper"),
 ]
 
 
@@ -431,6 +434,12 @@ def test_the_stored_images_are_replayed_to_the_same_rows(study):
 
 def test_nothing_runs_again_where_nothing_changed(study):
     assert not to_be_run(study)
+
+
+def test_where_curves_are_shown_changes_no_result(study, tmp_path):
+    (tmp_path / "told.yaml").write_text("report_to: [tensorboard]\n")
+    done = snakemake("-n", "--configfile", SMOKE, tmp_path / "told.yaml", "--", "at_grpo", "sft", cwd=study)
+    assert planned(done) == Counter()
 
 
 def test_an_edit_of_the_plots_redraws_figures_and_nothing_else(study):

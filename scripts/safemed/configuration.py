@@ -8,7 +8,7 @@ from safemed import smoothing
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
-GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta")
+GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm")
 
 
 def check(config: dict) -> None:
@@ -32,6 +32,8 @@ def _problems(config: dict) -> Iterator[str]:
     if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
+    if config["resources"]["shard_training"] and (_processes(config) == 1 or not config["resources"]["gpus"]):
+        yield "resources.shard_training: only for several train_processes, each with a GPU"
     named = {key: config[key] for key in ("study_methods", "ablation_methods")}
     for key, names in (named | {"certify.methods": config["certify"]["methods"]}).items():
         for name in names:
@@ -206,8 +208,8 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         if method["trainer"] == "grpo" and key not in settings:
             yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
             return
-    shared, size = config["resources"], settings["batch_size"]
-    if size % (shared["train_nodes"] * shared["train_processes"]):
+    size = settings["batch_size"]
+    if size % _processes(config):
         yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_nodes * train_processes"
     if method["trainer"] == "grpo":
         batch = settings["batch_size"] * settings["gradient_accumulation"]
@@ -216,6 +218,11 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
                 f"methods.{name}: num_generations = {settings['num_generations']} does not divide "
                 f"batch_size * gradient_accumulation = {batch}"
             )
+
+
+def _processes(config: dict) -> int:
+    """How many processes share a training."""
+    return config["resources"]["train_nodes"] * config["resources"]["train_processes"]
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:
@@ -239,6 +246,7 @@ def training_settings(config: dict, name: str) -> dict:
     own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
     longest = {"max_new_tokens": config["max_new_tokens"]}
     shared = {"peft": config["peft"], "probe": {**config["probe"], **longest}, **longest}
+    shared |= {"sharded": config["resources"]["shard_training"]}
     return {**shared, **config["training"][method["trainer"]], **own}
 
 

@@ -5,9 +5,11 @@ of them, and the first one writes.
 """
 
 import argparse
+import copy
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +18,7 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from datasets import Dataset
 from peft import LoraConfig
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers import Qwen3VLForConditionalGeneration, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -23,6 +26,7 @@ from safemed import evaluation, prompts, provenance, run
 from safemed.data import IDENTITY, load_questions, subset
 from safemed.vlm import VLM, Passes, save_model
 
+SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +40,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
+    made.add_argument("--report-to", nargs="*", default=[], help="tensorboard, wandb")
     return made
 
 
@@ -43,6 +48,8 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
     """A training script's arguments and its running clock; its checkpoint folder holds nothing of another identity."""
     args = training_parser(doc).parse_args()
     run.start_logging()
+    # Beside the checkpoint folders, which do not outlive their training.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
     clock, processes = run.Stopwatch(args.stage, args.name), joined()
     if processes.is_main_process:
         run.checkpoints(args.checkpoint, identity(args, script))
@@ -117,10 +124,11 @@ def adapter(settings: dict | None) -> LoraConfig | None:
     )
 
 
-def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
+def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Sequence[str] = ()) -> dict:
     """The arguments that all trainers get from the config; every default that bites is set here.
 
-    The processes of a training share batch_size. Raises ValueError where they cannot.
+    The processes of a training share batch_size, and the model where settings say `sharded`. Raises ValueError where
+    they cannot.
     """
     shared, rest = divmod(settings["batch_size"], PartialState().num_processes)
     if rest:
@@ -144,12 +152,23 @@ def shared_arguments(settings: dict, checkpoint: Path, seed: int) -> dict:
         "save_strategy": "steps",
         "save_steps": settings["save_steps"],
         "save_total_limit": 1,
-        "report_to": "none",
+        "report_to": list(report_to) or "none",
+        **(sharding() if settings["sharded"] else {}),
         "remove_unused_columns": False,
         "disable_tqdm": not run.watched(),
         "seed": seed,
         "data_seed": seed,
     }
+
+
+def sharding() -> dict:
+    """The arguments of FSDP2. Raises ValueError without GPUs, where accelerate would leave it out without a word.
+
+    Weights stay gathered from a forward pass to its backward pass: the anchor's KL uses the output head between them.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError("resources.shard_training: sharding needs GPUs")
+    return {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": SHARDED, "reshard_after_forward": False}}
 
 
 class ProbeCallback(TrainerCallback):
@@ -201,16 +220,31 @@ def train(trainer, args: argparse.Namespace, clock: run.Stopwatch, script: str) 
     trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
     with PartialState().main_process_first():
         last = last_whole_checkpoint(args.checkpoint)
+    # Generation asks it whether a process that is done must go on for the others' sake; FSDP2 does not say so itself.
+    trainer.model._is_fsdp_managed_module = args.settings["sharded"]
+    whole = copy.deepcopy(trainer.vlm.model) if args.settings["sharded"] else trainer.vlm.model
     trainer.train(resume_from_checkpoint=last)
+    if args.settings["sharded"]:
+        gather(trainer.vlm.model, whole)
     passes = of_all(trainer.vlm.passes)
     if not trainer.is_world_process_zero():
         return
     with run.atomic_folder(args.out) as folder:
-        save_model(trainer.vlm.model, trainer.processing_class, folder)
+        save_model(whole, trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
         clock.write(folder / "cost.json", passes)
         provenance.write(folder, args, script)
     shutil.rmtree(args.checkpoint)
+
+
+def gather(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
+    """Give `whole`, a copy from before FSDP2 shared the model out, its weights as they are now, in the first process.
+
+    Every process must ask. (FSDP2's own state_dict is of the parts, whatever is gathered.)
+    """
+    weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if weights:
+        whole.load_state_dict(weights)
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -149,6 +149,8 @@ def launcher():
 
 SHARES = shares()
 LAUNCH = launcher()
+# In the command and not in the params: where curves are shown changes no result.
+REPORT_TO = " ".join(config["report_to"])
 
 
 def attacked_radii(wildcards):

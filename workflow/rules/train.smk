@@ -71,7 +71,7 @@ rule train_sft:
         "{params.launch} {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} > {log} 2>&1"
+        "--settings {params.settings:q} --report-to {REPORT_TO} > {log} 2>&1"
 
 
 use rule train_sft as train_fare with:
