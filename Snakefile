@@ -23,6 +23,7 @@ include: "workflow/rules/report.smk"
 
 localrules:
     download_archive,
+    download_model,
     all,
     data,
     base,

@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import snapshot_download
 
 from safemed import pretrain, provenance, run
 from safemed.data import IDENTITY, load_questions
@@ -20,6 +19,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument(
+        "--fetched", nargs="*", type=Path, default=[], help="what download_model.py wrote, of a hub's model"
+    )
     args = parser.parse_args()
     run.start_logging()
     if args.settings["model"]["name"] == "tiny":
@@ -50,10 +52,14 @@ def train_tiny(args) -> None:
 
 
 def fetch(args) -> None:
-    """Copy a local checkpoint, or the pinned revision from the hub (the cache is Hugging Face's own, HF_HOME)."""
+    """Copy a local checkpoint, or what was fetched from the hub into its cache: no network is needed here."""
     clock = run.Stopwatch("base", "base")
     name, revision = args.settings["model"]["name"], args.settings["model"]["revision"]
-    source = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, revision=revision))
+    source = Path(json.loads(args.fetched[0].read_text())["path"]) if args.fetched else Path(name)
+    if not source.is_dir():
+        raise SystemExit(
+            f"{source}: no such folder. Name another model.name, or delete {args.fetched} to fetch it again."
+        )
     vlm = VLM.load(source)
     check_resize(vlm.processor, args.settings["image_size"])
     with run.atomic_folder(args.out) as folder:

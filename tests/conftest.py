@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from hub import served
 from records import audited, prepared
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
@@ -18,6 +19,14 @@ def source(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms") / "source"
     command("make_phantoms.py", "--out", folder, "--images", 120, "--side", SIDE)
     return folder
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hugging Face hub without a file; gives `files`, to be filled, and the `ranges` that it is asked for."""
+    with served() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
 
 
 @pytest.fixture(scope="session")

@@ -2,67 +2,26 @@
 
 import hashlib
 import os
-import re
 import stat
 import subprocess
-import threading
 import zipfile
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from helpers import command
+from hub import REVISION
 
-REPO, REVISION, FILE = "someone/Some", "a" * 40, "Some.zip"
+REPO, FILE = "someone/Some", "Some.zip"
 URL = f"/datasets/{REPO}/resolve/{REVISION}/{FILE}"
 CONTENT = os.urandom(300_000)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The answers of the Hugging Face hub to a request for one file; `asked` keeps the ranges of its GETs."""
-
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, asked: list, *arguments):
-        self.asked = asked
-        super().__init__(*arguments)
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.asked.append(self.headers.get("Range"))
-        self.answer(body=True)
-
-    def answer(self, body: bool):
-        start = int(re.findall(r"bytes=(\d+)-", self.headers.get("Range", ""))[0]) if self.headers.get("Range") else 0
-        found = self.path == URL
-        content = CONTENT[start:] if found else b"Not here"
-        self.send_response((206 if start else 200) if found else 404)
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
-        self.send_header("Content-Length", str(len(content)))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        """Say nothing."""
-
-
 @pytest.fixture
-def asked(monkeypatch) -> list:
-    """A hub on this machine; gives the ranges that it is asked for."""
-    ranges = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, ranges))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield ranges
-    server.shutdown()
+def asked(hub) -> list:
+    """A hub with the file; gives the ranges that it is asked for."""
+    hub.files[URL] = CONTENT
+    return hub.ranges
 
 
 def download(out: Path, file: str = FILE, fails: bool = False) -> str:

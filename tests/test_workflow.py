@@ -129,6 +129,14 @@ def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
     assert all(jobs[rule] == n * len(config["variants"]) for rule, n in counts.items())
 
 
+def test_a_model_of_the_hub_is_fetched_by_the_driver_itself(untouched, tmp_path):
+    (tmp_path / "hub.yaml").write_text("model: {name: someone/Model, revision: abc}\n")
+    done = snakemake("-n", "base", "--configfile", tmp_path / "hub.yaml", cwd=untouched)
+    assert planned(done)["download_model"] == 1 and "localrule download_model" in done.stdout + done.stderr
+    assert "output: resources/models/someone--Model-abc.json" in done.stdout + done.stderr
+    assert "download_model" not in planned(snakemake("-n", "base", cwd=untouched))
+
+
 def test_the_archive_is_fetched_only_where_the_hub_is_asked_for(untouched, tmp_path):
     (tmp_path / "local.zip").touch()
     kinds = ("download_archive", "unpack_archive", "make_phantoms")
@@ -224,6 +232,7 @@ REFUSED = [
     ("resources: {shard_training: true}", "resources.shard_training"),
     ("resources: {train_processes: 5}", "batch_size: 32 cannot be shared"),
     ("report_to: [paper]", "paper"),
+    ("model: {name: someone/Model}", r"model\.revision"),
 ]
 
 

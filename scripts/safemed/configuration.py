@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from safemed import smoothing
 
@@ -28,6 +29,9 @@ def _problems(config: dict) -> Iterator[str]:
     if split["scheme"] == "med-r1" and not split["published"]:
         yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
     yield from _grid_problems(config)
+    name, revision = config["model"]["name"], config["model"]["revision"]
+    if name != "tiny" and not revision and not Path(name).is_dir():
+        yield f"model.revision: {name} is no local folder; a model of the hub needs the commit it is pinned to"
     yield from _attack_problems(config)
     if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"

@@ -24,6 +24,15 @@ WHICH = sha256(json.dumps(HUB if NAMED == "hub" else NAMED).encode()).hexdigest(
 UNPACKED = f"resources/unpacked/{Path(ARCHIVE).stem}-{WHICH}"
 PHANTOMS = f"{DATA}/source"
 SOURCE = {None: PHANTOMS, "hub": UNPACKED, ARCHIVE: UNPACKED}.get(NAMED, NAMED)
+# A model of the hub is fetched once for all studies; the tiny one and a local folder need no network.
+MODEL = config["model"]["name"]
+FETCHED = (
+    []
+    if MODEL == "tiny" or Path(MODEL).is_dir()
+    else [
+        f"resources/models/{MODEL.replace('/', '--')}-{config['model']['revision']}.json"
+    ]
+)
 # A replay on another model says so in its folder and in its rows.
 REPLAY_ON = config["attack"]["replay_on"]
 REPLAY = "replay" + (f"-on-{Path(REPLAY_ON).name}" if REPLAY_ON else "")

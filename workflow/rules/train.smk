@@ -1,3 +1,24 @@
+# Where Snakemake itself runs: a cluster's nodes may have no network.
+rule download_model:
+    output:
+        snapshot=f"resources/models/{{name}}-{config['model']['revision']}.json",
+    log:
+        f"{RESULTS}/logs/download_model-{{name}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/download_model-{{name}}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=grown(600),
+    params:
+        model=MODEL,
+        revision=config["model"]["revision"],
+    shell:
+        "python scripts/download_model.py --model {params.model} --revision {params.revision} --out {output.snapshot} "
+        "> {log} 2>&1"
+
+
 # The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/. Trainings
 # go before evaluations: the longest chain of jobs decides when a study ends.
 rule make_base:
@@ -5,6 +26,7 @@ rule make_base:
         AUDIT,
         **PREPARED,
         code=sources("make_base.py"),
+        fetched=FETCHED,
     output:
         folder=directory(f"{RESULTS}/models/base"),
     log:
@@ -32,7 +54,7 @@ rule make_base:
         seed=config["seed"],
     shell:
         "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
-        "--seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 # A method is a trainer (scripts/sft.py, fare.py or grpo.py), the model it starts from, and settings.
