@@ -250,7 +250,8 @@ def training_settings(config: dict, name: str) -> dict:
     own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
     longest = {"max_new_tokens": config["max_new_tokens"]}
     shared = {"peft": config["peft"], "probe": {**config["probe"], **longest}, **longest}
-    shared |= {"sharded": config["resources"]["shard_training"]}
+    # FARE trains the vision tower alone, which fits on any GPU.
+    shared |= {"sharded": config["resources"]["shard_training"] and method["trainer"] != "fare"}
     return {**shared, **config["training"][method["trainer"]], **own}
 
 

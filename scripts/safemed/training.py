@@ -222,7 +222,7 @@ def train(trainer, args: argparse.Namespace, clock: run.Stopwatch, script: str) 
         last = last_whole_checkpoint(args.checkpoint)
     # Generation asks it whether a process that is done must go on for the others' sake; FSDP2 does not say so itself.
     trainer.model._is_fsdp_managed_module = args.settings["sharded"]
-    whole = copy.deepcopy(trainer.vlm.model) if args.settings["sharded"] else trainer.vlm.model
+    whole = copy.deepcopy(trainer.vlm.model).cpu() if args.settings["sharded"] else trainer.vlm.model
     trainer.train(resume_from_checkpoint=last)
     if args.settings["sharded"]:
         gather(trainer.vlm.model, whole)
