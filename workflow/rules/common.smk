@@ -1,5 +1,6 @@
 # Paths, and the few functions that say what the rules need. Nothing here runs anything.
 import json
+import os
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -10,6 +11,10 @@ from safemed import configuration, failures
 from safemed.dependencies import sources
 
 configuration.check(config)
+
+# Packages that users install for themselves go before those of a conda environment, and pip takes them for installed.
+if workflow.deployment_settings.deployment_method:
+    os.environ["PYTHONNOUSERSITE"] = "1"
 
 RESULTS = f"results/{config['study']}"
 DATA = f"{RESULTS}/data"
