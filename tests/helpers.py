@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import runpy
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
+RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
+COPIED = ("Snakefile", "config.yaml", "scripts", "workflow", "envs")
 SMOKE = ROOT / "tests" / "config" / "mini-study.yaml"  # the smallest whole study
 sys.path.insert(0, str(SCRIPTS))
 
@@ -117,6 +121,25 @@ def snakemake(*arguments, cwd: Path) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     line = [sys.executable, "-m", "snakemake", *map(str, arguments)]
     return subprocess.run(line, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PATH": path})
+
+
+def checkout(folder: Path) -> Path:
+    """A copy of what a study needs of the repository, to run and to edit in."""
+    folder.mkdir(parents=True)
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    return folder
+
+
+def rules() -> dict[str, str]:
+    """Rule -> its text, of all rule files; after the text of the rule that it uses."""
+    texts = "".join(path.read_text() for path in RULE_FILES)
+    parts = re.split(r"^(?:use )?rule (?:(\w+) as )?(\w+)(?: with)?:\n", texts, flags=re.M)[1:]
+    found: dict[str, str] = {}
+    for base, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
+        found[name] = found.get(base, "") + text
+    return found
 
 
 def one_question_about_everything(questions, n: int):

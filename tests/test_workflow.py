@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -16,22 +15,11 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from helpers import ROOT, SMOKE, smoke_config, snakemake
+from helpers import ROOT, RULE_FILES, SMOKE, checkout, rules, smoke_config, snakemake
 from safemed import configuration, run
 from safemed.dependencies import sources
 
-RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
-COPIED = ("Snakefile", "config.yaml", "scripts", "workflow", "envs")
-
-
-def checkout(folder: Path) -> Path:
-    """A copy of what a study needs of the repository, to run and to edit in."""
-    folder.mkdir(parents=True)
-    for name in COPIED:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -272,13 +260,6 @@ def test_every_safemed_module_that_a_script_loads_is_among_its_sources():
         assert loaded and loaded <= set(sources(script))
 
 
-def rules() -> dict[str, str]:
-    """Rule -> its text, of all rule files."""
-    texts = "".join(path.read_text() for path in RULE_FILES)
-    parts = re.split(r"^rule (\w+):\n", texts, flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
 @pytest.mark.parametrize("name", rules())
 def test_every_rule_says_what_a_cluster_must_know(name):
     text = rules()[name]
@@ -315,26 +296,6 @@ def test_the_code_is_clean(line):
 def test_snakemake_has_nothing_to_say_about_the_workflow(untouched):
     done = snakemake("--lint", cwd=untouched)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def pins(text: str) -> dict[str, str]:
-    """Package -> version of the lines `name==version`."""
-    return dict(re.findall(r"^[\s-]*([A-Za-z0-9_.-]+)==([\w.+]+)", text, re.M))
-
-
-def test_all_environments_agree_on_their_pins():
-    environments = sorted((ROOT / "envs").glob("*.yaml"))
-    if not environments:
-        pytest.skip("no conda environments yet")
-    local = pins((ROOT / "envs" / "local.txt").read_text())
-    constraints = pins((ROOT / "envs" / "constraints.txt").read_text())
-    for name, version in local.items():
-        assert constraints.get(name, version) == version, name
-    for path in environments:
-        found = pins(path.read_text())
-        assert found, path
-        for name, version in found.items():
-            assert {**constraints, **local}.get(name, version) == version, f"{path.name}: {name}"
 
 
 @pytest.fixture(scope="module")
