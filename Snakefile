@@ -39,6 +39,11 @@ localrules:
     ablation,
 
 
+# A driver that was killed leaves its Slurm jobs behind: no second writer beside them, nothing of theirs without a record.
+onstart:
+    cluster.refuse_leftovers(workflow, Path.cwd())
+
+
 rule all:
     default_target: True
     input:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from safemed import configuration, failures
+from safemed import cluster, configuration, failures
 from safemed.dependencies import sources
 
 configuration.check(config)
