@@ -1,7 +1,6 @@
 """What a killed driver leaves behind: Slurm's jobs go on without it, and nobody records what those have finished."""
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,8 +13,10 @@ def refuse_leftovers(workflow, folder: Path) -> None:
     """Raise WorkflowError where jobs of an earlier driver live in Slurm, or have ended well without a record.
 
     A living one would be a second writer of what this driver makes again. Of one that ended unseen Snakemake does not
-    know the settings, so that a change of them would go unseen too.
+    know the settings, so that a change of them would go unseen too. Does nothing where jobs are not Slurm's.
     """
+    if workflow.executor_plugin.name != "slurm":
+        return
     if living := living_jobs(folder):
         raise WorkflowError(
             f"Slurm has jobs that an earlier Snakemake submitted from here ({', '.join(living.values())}): end them by "
@@ -32,10 +33,10 @@ def refuse_leftovers(workflow, folder: Path) -> None:
 
 def living_jobs(folder: Path) -> dict[str, str]:
     """Slurm job id -> rule and wildcards, of the jobs that Snakemake submitted from a folder and that live."""
-    if not shutil.which("squeue"):
-        return {}
     line = ["squeue", "--noheader", "--user", str(os.getuid()), "--format", "%A|%k|%Z"]
     asked = subprocess.run(line, capture_output=True, text=True)
+    if asked.returncode:
+        raise WorkflowError(f"squeue does not say which jobs live: {asked.stderr}")
     jobs = [job.split("|", 2) for job in asked.stdout.splitlines()]
     return {
         number: comment

@@ -41,8 +41,8 @@ def submissions(folder: Path) -> dict[str, tuple[set[str], set[str]]]:
         for line in log.read_text().splitlines():
             if told := re.match(r"    (input|output|jobid): (.*)", line):
                 files[told[1]] = set(told[2].split(", "))
-                if told[1] == "jobid":
-                    jobs[told[2]] = files.get("input", set()), files.get("output", set())
+                if told[1] == "jobid" and "output" in files:  # else of a job that failed, told before
+                    jobs[told[2]] = files.get("input", set()), files["output"]
                     files = {}
             if told := re.match(r"Job (\d+) has been submitted with SLURM jobid (\d+)", line):
                 found[told[2]] = jobs[told[1]]

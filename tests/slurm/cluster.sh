@@ -42,9 +42,10 @@ install_pkgs() {
     if [ ! -e $prc ]; then printf '#!/bin/sh\nexit 101\n' > $prc; chmod 755 $prc; trap "rm -f $prc" EXIT; fi
     export DEBIAN_FRONTEND=noninteractive
     log "installing ${missing[*]}"
-    if ! apt_install "${missing[@]}" >"$SB.apt.log" 2>&1; then
-        apt-get update -q >>"$SB.apt.log" 2>&1 || true
-        apt_install "${missing[@]}" >>"$SB.apt.log" 2>&1 || { tail -20 "$SB.apt.log" >&2; exit 1; }
+    mkdir -p "$SB"
+    if ! apt_install "${missing[@]}" >"$SB/apt.log" 2>&1; then
+        apt-get update -q >>"$SB/apt.log" 2>&1 || true
+        apt_install "${missing[@]}" >>"$SB/apt.log" 2>&1 || { tail -20 "$SB/apt.log" >&2; exit 1; }
     fi
 }
 
