@@ -22,8 +22,8 @@ import pytest
 import yaml
 
 from bench.slurm import accounting, summary, waits
-from helpers import ROOT, SMOKE, snakemake
-from test_workflow import checkout, planned
+from helpers import ROOT, SMOKE, checkout, snakemake
+from test_workflow import planned
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
 STUDY = ["--configfile", SMOKE, ROOT / "tests" / "slurm" / "study.yaml"]

@@ -40,7 +40,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
-    made.add_argument("--report-to", nargs="*", default=[], help="tensorboard, wandb")
+    made.add_argument("--report-to", nargs="*", default=["none"], help="tensorboard, wandb")
     return made
 
 
@@ -124,7 +124,7 @@ def adapter(settings: dict | None) -> LoraConfig | None:
     )
 
 
-def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Sequence[str] = ()) -> dict:
+def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Sequence[str] = ("none",)) -> dict:
     """The arguments that all trainers get from the config; every default that bites is set here.
 
     The processes of a training share batch_size, and the model where settings say `sharded`. Raises ValueError where
@@ -152,7 +152,7 @@ def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Seq
         "save_strategy": "steps",
         "save_steps": settings["save_steps"],
         "save_total_limit": 1,
-        "report_to": list(report_to) or "none",
+        "report_to": "none" if "none" in report_to else list(report_to),
         **(sharding() if settings["sharded"] else {}),
         "remove_unused_columns": False,
         "disable_tqdm": not run.watched(),

@@ -14,7 +14,7 @@ configuration.check(config)
 
 # Packages that users install for themselves go before those of a conda environment, and pip takes them for installed.
 if workflow.deployment_settings.deployment_method:
-    os.environ["PYTHONNOUSERSITE"] = "1"
+    os.environ.update(PYTHONNOUSERSITE="1")
 
 RESULTS = f"results/{config['study']}"
 DATA = f"{RESULTS}/data"
@@ -35,7 +35,7 @@ FETCHED = (
     []
     if MODEL == "tiny" or Path(MODEL).is_dir()
     else [
-        f"resources/models/{MODEL.replace('/', '--')}-{config['model']['revision']}.json"
+        f"resources/models/{'--'.join(Path(MODEL).parts)}-{config['model']['revision']}.json"
     ]
 )
 # A replay on another model says so in its folder and in its rows.
@@ -163,8 +163,6 @@ def launcher():
 
 SHARES = shares()
 LAUNCH = launcher()
-# In the command and not in the params: where curves are shown changes no result.
-REPORT_TO = " ".join(config["report_to"])
 
 
 def attacked_radii(wildcards):

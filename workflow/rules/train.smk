@@ -78,6 +78,7 @@ rule train_sft:
     threads: config["resources"]["train_processes"]
     resources:
         **SHARES,
+        report_to=" ".join(config["report_to"]) or "none",  # no param: it changes no result
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
@@ -93,7 +94,7 @@ rule train_sft:
         "{params.launch} {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} --report-to {REPORT_TO} > {log} 2>&1"
+        "--settings {params.settings:q} --report-to {resources.report_to} > {log} 2>&1"
 
 
 use rule train_sft as train_fare with:
