@@ -13,6 +13,7 @@ from importlib.metadata import packages_distributions, requires
 from importlib.util import find_spec
 from itertools import dropwhile
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import NamedTuple
 
 import pytest
@@ -106,7 +107,7 @@ def kind_of(rule: str) -> str:
 
 def planned(folder: Path, *arguments) -> list[Job]:
     """The jobs of a dry run, without targets."""
-    done = snakemake("-n", "--printshellcmds", *arguments, cwd=folder)
+    done = snakemake("-n", "--printshellcmds", "--cores", 2, *arguments, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     blocks = re.findall(r"^(?:local)?rule (\w+):\n.*?^Shell command: (.*?)$", done.stdout, re.M | re.S)
     commands = [(rule, line.rpartition("&& ")[2].partition(" > ")[0]) for rule, line in blocks if line != "None"]
@@ -284,8 +285,7 @@ def prefix(study: Path, kind: str) -> Path:
 def records(study: Path, *arguments) -> list[dict]:
     """Run some targets with conda; what the probe says of every interpreter that ended."""
     with pytest.MonkeyPatch.context() as patch:
-        told = study.with_name(f"told-{len(list(study.parent.iterdir()))}")
-        told.mkdir()
+        told = Path(mkdtemp(dir=study.parent))
         patch.setenv("PROBE", str(told))
         done = snakemake("--sdm", "conda", "--cores", 2, *arguments, cwd=study)
     logs = "".join(f"\n== {path}\n{path.read_text()[-1500:]}" for path in study.glob("results/*/logs/*.log"))
