@@ -32,20 +32,22 @@ BACKWARD = 2  # a backward pass costs two forward passes
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="a finished run of the default study")
-    parser.add_argument("--tflops", type=float, default=200, help="floating point operations a second, in 1e12")
+    parser.add_argument("--tflops", type=float, default=200, help="assumed 1e12 operations a second in bfloat16")
+    parser.add_argument("--tflops-fp32", type=float, default=40, help="and in fp32")
     args = parser.parse_args()
     small = yaml.safe_load((ROOT / "config.yaml").read_text())
     large = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(large, yaml.safe_load((ROOT / "workflow" / "studies" / "omnimedvqa.yaml").read_text()))
-    told = [priced(path, args.results, small, large, args.tflops) for path in sorted(args.results.rglob("cost.json"))]
+    told = [priced(path, args, small, large) for path in sorted(args.results.rglob("cost.json"))]
     table = pd.DataFrame([line for line in told if line]).groupby(["stage", "what"], sort=False)
-    print(table.agg(jobs=("hours", "size"), passes=("passes", "mean"), hours=("hours", "mean")).round(1).to_string())
-    print(f"all jobs together: {sum(line['hours'] for line in told if line):.0f} GPU hours at {args.tflops:g} TFLOP/s")
+    told = table.agg(jobs=("jobs", "sum"), passes=("passes", "mean"), hours=("hours", "mean"))
+    print(told.round(1).to_string())
+    print(f"all jobs together: {(told.jobs * told.hours).sum():.0f} GPU hours")
 
 
-def priced(path: Path, results: Path, small: dict, large: dict, tflops: float) -> dict | None:
-    """stage, what, passes and hours of one result at the large study's scale; None for what is not run there."""
-    cost, (stage, model, *rest) = json.loads(path.read_text()), path.parent.relative_to(results).parts
+def priced(path: Path, args, small: dict, large: dict) -> dict | None:
+    """stage, what, jobs, passes and hours of one result at the large study's scale; None for what is not run there."""
+    cost, (stage, model, *rest) = json.loads(path.read_text()), path.parent.relative_to(args.results).parts
     method = model.rpartition("-")[0]
     if stage == "models" and not method:  # the tiny base; a pretrained one is taken as it is
         return None
@@ -55,7 +57,11 @@ def priced(path: Path, results: Path, small: dict, large: dict, tflops: float) -
     if not (stage == "models" and small["methods"][method]["trainer"] == "fare"):  # which runs the tower alone
         seen += ((large["data"]["image_size"] // TOKEN) ** 2 + PROMPT) * TEXT
     passes = ratio * (cost["forward_passes"] + BACKWARD * cost["backward_passes"])
-    return {"stage": stage, "what": what, "passes": passes, "hours": 2 * seen * passes / tflops / 1e12 / 3600}
+    # Restarts of attacks run in bfloat16 first; certificates, and what has no gradient, are in fp32 throughout.
+    halved = stage == "models" or (large["attack"]["amp"] and cost["backward_passes"])
+    hours = 2 * seen * passes / (args.tflops if halved else args.tflops_fp32) / 1e12 / 3600
+    jobs = len(large["certify"]["sigma"]) / len(small["certify"]["sigma"]) if stage == "certificates" else 1
+    return {"stage": stage, "what": what, "jobs": jobs, "passes": passes, "hours": hours}
 
 
 def scale(stage: str, what: str, small: dict, large: dict) -> float:
