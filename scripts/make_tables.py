@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PARQUET",
         help="of the certified models: clean, pgd and the attacks on smoothed models",
     )
-    add("--config", type=json.loads, default={}, help="the study's whole config, as JSON, for provenance.json")
+    add("--config", type=json.loads, default={}, help="the study's config, as JSON, for provenance.json")
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")
     add("--radii", nargs="+", type=float, default=[0.0], help="L2 radii in [0, 1] pixel units")

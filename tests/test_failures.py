@@ -1,5 +1,8 @@
 """What failed stands at the end of a run, with its last error, and what a later attempt made good does not."""
 
+import subprocess
+import sys
+
 from helpers import ROOT, snakemake
 from safemed import failures
 
@@ -14,7 +17,6 @@ rule all:
 rule work:
     output: "out/{{name}}"
     log: "logs/work-{{name}}.log"
-    params: attempt=lambda wildcards, output: None
     resources: attempt=lambda wildcards, attempt: attempt
     shell: '''
         case {{wildcards.name}}-{{resources.attempt}} in
@@ -40,11 +42,24 @@ def test_a_run_ends_with_what_failed_for_good(tmp_path):
     assert "late" not in summary and "good" not in summary and "MemoryError" not in summary
 
 
-def test_the_last_error_of_many_processes_is_named(tmp_path):
-    log = tmp_path / "job.log"
-    log.write_text("[rank1]: KeyError: 'view'\nW1125 Sending process 7 closing signal\ntorch exits\n")
-    assert failures.last_error(log) == "KeyError: 'view'"
-    log.write_text("step 3\nslurmstepd: error: Detected 1 oom_kill event\n")
-    assert failures.last_error(log).startswith("slurmstepd: error")
-    log.write_text("step 3\nstep 4\n\n")
-    assert failures.last_error(log) == "step 4"
+def test_the_last_error_of_many_processes_is_named_and_not_torchruns(tmp_path):
+    (tmp_path / "work.py").write_text("raise KeyError('view')\n")
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
+    done = subprocess.run([*line, str(tmp_path / "work.py")], capture_output=True, text=True)
+    assert done.stderr.index("ChildFailedError") > done.stderr.index("KeyError: 'view'")
+    (tmp_path / "job.log").write_text(done.stderr)
+    assert failures.last_error(tmp_path / "job.log") == "KeyError: 'view'"
+
+
+def test_a_log_without_an_error_ends_with_its_last_line(tmp_path):
+    (tmp_path / "job.log").write_text("step 3\nstep 4\n\n")
+    assert failures.last_error(tmp_path / "job.log") == "step 4"
+
+
+def test_what_the_executor_says_is_told_too(tmp_path):
+    """A job that Slurm ends has no error of its own."""
+    status = "SLURM-job '7' failed, SLURM status is: 'TIMEOUT'."
+    said = ["rule work:", "    log: work.log", "    jobid: 3", "    wildcards: name=a", "", "Error in rule work:"]
+    said += [f"    message: {status}", "    jobid: 3", "    log: work.log", ""]
+    (tmp_path / "snakemake.log").write_text("\n".join(said))
+    assert f"work (name=a)\n    {status}\n" in failures.told([tmp_path / "snakemake.log"])

@@ -57,6 +57,8 @@ class ATGRPOTrainer(GRPOTrainer):
         clean = torch.from_numpy(as_arrays(row["image"] for row in inputs))  # [B, H, W, 3]
         seen = self._views(inputs, clean)
         rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(inputs, seen, strict=True)]
+        if self.use_vllm:  # whose tower no hook counts
+            self.vlm.passes.forward += len(rows)
         output = super()._generate_and_score_completions(rows)
         return {**output, "clean_images": clean.to(self.accelerator.device)}
 

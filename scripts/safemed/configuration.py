@@ -36,7 +36,8 @@ def _problems(config: dict) -> Iterator[str]:
     if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
-    if config["resources"]["shard_training"] and (_processes(config) == 1 or not config["resources"]["gpus"]):
+    asked = config["resources"]
+    if asked["shard_training"] and (asked["train_processes"] == 1 or not asked["gpus"]):
         yield "resources.shard_training: only for several train_processes, each with a GPU"
     named = {key: config[key] for key in ("study_methods", "ablation_methods")}
     for key, names in (named | {"certify.methods": config["certify"]["methods"]}).items():
@@ -213,8 +214,10 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
             yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
             return
     size = settings["batch_size"]
-    if size % _processes(config):
-        yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_nodes * train_processes"
+    if size % config["resources"]["train_processes"]:
+        yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_processes"
+    if settings.get("vllm") and not config["resources"]["gpus"]:
+        yield f"methods.{name}.vllm: vLLM needs a GPU, and resources.gpus is 0"
     if method["trainer"] == "grpo":
         batch = settings["batch_size"] * settings["gradient_accumulation"]
         if batch % settings["num_generations"]:
@@ -222,11 +225,6 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
                 f"methods.{name}: num_generations = {settings['num_generations']} does not divide "
                 f"batch_size * gradient_accumulation = {batch}"
             )
-
-
-def _processes(config: dict) -> int:
-    """How many processes share a training."""
-    return config["resources"]["train_nodes"] * config["resources"]["train_processes"]
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:

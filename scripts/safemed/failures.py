@@ -5,9 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 BLOCK = re.compile(r"^(?:local)?rule (?P<rule>\w+):\n(?P<said>(?:    .*\n)+)", re.M)
-ERROR = re.compile(r"^Error in rule \w+(?:, .*)?:\n(?:    .*\n)*?    jobid: (?P<job>\d+)\n", re.M)
+ERROR = re.compile(
+    r"^Error in rule \w+(?:, .*)?:\n    message: (?P<message>.*)\n(?:    .*\n)*?    jobid: (?P<job>\d+)\n", re.M
+)
 FINISHED = re.compile(r"^Finished jobid: (?P<job>\d+)\b", re.M)
-LAST_WORDS = re.compile(r"(?:\[rank\d+\]: )?((?:[\w.]*(?:Error|Exception|Interrupt|Exit)\b|Killed|slurmstepd).*)")
+# Of a training's processes, their own error and not that of torchrun, which follows it.
+LAST_WORDS = re.compile(
+    r"(?:\[rank\d+\]: )?((?!torch\.distributed\.elastic)[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*)"
+)
 
 
 def told(snakemake_logs: Iterable[str]) -> str:
@@ -18,8 +23,10 @@ def told(snakemake_logs: Iterable[str]) -> str:
     text = "".join(Path(path).read_text() for path in snakemake_logs)
     jobs = {job["jobid"]: job for job in map(_fields, BLOCK.finditer(text))}
     finished = {match["job"] for match in FINISHED.finditer(text)}
-    failed = [job for job in dict.fromkeys(match["job"] for match in ERROR.finditer(text)) if job not in finished]
-    return "\n".join(["", f"{len(failed)} failed:", *(_paragraph(jobs[job]) for job in failed if job in jobs)])
+    messages = {match["job"]: match["message"] for match in ERROR.finditer(text)}
+    failed = {job: message for job, message in messages.items() if job not in finished}
+    told = [_paragraph(jobs[job], message) for job, message in failed.items() if job in jobs]
+    return "\n".join(["", f"{len(failed)} failed:", *told])
 
 
 def last_error(log: Path) -> str:
@@ -37,8 +44,9 @@ def _fields(block: re.Match) -> dict:
     return {"rule": block["rule"], **{name: said.get(name, "") for name in ("jobid", "log", "wildcards")}}
 
 
-def _paragraph(job: dict) -> str:
-    """One failed job, in three lines."""
+def _paragraph(job: dict, message: str) -> str:
+    """One failed job: rule and wildcards, what the executor says (Slurm's status), the job's last error, its log."""
     told = f"({job['wildcards']})" if job["wildcards"] else ""
     log = job["log"].split(", ")[0]
-    return f"  {job['rule']} {told}\n    {last_error(Path(log)) if log else 'it has no log'}\n    {log}"
+    lines = [message if message != "None" else "", last_error(Path(log)) if log else "it has no log", log]
+    return "\n    ".join([f"  {job['rule']} {told}".rstrip(), *filter(None, lines)])

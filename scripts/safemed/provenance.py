@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -24,13 +25,13 @@ def write(folder: Path, args: argparse.Namespace, script: str) -> None:
 
 def record(args: argparse.Namespace, script: str) -> dict:
     """script; arguments (with settings and seed as given); code: a hash of the script and of all that it imports from
-    safemed, and the commit; python and packages: every version installed; hardware; processes that shared the work;
-    slurm_job; finished: UTC.
+    safemed, and the commit, at the start; python and packages: every version installed; hardware; processes that shared
+    the work; slurm_job; finished: UTC.
     """
     return {
         "script": Path(script).name,
         "arguments": vars(args),
-        "code": {"hash": run.code_hash(script), "commit": _commit()},
+        "code": code(Path(script).name),
         "python": platform.python_version(),
         "packages": dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items())),
         "hardware": hardware(),
@@ -40,8 +41,14 @@ def record(args: argparse.Namespace, script: str) -> dict:
     }
 
 
+@cache
+def code(script: str) -> dict:
+    """hash and commit of a script, as they were when this was first asked: at the import below, before the work."""
+    return {"hash": run.code_hash(script), "commit": _commit()}
+
+
 def hardware() -> dict:
-    """machine, cpu, cores, memory_mb of this host, and the names of the GPUs that the process sees."""
+    """host, cpu, cores, memory_mb of this machine, and the names of the GPUs that the process sees."""
     torch = sys.modules.get("torch")  # a script that does not use it need not have it
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -76,3 +83,7 @@ def _cpu() -> str:
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
     return next((line.split(": ", 1)[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+if (SCRIPTS / Path(sys.argv[0]).name).is_file():
+    code(Path(sys.argv[0]).name)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -172,7 +172,10 @@ def sharding() -> dict:
 
 
 class ProbeCallback(TrainerCallback):
-    """Clean and PGD accuracy of answers generated on a fixed batch of validation questions, some times a training."""
+    """Clean and PGD accuracy of answers generated on a fixed batch of validation questions, some times a training.
+
+    By the first process; by all where they must go `together`, since each has but a part of the model.
+    """
 
     def __init__(self, vlm: VLM, batch: Dataset, variant: str, settings: dict, seed: int):
         self.vlm, self.batch, self.variant, self.settings, self.seed = vlm, batch, variant, settings, seed
@@ -180,6 +183,8 @@ class ProbeCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         done, times = state.global_step, self.settings["times"]
         if done * times // state.max_steps == (done - 1) * times // state.max_steps:
+            return
+        if not (state.is_world_process_zero or self.settings["together"]):
             return
         found = evaluation.probe(self.vlm, self.batch, self.variant, self.settings, self.seed)
         state.log_history.append({"step": state.global_step, **found})
@@ -214,31 +219,32 @@ def train(trainer, args: argparse.Namespace, clock: run.Stopwatch, script: str) 
     The folder holds weights, processor, curves.csv, cost.json and provenance.json; the checkpoints have served then
     and are removed. The whole model is the trainer's `vlm.model`, whatever part of it is trained.
     """
-    settings = args.settings["probe"]
+    settings = {**args.settings["probe"], "together": args.settings["sharded"]}
     batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
     trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
     trainer.add_callback(CostCallback(clock, trainer.vlm.passes))
-    with PartialState().main_process_first():
-        last = last_whole_checkpoint(args.checkpoint)
-    # Generation asks it whether a process that is done must go on for the others' sake; FSDP2 does not say so itself.
-    trainer.model._is_fsdp_managed_module = args.settings["sharded"]
-    whole = copy.deepcopy(trainer.vlm.model).cpu() if args.settings["sharded"] else trainer.vlm.model
+    first, sharded, whole = trainer.is_world_process_zero(), args.settings["sharded"], trainer.vlm.model
+    if sharded:
+        # Generation asks whether a process that is done must go on for the others' sake; FSDP2 does not say so itself.
+        (whole.get_base_model() if hasattr(whole, "peft_config") else whole)._is_fsdp_managed_module = True
+        whole = copy.deepcopy(whole).cpu() if first else None  # for its weights alone
+    (last,) = broadcast_object_list([last_whole_checkpoint(args.checkpoint) if first else None])
     trainer.train(resume_from_checkpoint=last)
-    if args.settings["sharded"]:
+    if sharded:
         gather(trainer.vlm.model, whole)
     passes = of_all(trainer.vlm.passes)
-    if not trainer.is_world_process_zero():
+    if not first:
         return
     with run.atomic_folder(args.out) as folder:
         save_model(whole, trainer.processing_class, folder)
         curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
-        clock.write(folder / "cost.json", passes)
+        clock.write(folder / "cost.json", passes, processes=PartialState().num_processes)
         provenance.write(folder, args, script)
     shutil.rmtree(args.checkpoint)
 
 
-def gather(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
-    """Give `whole`, a copy from before FSDP2 shared the model out, its weights as they are now, in the first process.
+def gather(sharded: torch.nn.Module, whole: torch.nn.Module | None) -> None:
+    """Give `whole`, the first process's copy from before FSDP2 shared the model out, its weights as they are now.
 
     Every process must ask. (FSDP2's own state_dict is of the parts, whatever is gathered.)
     """
@@ -250,9 +256,12 @@ def gather(sharded: torch.nn.Module, whole: torch.nn.Module) -> None:
 def last_whole_checkpoint(folder: Path) -> str | None:
     """The last checkpoint that was written to its end, or None; halves that a kill left behind are thrown away.
 
-    trainer_state.json is the last file that the Trainer writes.
+    trainer_state.json is the last file that the Trainer's first process writes; each has a random state of its own.
     """
-    while (last := get_last_checkpoint(str(folder))) and not (Path(last) / "trainer_state.json").exists():
+    processes = PartialState().num_processes
+    while (last := get_last_checkpoint(str(folder))) and not (
+        (Path(last) / "trainer_state.json").exists() and len(list(Path(last).glob("rng_state*.pth"))) == processes
+    ):
         log.warning("%s is half written, going back one", last)
         shutil.rmtree(last)
     return last

@@ -5,8 +5,9 @@
 Each stage's passes (its cost.json) are scaled by the questions, or by the training rows, of workflow/studies/
 omnimedvqa.yaml over those of config.yaml, and turned into hours by the floating point operations of a pass of
 Qwen3-VL-4B at the study's image size, at a rate that is assumed (--tflops). Not counted: tokens written one by one,
-whose time is that of reading the weights (rollouts and answers of the thinking variant), loading, and waiting. A run at
-that scale has its own seconds in cost.csv.
+whose time is that of reading the weights (rollouts and answers of the thinking variant), the second forward pass of
+gradient checkpointing, what bfloat16 left to fp32, loading, and waiting: hours are at least so many. A run at that
+scale has its own seconds in cost.csv.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main() -> None:
     table = pd.DataFrame([line for line in told if line]).groupby(["stage", "what"], sort=False)
     told = table.agg(jobs=("jobs", "sum"), passes=("passes", "mean"), hours=("hours", "mean"))
     print(told.round(1).to_string())
-    print(f"all jobs together: {(told.jobs * told.hours).sum():.0f} GPU hours")
+    print(f"all jobs together: {(told.jobs * told.hours).sum():.0f} GPU hours at least")
 
 
 def priced(path: Path, args, small: dict, large: dict) -> dict | None:

@@ -133,36 +133,13 @@ def grown(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
-def shares():
-    """The resources of a training that processes on one node or several share."""
-    asked = config["resources"]
-    nodes, gpus = (
-        asked["train_nodes"],
-        asked["gpus"] * asked["train_nodes"] * asked["train_processes"],
-    )
-    # Slurm places GPU jobs by their GPUs, and others by their tasks.
-    return {"nodes": nodes, "gpu": gpus} if gpus else {"nodes": nodes, "tasks": nodes}
-
-
-def launcher():
-    """The command that starts a training's script: once, or in every process that shares the training."""
-    asked = config["resources"]
-    nodes, processes = asked["train_nodes"], asked["train_processes"]
-    if nodes > 1:  # one torchrun a node, which meet at the first
-        return (
-            f"srun --overlap --nodes {nodes} --ntasks {nodes} torchrun --nnodes {nodes} --nproc-per-node {processes} "
-            "--rdzv-backend c10d --rdzv-id $SLURM_JOB_ID "
-            "--rdzv-endpoint $(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1):29511 --"
-        )
-    return (
-        f"torchrun --standalone --nproc-per-node {processes} --"
-        if processes > 1
-        else "python"
-    )
-
-
-SHARES = shares()
-LAUNCH = launcher()
+PROCESSES = config["resources"]["train_processes"]
+# How a training's script is started: once, or in every process that shares the training.
+LAUNCH = (
+    f"torchrun --standalone --nproc-per-node {PROCESSES} --"
+    if PROCESSES > 1
+    else "python"
+)
 
 
 def attacked_radii(wildcards):

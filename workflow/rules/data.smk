@@ -1,6 +1,6 @@
 # Source images and questions -> one Arrow dataset, disjoint splits, and an audit of what they give away.
 # Downloads run where Snakemake does: a cluster's nodes may have no network. Their code is no input: an edit of it must
-# not fetch ten gigabytes again, nor a file that was put there by hand.
+# not fetch ten gigabytes again, nor a file that was put there by hand. (With conda, an edit of envs/data.yaml does.)
 rule download_archive:
     output:
         archive=f"resources/{HUB['file']}",

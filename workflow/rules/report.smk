@@ -43,6 +43,12 @@ TOLD_MODELS = configuration.models(
 )
 
 
+# The config but for what changes no result: a change of that makes no table again.
+DECISIVE = {
+    key: value for key, value in config.items() if key not in ("resources", "report_to")
+}
+
+
 rule make_tables:
     input:
         code=sources("make_tables.py"),
@@ -122,7 +128,7 @@ rule make_tables:
         ),
         eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
-        config=settings(config),
+        config=settings(DECISIVE),
         out=lambda wildcards, output: Path(output.cost).parent,
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
@@ -482,7 +488,7 @@ rule make_ablation_tables:
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         costs=lambda wildcards, input: costs(*input.models, *input.attacks),
         eps=config["attack"]["headline_eps"],
-        config=settings(config),
+        config=settings(DECISIVE),
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
         "--baselines {input.audit}/baselines.csv --eps {params.eps} --config {params.config:q} --out {output.folder} > {log} 2>&1"

@@ -75,9 +75,9 @@ rule train_sft:
     priority: 10
     conda:
         "../../envs/train.yaml"
-    threads: config["resources"]["train_processes"]
+    threads: 1 if config["resources"]["gpus"] else PROCESSES  # Slurm counts the threads of a GPU job by its GPUs
     resources:
-        **SHARES,
+        gpu=config["resources"]["gpus"] * PROCESSES,
         report_to=" ".join(config["report_to"]) or "none",  # no param: it changes no result
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
