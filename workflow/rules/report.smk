@@ -508,7 +508,7 @@ rule write_report:
     conda:
         "../../envs/report.yaml"
     params:
-        config=json.dumps(config),
+        config=settings(DECISIVE),
     shell:
         "printf '%s' {params.config:q} > {log}.config.json && "
         "snakemake tables figures --report {output.html} --nolock --configfile {log}.config.json > {log} 2>&1"
