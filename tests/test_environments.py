@@ -364,7 +364,8 @@ def test_a_job_fails_that_imports_what_its_environment_lacks(module, package, ki
 
 
 def test_processes_that_share_a_training_are_started_by_its_environments_torchrun(ran, study):
-    shared = ["--configfile", SMOKE, "--config", 'resources={"train_processes": 2}', "--", "sft"]
+    (study / "shared.yaml").write_text("resources: {train_processes: 2}\n")  # --config would make the number a text
+    shared = ["--configfile", SMOKE, "shared.yaml", "--", "sft"]
     started = [(program(record["words"])[0], record["prefix"]) for record in records(study, *shared)]
     home = str(prefix(study, "train"))
     assert Counter(started)["sft.py", home] == 2 and Counter(started)["torchrun", home] == 1
