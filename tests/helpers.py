@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -60,15 +61,28 @@ def command(script: str, *arguments, settings: dict | None = None, fails: bool =
     return done.stderr
 
 
+def refused(script: str, data: Path, start: Path, folder: Path, *more, settings: dict) -> str:
+    """Run a training script that must fail before it writes a model; returns what it wrote to stderr."""
+    said = command(script, *training_arguments(data, start, folder), *more, settings=settings, fails=True)
+    assert not (folder / "model").exists()
+    return said
+
+
+def kill_once(ready: Callable[[], object], line: list[str]) -> None:
+    """Start a command, and kill all its processes without warning once something is there, long before its end."""
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ready():
+        assert process.poll() is None and time.monotonic() < deadline, "nothing to kill it at appeared"
+        time.sleep(0.01)
+    for one in (*psutil.Process(process.pid).children(recursive=True), process):  # torchrun's have their own sessions
+        one.kill()
+    process.wait()
+
+
 def killed_after(least: int, line: list[str], shards: Path) -> list[Path]:
     """Start a job, kill it once it has written `least` shards, and return those it left."""
-    job = subprocess.Popen(line, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(list(shards.glob("[0-9]*.json"))) < least:
-        assert job.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    job.kill()
-    job.wait()
+    kill_once(lambda: len(list(shards.glob("[0-9]*.json"))) >= least, line)
     return list(shards.glob("[0-9]*.json"))
 
 
@@ -77,24 +91,23 @@ def weights(folder: Path) -> bytes:
     return (folder / "model" / "model.safetensors").read_bytes()
 
 
+def update(model: Path, start: Path):
+    """What a training has changed in all weights of a model folder, a tensor [D]."""
+    import torch
+    from safetensors.torch import load_file
+
+    before, after = (load_file(folder / "model.safetensors") for folder in (start, model))
+    return torch.cat([(after[name] - before[name]).double().flatten() for name in sorted(before)])
+
+
 def complete_checkpoints(folder: Path) -> list[Path]:
     """What a killed run can go on from."""
     return [*folder.glob("checkpoint/checkpoint-*/trainer_state.json"), *folder.glob("checkpoint/base.pt")]
 
 
 def kill_after_the_first_checkpoint(line: list[str], folder: Path) -> None:
-    """Start a training, and kill all its processes without warning once it has a checkpoint, long before its end."""
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not complete_checkpoints(folder):
-        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint appeared"
-        time.sleep(0.01)
-    for one in [
-        *psutil.Process(process.pid).children(recursive=True),
-        process,
-    ]:  # torchrun's have sessions of their own
-        one.kill()
-    process.wait()
+    """Start a training, and kill it once it has a checkpoint."""
+    kill_once(lambda: complete_checkpoints(folder), line)
     assert not (folder / "model").exists()
 
 

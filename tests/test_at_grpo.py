@@ -9,7 +9,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from trl import GRPOConfig, SFTConfig
 
-from helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, command, here, training_arguments
+from helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, refused, training_arguments
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer, forward_kl
 from safemed.data import as_array, as_arrays
@@ -382,12 +382,10 @@ def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_
 
 
 def test_vllm_is_asked_for_by_config_and_refused_where_it_is_not_installed(study_data, tiny_model, tmp_path):
-    told = training_arguments(study_data, tiny_model, tmp_path)
-    said = command("grpo.py", *told, settings={**GRPO, "vllm": True}, fails=True)
-    assert "vLLM is not available" in said and not (tmp_path / "model").exists()
+    said = refused("grpo.py", study_data, tiny_model, tmp_path, settings={**GRPO, "vllm": True})
+    assert "vLLM is not available" in said
 
 
 def test_curves_are_not_sent_where_the_package_is_missing(study_data, tiny_model, tmp_path):
-    told = training_arguments(study_data, tiny_model, tmp_path)
-    said = command("sft.py", *told, "--report-to", "wandb", settings=TRAINING, fails=True)
-    assert "requires wandb to be installed" in said and not (tmp_path / "model").exists()
+    said = refused("sft.py", study_data, tiny_model, tmp_path, "--report-to", "wandb", settings=TRAINING)
+    assert "requires wandb to be installed" in said
