@@ -16,12 +16,13 @@ from helpers import (
     GRPO,
     ROOT,
     TRAINING,
-    command,
     command_line,
     complete_checkpoints,
     here,
     kill_after_the_first_checkpoint,
+    refused,
     training_arguments,
+    update,
     weights,
 )  # fmt: skip
 from safemed import training
@@ -45,19 +46,13 @@ def finish(line: list[str], fails: bool = False) -> str:
     return done.stderr
 
 
-def update(folder: Path, start: Path) -> torch.Tensor:
-    """What a training has changed in all weights, [D]."""
-    before, after = (load_file(path / "model.safetensors") for path in (start, folder / "model"))
-    return torch.cat([(after[name] - before[name]).double().flatten() for name in sorted(before)])
-
-
 @pytest.mark.parametrize("script, settings", [("sft.py", SFT), ("fare.py", TOWER), ("grpo.py", CERTAIN)])
 def test_two_processes_take_the_steps_of_one(script, settings, study_data, tiny_model, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     here(script, *training_arguments(study_data, tiny_model, alone), settings=settings)
     line = command_line(script, *training_arguments(study_data, tiny_model, together), settings=settings)
     finish(shared(line))
-    one, two = update(alone, tiny_model), update(together, tiny_model)
+    one, two = (update(folder / "model", tiny_model) for folder in (alone, together))
     assert one.norm() > 0 and (one - two).norm() < 0.02 * one.norm()
     assert not (together / "checkpoint").exists()
 
@@ -121,9 +116,8 @@ def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(s
 
 
 def test_sharding_without_gpus_is_refused(study_data, tiny_model, tmp_path):
-    told = training_arguments(study_data, tiny_model, tmp_path)
-    said = command("sft.py", *told, settings={**SFT, "sharded": True}, fails=True)
-    assert "sharding needs GPUs" in said and not (tmp_path / "model").exists()
+    said = refused("sft.py", study_data, tiny_model, tmp_path, settings={**SFT, "sharded": True})
+    assert "sharding needs GPUs" in said
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(study_data, tiny_model, tmp_path):

@@ -1,10 +1,12 @@
-"""A real Slurm cluster of one node: `snakemake --profile slurm` ends in the report through every fault.
+"""A real Slurm cluster on this machine: `snakemake --profile slurm` ends in the report through every fault.
 
 One run of the smallest study meets them in turn: too little memory (make_base), scancel (train_sft), Slurm away for a
-while (train_fare), the driver killed (among the attacks). Another, beside it, has a training that hangs until its time
-is over. Conda is not on every machine that runs these tests: the line that asks for it is taken out of the profile.
+while (train_fare), the driver killed (among the attacks). Beside it, another has a training that hangs until its time
+is over, and a third a training on two nodes. Conda is not on every machine that runs these tests: the line that asks
+for it is taken out of the profile.
 """
 
+import json
 import os
 import re
 import shutil
@@ -22,7 +24,7 @@ import pytest
 import yaml
 
 from bench.slurm import accounting, summary, waits
-from helpers import ROOT, SMOKE, checkout, snakemake
+from helpers import ROOT, SMOKE, checkout, snakemake, update
 from test_workflow import planned
 
 SCRIPT = ROOT / "tests" / "slurm" / "cluster.sh"
@@ -34,6 +36,7 @@ ON_GPUS = {
     "certify_model",
 }  # fmt: skip
 ROWS = ("attacks", "sanity", "transfer", "certificates")
+SFT_LOG = "train-sft-instruct.log"
 AWAY = 20  # seconds
 
 
@@ -127,9 +130,10 @@ def story(cluster, undisturbed, tmp_path_factory) -> SimpleNamespace:
     seen = SimpleNamespace(folder=folder, undisturbed=undisturbed, rc={}, words={}, drivers=[])
     try:
         slow, seen.hanging = hang(folder.parent / "hanging", undisturbed, seen.drivers)
+        wide, seen.wide = spread(folder.parent / "wide", undisturbed, seen.drivers)
         disturb(seen, cluster)
         pick_up(seen)
-        seen.rc["hanging"] = slow.wait(timeout=600)
+        seen.rc["hanging"], seen.rc["wide"] = slow.wait(timeout=600), wide.wait(timeout=600)
         yield seen
     finally:
         for process in seen.drivers:
@@ -141,7 +145,7 @@ def disturb(seen: SimpleNamespace, cluster: Path) -> None:
     """From nothing to the first evaluations, where the driver is killed."""
     folder = seen.folder
     seen.drivers.append(process := driver(folder))
-    number = working(folder, process, "train_sft", "train-sft-instruct.log")
+    number = working(folder, process, "train_sft", SFT_LOG)
     subprocess.run(["scancel", number], check=True)
     working(folder, process, "train_fare", "train-fare-instruct.log")
     done = cluster_script("outage", AWAY, folder=cluster)
@@ -190,15 +194,26 @@ def programs(number: str, script: str) -> list[int]:
 
 def hang(folder: Path, undisturbed: Path, drivers: list) -> tuple[subprocess.Popen, Path]:
     """The driver of a training that hangs, of one minute at its first attempt; and its folder."""
-    shutil.copytree(undisturbed, folder, symlinks=True)
-    limit, log = folder / "minute.yaml", "train-sft-instruct.log"
-    limit.write_text("resources: {gpus: 0, train_minutes: 1}\n")  # the GPU is the other run's
-    (folder / RESULTS / "logs" / log).unlink()
-    drivers.append(process := driver(folder, limit, "--force", RESULTS / "models" / "sft-instruct"))
-    number = working(folder, process, "train_sft", log)
+    process = teach_again(folder, undisturbed, drivers, "train_minutes: 1")
+    number = working(folder, process, "train_sft", SFT_LOG)
     for pid in until(lambda: programs(number, "sft.py"), "a training to stop", process):
         os.kill(pid, signal.SIGSTOP)
     return process, folder
+
+
+def spread(folder: Path, undisturbed: Path, drivers: list) -> tuple[subprocess.Popen, Path]:
+    """The driver of a training by two processes on each of two nodes; and its folder."""
+    return teach_again(folder, undisturbed, drivers, "train_nodes: 2, train_processes: 2"), folder
+
+
+def teach_again(folder: Path, undisturbed: Path, drivers: list, asked: str) -> subprocess.Popen:
+    """The driver of a training in a copy of the undisturbed run, with resources of its own, but not the other's GPU."""
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    (folder / "asked.yaml").write_text(f"resources: {{gpus: 0, {asked}}}\n")
+    (folder / RESULTS / "logs" / SFT_LOG).unlink()
+    process = driver(folder, folder / "asked.yaml", "--force", RESULTS / "models" / "sft-instruct")
+    drivers.append(process)
+    return process
 
 
 def attempts(folder: Path, rule: str) -> pd.DataFrame:
@@ -265,6 +280,17 @@ def test_a_training_that_hangs_is_ended_by_its_time_limit_and_tried_again_with_m
     assert tried.ReqMem.tolist() == ["3000M", "6000M", "9000M"][: over + 1]
     model = RESULTS / "models" / "sft-instruct" / "model.safetensors"
     assert (story.hanging / model).read_bytes() == (story.undisturbed / model).read_bytes()
+
+
+def test_a_training_on_two_nodes_takes_the_steps_of_one_process(story):
+    tried = attempts(story.wide, "train_sft")
+    assert story.rc["wide"] == 0 and tried.State.tolist() == ["COMPLETED"], (story.wide / "driver.log").read_text()
+    assert "cpu=4" in tried.AllocTRES.iloc[0] and "node=2" in tried.AllocTRES.iloc[0]
+    model = RESULTS / "models" / "sft-instruct"
+    assert json.loads((story.wide / model / "cost.json").read_text())["processes"] == 4
+    base = story.undisturbed / RESULTS / "models" / "base"
+    one, two = update(story.undisturbed / model, base), update(story.wide / model, base)
+    assert one.norm() > 0 and (one - two).norm() < 0.02 * one.norm()
 
 
 def test_while_slurm_is_away_jobs_go_on_and_none_is_forgotten(story):

@@ -219,7 +219,7 @@ REFUSED = [
     ("data: {hub: {revision: main}}", "revision|main"),
     ("methods: {sft: {train_on: {modality: PET}}}", "train_on|PET"),
     ("resources: {shard_training: true}", "resources.shard_training"),
-    ("resources: {train_processes: 5}", "batch_size: 32 cannot be shared"),
+    ("resources: {train_nodes: 5}", "batch_size: 32 cannot be shared"),
     ("{methods: {at-grpo: {vllm: true}}, resources: {gpus: 0}}", r"methods\.at-grpo\.vllm: vLLM needs"),
     ("report_to: [paper]", "paper"),
     ("model: {name: someone/Model}", r"model\.revision"),

@@ -37,8 +37,8 @@ def _problems(config: dict) -> Iterator[str]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
     asked = config["resources"]
-    if asked["shard_training"] and (asked["train_processes"] == 1 or not asked["gpus"]):
-        yield "resources.shard_training: only for several train_processes, each with a GPU"
+    if asked["shard_training"] and (asked["train_nodes"] * asked["train_processes"] == 1 or not asked["gpus"]):
+        yield "resources.shard_training: only for several processes, each with a GPU"
     named = {key: config[key] for key in ("study_methods", "ablation_methods")}
     for key, names in (named | {"certify.methods": config["certify"]["methods"]}).items():
         for name in names:
@@ -213,9 +213,9 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         if method["trainer"] == "grpo" and key not in settings:
             yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
             return
-    size = settings["batch_size"]
-    if size % config["resources"]["train_processes"]:
-        yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_processes"
+    size, shared = settings["batch_size"], config["resources"]
+    if size % (shared["train_nodes"] * shared["train_processes"]):
+        yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_nodes * train_processes"
     if settings.get("vllm") and not config["resources"]["gpus"]:
         yield f"methods.{name}.vllm: vLLM needs a GPU, and resources.gpus is 0"
     if method["trainer"] == "grpo":

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real Slurm cluster of one node on this machine, with accounting and a GPU that is only claimed, from Debian's
-# packages, as root, without systemd.
+# A real Slurm cluster of two nodes on this machine, with accounting and a GPU of the first that is only claimed, from
+# Debian's packages, as root, without systemd. The second node is there for jobs on several nodes.
 #
 #   cluster.sh install    apt-get the packages; no daemon is started
 #   cluster.sh start      write the configuration and start every daemon
@@ -12,11 +12,12 @@
 #
 # All that it writes lies under $SLURM_SANDBOX, but for a link, /etc/slurm/slurm.conf, which stop removes: Snakemake's
 # plugin for a job's steps drops SLURM_CONF, so the cluster must be found without it. A machine that has a Slurm of its
-# own is refused. Partitions cpu and gpu, account lab.
+# own is refused. Partitions cpu (the first node) and gpu (both), account lab.
 #
 #   SLURM_SANDBOX    where ($TMPDIR/slurm-sandbox)      SLURM_GPUS, SLURM_GPU_TYPE    1 of type a100
-#   SLURM_CPUS       claimed: as many as there are      SLURM_MEM_MB                  nine tenths of what there is
-#   SLURM_PORT_BASE  first of three ports (16810)
+#   SLURM_CPUS       claimed by each node: as many as   SLURM_MEM_MB                  claimed by each node: nine tenths
+#                    there are                                                       of what there is
+#   SLURM_PORT_BASE  first of four ports (16810)
 set -euo pipefail
 
 SB=${SLURM_SANDBOX:-${TMPDIR:-/tmp}/slurm-sandbox}
@@ -25,7 +26,7 @@ GPU_TYPE=${SLURM_GPU_TYPE-a100}
 CPUS=${SLURM_CPUS:-$(nproc)}
 MEM=${SLURM_MEM_MB:-$(awk '/MemTotal/{print int($2/1024*0.9)}' /proc/meminfo)}
 PORT=${SLURM_PORT_BASE:-16810}
-NODE=node1                      # not the host's name: it resolves by NodeAddr
+NODES=(node1 node2)             # not the host's name: they resolve by NodeAddr
 CLUSTER=sandbox
 PKGS=(munge slurmctld slurmd slurm-client slurmdbd mariadb-server)
 
@@ -86,7 +87,7 @@ write_conf() {
                 : > "$SB/dev/nvidia$i"
         done
         local range=0; [ "$GPUS" -gt 1 ] && range="[0-$((GPUS - 1))]"
-        gres_line="NodeName=$NODE Name=gpu ${GPU_TYPE:+Type=$GPU_TYPE }File=$SB/dev/nvidia$range"
+        gres_line="NodeName=${NODES[0]} Name=gpu ${GPU_TYPE:+Type=$GPU_TYPE }File=$SB/dev/nvidia$range"
     fi
     printf 'AutoDetect=off\n%s\n' "$gres_line" > "$SB/conf/gres.conf"
     # v22.05 reads cgroup.conf even when no cgroup plugin is chosen; 'disabled'
@@ -98,7 +99,6 @@ write_conf() {
 ClusterName=$CLUSTER
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$PORT
-SlurmdPort=$((PORT + 1))
 AuthType=auth/munge
 AuthInfo=socket=$SB/run/munge.socket
 CredType=cred/munge
@@ -115,11 +115,11 @@ SchedulerParameters=sched_interval=5,bf_interval=5,batch_sched_delay=1,sched_min
 ReturnToService=2
 SlurmdParameters=config_overrides
 StateSaveLocation=$SB/state
-SlurmdSpoolDir=$SB/spool
+SlurmdSpoolDir=$SB/spool/%n
 SlurmctldPidFile=$SB/run/slurmctld.pid
-SlurmdPidFile=$SB/run/slurmd.pid
+SlurmdPidFile=$SB/run/%n.pid
 SlurmctldLogFile=$SB/log/slurmctld.log
-SlurmdLogFile=$SB/log/slurmd.log
+SlurmdLogFile=$SB/log/%n.log
 SlurmctldDebug=info
 SlurmdDebug=info
 JobAcctGatherType=jobacct_gather/linux
@@ -130,9 +130,11 @@ KillWait=5
 MinJobAge=300
 DefMemPerCPU=1000
 $gres_types
-NodeName=$NODE NodeHostname=$host NodeAddr=127.0.0.1 CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEM$gres_node State=UNKNOWN
-PartitionName=cpu Nodes=$NODE Default=YES MaxTime=1-00:00:00 State=UP
-PartitionName=gpu Nodes=$NODE MaxTime=1-00:00:00 State=UP
+NodeName=DEFAULT CPUs=$CPUS Boards=1 SocketsPerBoard=1 CoresPerSocket=$CPUS ThreadsPerCore=1 RealMemory=$MEM State=UNKNOWN
+NodeName=${NODES[0]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((PORT + 1))$gres_node
+NodeName=${NODES[1]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((PORT + 3))
+PartitionName=cpu Nodes=${NODES[0]} Default=YES MaxTime=1-00:00:00 State=UP
+PartitionName=gpu Nodes=${NODES[0]},${NODES[1]} MaxTime=1-00:00:00 State=UP
 C
         cat <<C
 AccountingStorageType=accounting_storage/slurmdbd
@@ -231,14 +233,20 @@ start_accounting() {
 start_slurm() {
     alive slurmctld >/dev/null || slurmctld
     wait_for 30 slurmctld scontrol ping
-    alive slurmd >/dev/null || slurmd -N "$NODE"
-    # a node drained in an earlier life stays so: wake it
-    if sinfo -h -n "$NODE" -o %t | grep -Eq 'drain|down|inval'; then
-        wait_for 10 "slurmd to register" bash -c "scontrol show node $NODE | grep -q SlurmdStartTime=20" || true
-        scontrol update NodeName="$NODE" State=RESUME || true
+    local node
+    for node in "${NODES[@]}"; do
+        alive "$node" >/dev/null || slurmd -N "$node"
+    done
+    for node in "${NODES[@]}"; do wake "$node"; done
+}
+
+wake() { # wake NODE: wait for it; one that was drained in an earlier life stays so until it is told
+    if sinfo -h -n "$1" -o %t | grep -Eq 'drain|down|inval'; then
+        wait_for 10 "slurmd to register" bash -c "scontrol show node $1 | grep -q SlurmdStartTime=20" || true
+        scontrol update NodeName="$1" State=RESUME || true
     fi
-    wait_for 30 "node $NODE idle" bash -c "sinfo -h -n $NODE -o %t | grep -Eq '^(idle|mix|alloc)$'" ||
-        { sinfo -R; tail -n 5 "$SB/log/slurmctld.log" >&2; tail -n 5 "$SB/log/slurmd.log" >&2; exit 1; }
+    wait_for 30 "node $1 idle" bash -c "sinfo -h -n $1 -o %t | grep -Eq '^(idle|mix|alloc)$'" ||
+        { sinfo -R; tail -n 5 "$SB/log/slurmctld.log" "$SB/log/$1.log" >&2; exit 1; }
 }
 
 end() { # end DAEMON...: by their pid files, in this order, waiting for each
@@ -265,7 +273,7 @@ stop() {
             wait_for 20 "jobs to end" bash -c '[ -z "$(squeue -h -o %A)" ]' || true
         fi
     fi
-    end slurmd slurmctld slurmdbd mariadbd munged
+    end "${NODES[@]}" slurmctld slurmdbd mariadbd munged
     if [ "$(readlink $LINK 2>/dev/null)" = "$SLURM_CONF" ]; then rm -f $LINK; fi
     log stopped
 }
@@ -279,7 +287,7 @@ outage() { # outage SECONDS: as when the machine of the controller is started an
 status() {
     export SLURM_CONF=$SB/conf/slurm.conf
     local d pid rc=0
-    for d in munged mariadbd slurmdbd slurmctld slurmd; do
+    for d in munged mariadbd slurmdbd slurmctld "${NODES[@]}"; do
         if pid=$(alive $d); then echo "$d $pid"; else echo "$d -"; rc=1; fi
     done
     [ $rc = 0 ] && sinfo -N -o '%N %t %c %m %G %P' || return $rc

@@ -133,13 +133,36 @@ def grown(amount):
     return lambda wildcards, attempt: amount * attempt
 
 
+NODES = config["resources"]["train_nodes"]
 PROCESSES = config["resources"]["train_processes"]
-# How a training's script is started: once, or in every process that shares the training.
-LAUNCH = (
-    f"torchrun --standalone --nproc-per-node {PROCESSES} --"
-    if PROCESSES > 1
-    else "python"
-)
+
+
+def launcher():
+    """How a training's script is started: once, or in every process that shares the training."""
+    if (
+        NODES > 1
+    ):  # one torchrun a node; they meet where this line is run, at a port that no other job has
+        return (
+            f"srun --kill-on-bad-exit --cpu-bind none --nodes {NODES} --ntasks {NODES} --ntasks-per-node 1 "
+            f"torchrun --nnodes {NODES} --nproc-per-node {PROCESSES} --rdzv-backend c10d --rdzv-id $SLURM_JOB_ID "
+            "--rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) --"
+        )
+    return (
+        f"torchrun --standalone --nproc-per-node {PROCESSES} --"
+        if PROCESSES > 1
+        else "python"
+    )
+
+
+def shares():
+    """The resources of a training's processes, on one node or on several."""
+    gpus = {"gpu": config["resources"]["gpus"] * NODES * PROCESSES}
+    if NODES == 1:
+        return gpus
+    # Tasks a node keep Slurm from putting three of four GPUs on one of two nodes. `mpi` keeps Snakemake's own srun, which
+    # would take one node of the job, from around the launcher's.
+    tasks = {"tasks_per_node": PROCESSES} if PROCESSES > 1 else {"tasks": NODES}
+    return {**gpus, **tasks, "tasks_per_gpu": 0, "nodes": NODES, "mpi": "srun"}
 
 
 def attacked_radii(wildcards):

@@ -75,14 +75,14 @@ rule train_sft:
     priority: 10
     conda:
         "../../envs/train.yaml"
-    threads: 1 if config["resources"]["gpus"] else PROCESSES  # Slurm counts the threads of a GPU job by its GPUs
+    threads: 1 if config["resources"]["gpus"] or NODES > 1 else PROCESSES  # Slurm multiplies them by GPUs or by tasks
     resources:
-        gpu=config["resources"]["gpus"] * PROCESSES,
+        **shares(),
         report_to=" ".join(config["report_to"]) or "none",  # no param: it changes no result
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
-        launch=LAUNCH,
+        launch=launcher(),
         script=trainer_script,
         data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
