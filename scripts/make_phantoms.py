@@ -4,7 +4,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from safemed.phantoms import MIN_IMAGES, write_study
+from safemed.phantoms import MIN_IMAGES, QUESTIONS, write_study
 
 
 def main() -> None:
@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, required=True, help=f"number of images, at least {MIN_IMAGES}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--side", type=int, default=64, help="pixels (default: 64)")
+    parser.add_argument("--questions", choices=QUESTIONS, default="basic", help="asked of each image (default: basic)")
     args = parser.parse_args()
     if args.images < MIN_IMAGES:
         parser.error(f"--images must be at least {MIN_IMAGES} for a balanced study, got {args.images}")
@@ -21,7 +22,7 @@ def main() -> None:
         parser.error(f"--out {args.out} exists already; remove it first")
     partial = args.out.with_name(args.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    write_study(partial, args.images, args.seed, args.side)
+    write_study(partial, args.images, args.seed, args.side, args.questions)
     partial.rename(args.out)
 
 

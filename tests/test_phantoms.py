@@ -14,13 +14,32 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from safemed.phantoms import FINDINGS, HALO, MIN_IMAGES, MODALITIES, RADII, WORDINGS, cases, render, write_study
+from safemed.phantoms import (
+    CENTRE,
+    CORNERS,
+    FAULTS,
+    FAULTY,
+    FINDINGS,
+    HALO,
+    MIN_IMAGES,
+    MODALITIES,
+    PRESENCE,
+    RADII,
+    SIDES,
+    SOUND,
+    WORDINGS,
+    cases,
+    impair,
+    render,
+    write_study,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 LESIONS = FINDINGS[1:]
 ANATOMIES = [(modality, anatomy) for modality in MODALITIES for anatomy in MODALITIES[modality].anatomies]
 CHANCE = {"Modality Recognition": 1 / 4, "Anatomy Identification": 1 / 2, "Disease Diagnosis": 1 / 4}
 CHANCE["Lesion Grading"] = 1 / 3
+BASIC, LADDER = list(CHANCE), list(WORDINGS)[len(CHANCE) :]
 IMAGES = 1500
 
 
@@ -52,6 +71,20 @@ def study(tmp_path_factory) -> Path:
 def records(study) -> list[dict]:
     """Its records."""
     return records_of(study)
+
+
+@pytest.fixture(scope="module")
+def ladder(tmp_path_factory) -> Path:
+    """The same study with the questions of the ladder."""
+    folder = tmp_path_factory.mktemp("ladder")
+    write_study(folder, IMAGES, seed=7, questions="ladder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steps(ladder) -> list[dict]:
+    """Its records."""
+    return records_of(ladder)
 
 
 def test_same_seed_same_bytes_and_another_seed_differs(tmp_path):
@@ -151,13 +184,23 @@ def test_grey_modalities_are_stored_grey(study, records):
 
 
 def test_wordings_are_short_and_name_no_answer():
-    answers = {*FINDINGS, *RADII, *(m.answer for m in MODALITIES.values()), *(a for _, a in ANATOMIES)} - {"large"}
+    # That a lesion is asked about tells nothing: both answers about its presence name it.
+    answers = {
+        *FINDINGS,
+        *RADII,
+        SOUND,
+        *FAULTS,
+        CENTRE,
+        *SIDES,
+        *(m.answer for m in MODALITIES.values()),
+        *(a for _, a in ANATOMIES),
+    } - {"large"}
     for question in (question for wordings in WORDINGS.values() for question in wordings):
         assert len(question.split()) <= 7
         assert not any(re.search(rf"\b{answer}\b", question, re.IGNORECASE) for answer in answers)
 
 
-@pytest.mark.parametrize("kind", WORDINGS)
+@pytest.mark.parametrize("kind", BASIC)
 def test_text_alone_answers_at_chance(records, kind):
     """A random half of the images teaches which option is most often right, the modality known unless asked for."""
     right, seen, hits, asked = Counter(), Counter(), 0, 0
@@ -185,8 +228,8 @@ def test_text_alone_answers_at_chance(records, kind):
 
 
 @pytest.mark.parametrize("kind", WORDINGS)
-def test_letters_wordings_and_distractors_tell_nothing(records, kind):
-    rows = [record for record in records if record["question_type"] == kind]
+def test_letters_wordings_and_distractors_tell_nothing(steps, kind):
+    rows = [record for record in steps if record["question_type"] == kind]
     letters = Counter(options_of(record).index(record["gt_answer"]) for record in rows)
     assert chi_square(letters) < 25
     by_answer = defaultdict(Counter)
@@ -222,6 +265,104 @@ def test_cases_are_a_full_factorial():
     assert all(count == (6 if finding == "normal" else 2) for (_, _, finding, _), count in lots.items())
 
 
+def by_image(records: list[dict]) -> dict[str, dict[str, dict]]:
+    """image_path -> question type -> its record."""
+    found = defaultdict(dict)
+    for record in records:
+        found[record["image_path"]][record["question_type"]] = record
+    return found
+
+
+def test_the_ladder_asks_every_step_and_every_gold_agrees_with_the_truth(steps):
+    images = by_image(steps)
+    assert len(images) == IMAGES and sum(map(len, images.values())) == len(steps)
+    assert len({record["question_id"] for record in steps}) == len(steps)
+    for asked in images.values():
+        told = next(iter(asked.values()))
+        golds = {kind: record["gt_answer"] for kind, record in asked.items()}
+        expected = {
+            "Image Quality": told["quality"],
+            "Modality Recognition": MODALITIES[told["modality_type"]].answer,
+            "Anatomy Identification": told["anatomy"],
+            "Lesion Presence": "no lesion" if told["finding"] == "normal" else "lesion",
+            "Disease Diagnosis": told["finding"],
+        }
+        if told["finding"] != "normal":
+            expected |= {"Lesion Localization": told["place"], "Lesion Grading": told["size"]}
+        assert golds == expected
+        for record in asked.values():
+            options = options_of(record)
+            assert options.count(record["gt_answer"]) == 1 and len(set(options)) == len(options)
+            assert record["question"] in WORDINGS[record["question_type"]]
+
+
+def test_the_ladder_adds_to_the_basic_study_and_alters_only_images_with_a_fault(study, records, ladder, steps):
+    def texts(rows):
+        kept = [row for row in rows if row["question_type"] in BASIC]
+        return [{key: row[key] for key in row if key not in ("question_id", "quality")} for row in kept]
+
+    assert texts(steps) == texts(records)
+    quality = {record["image_path"]: record["quality"] for record in steps}
+    for path, fault in quality.items():
+        assert ((study / path).read_bytes() == (ladder / path).read_bytes()) == (fault == SOUND)
+
+
+def test_a_quarter_of_the_images_have_a_fault_whatever_they_show(steps):
+    told = [asked["Image Quality"] for asked in by_image(steps).values()]
+    assert {record["quality"] for record in told} == {SOUND, *FAULTS}
+    assert chi_square(Counter(record["quality"] for record in told if record["quality"] != SOUND)) < 14
+    for key in ("finding", "modality_type", "size"):
+        for value in {record[key] for record in told}:
+            faulty = [record["quality"] != SOUND for record in told if record[key] == value]
+            assert abs(np.mean(faulty) - FAULTY) < 3.5 * math.sqrt(FAULTY * (1 - FAULTY) / len(faulty))
+
+
+def test_text_alone_tells_of_the_steps_no_more_than_how_common_an_answer_is(steps):
+    rows = {kind: [record for record in steps if record["question_type"] == kind] for kind in LADDER}
+    assert all(set(options_of(record)) == {SOUND, *FAULTS} for record in rows["Image Quality"])
+    assert all(set(options_of(record)) == set(PRESENCE) for record in rows["Lesion Presence"])
+    golds = {kind: Counter(record["gt_answer"] for record in told) for kind, told in rows.items()}
+    assert golds["Image Quality"][SOUND] / IMAGES == pytest.approx(1 - FAULTY, abs=0.04)
+    assert golds["Lesion Presence"]["lesion"] == 1200
+    # Places: of those offered together each is right about as often, whichever they are.
+    offered = defaultdict(Counter)
+    for record in rows["Lesion Localization"]:
+        others = set(options_of(record)) - {CENTRE}
+        assert len(others) == 3 and (others < set(CORNERS) or others < set(SIDES))
+        offered[others < set(CORNERS)][record["gt_answer"]] += 1
+    seen = Counter(option for record in rows["Lesion Localization"] for option in options_of(record))
+    rates = {place: golds["Lesion Localization"][place] / seen[place] for place in (CENTRE, *SIDES, *CORNERS)}
+    assert all(0.17 < rate < 0.33 for rate in rates.values())
+    assert all(counts[CENTRE] / counts.total() < 0.33 for counts in offered.values())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("modality, anatomy", ANATOMIES)
+def test_a_fault_shows_and_the_lesion_is_still_seen(modality, anatomy, fault):
+    for finding in LESIONS:
+        image, truth = render(modality, anatomy, finding, "small", np.random.default_rng(0))
+        faulty = impair(image, fault, np.random.default_rng(1))
+        assert faulty.shape == image.shape and faulty.dtype == np.uint8
+        assert stands_out(faulty, truth.mask) > stands_out(image, truth.mask) / 3 > 40
+        rougher = roughness(faulty) / roughness(image)
+        assert rougher < 0.75 if fault == "blur" else rougher > 1.5
+        assert (faulty == faulty[..., :1]).all() == (image == image[..., :1]).all()
+    assert (impair(image, SOUND, np.random.default_rng(1)) == image).all()
+    with pytest.raises(KeyError):
+        impair(image, "fog", np.random.default_rng(1))
+
+
+def stands_out(image: np.ndarray, mask: np.ndarray) -> float:
+    """By how many levels a lesion differs from its halo on average, in the channel where that shows most."""
+    halo = binary_dilation(mask, iterations=3) & ~binary_dilation(mask)
+    return np.abs(image[mask].mean(0) - image[halo].mean(0)).max()
+
+
+def roughness(image: np.ndarray) -> float:
+    """Mean absolute difference of pixels above each other."""
+    return np.abs(np.diff(image.astype(int), axis=0)).mean()
+
+
 def test_every_finding_is_equally_often_the_diagnosis(records):
     golds = Counter(r["gt_answer"] for r in records if r["question_type"] == "Disease Diagnosis")
     assert set(golds) == set(FINDINGS) and max(golds.values()) - min(golds.values()) <= 5
@@ -241,6 +382,16 @@ def test_script_leaves_a_whole_study_and_no_partial_one(tmp_path):
     assert contents(tmp_path / "study") == contents(tmp_path / "again")
     again = run_script(*arguments)
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_script_writes_a_ladder_and_other_questions_are_refused(tmp_path):
+    arguments = ("--images", str(MIN_IMAGES), "--seed", "3", "--questions")
+    assert run_script("--out", str(tmp_path / "study"), *arguments, "ladder").returncode == 0
+    write_study(tmp_path / "again", MIN_IMAGES, seed=3, questions="ladder")
+    assert contents(tmp_path / "study") == contents(tmp_path / "again")
+    assert "invalid choice" in run_script("--out", str(tmp_path / "other"), *arguments, "steps").stderr
+    with pytest.raises(ValueError, match="one of basic, ladder"):
+        write_study(tmp_path / "other", MIN_IMAGES, seed=3, questions="steps")
 
 
 def test_script_and_library_refuse_too_few_images(tmp_path):

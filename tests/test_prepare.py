@@ -82,6 +82,45 @@ def test_images_are_resized_by_lanczos_once(tmp_path):
     assert (np.asarray(stored) == np.asarray(expected)).all()
 
 
+def boxes(tmp_path, *published, side: int = 8, width: int = 30, height: int = 20) -> tuple[list, list[str]]:
+    """The prepared boxes of records that publish these, and what drops.csv says of them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    records = [record(question_id=f"c{i}", box=box) for i, box in enumerate(published)]
+    prepared(write_source(tmp_path / "source", records, {"Images/a.png": pixels}), tmp_path / "data", side=side)
+    questions, drops = read(tmp_path / "data")
+    return [box.tolist() for box in questions["box"]], drops["reason"].tolist()
+
+
+def test_boxes_are_scaled_with_the_image_and_rounded_outward(tmp_path):
+    found, said = boxes(tmp_path, [3, 5, 15, 20], [0, 0, 30, 20], [4.5, 1, 4.75, 2], [15, 10, 30, 20])
+    # 8 / 30 a column, 8 / 20 a row: 0.8, 2, 4, 8; the whole; 1.2, 0.4, 1.27, 0.8; exact halves.
+    assert found == [[0, 2, 4, 8], [0, 0, 8, 8], [1, 0, 2, 1], [4, 4, 8, 8]] and not said
+
+
+def test_a_box_that_is_not_told_is_empty_and_one_that_is_none_is_left_out(tmp_path):
+    out, none = "reaches out of the image", "not x0, y0, x1, y1"
+    wrong = [
+        [0, 0, 31, 20],
+        [0, 0, 30, 21],
+        [5, 5, 5, 9],
+        [9, 5, 5, 9],
+        [-1, 0, 5, 5],
+        [1, 2, 3],
+        "1234",
+        [1, 2, 3, "4"],
+    ]
+    found, said = boxes(tmp_path, None, *wrong, [1, 2, 3, float("inf")])
+    assert found == [[]] * 10 and len(said) == 9
+    assert sum(out in reason for reason in said) == 2 and sum(none in reason for reason in said) == 7
+
+
+def test_the_phantoms_boxes_are_kept(source, study_data):
+    questions = data.read_questions(study_data / "questions")
+    published = {told["question_id"]: told["box"] or [] for _, told in read_records(source)}
+    assert all(q["box"] == published[q["question_id"]] for q in questions)  # of the study's side already
+    assert any(questions["box"]) and not all(questions["box"])
+
+
 def test_hardened_questions_are_those_prepared_and_the_published_texts_stay(tmp_path):
     answers = ["Cyst", "Nodule", "Mass", "Scar", "Fissure"]
     records = [

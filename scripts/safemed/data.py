@@ -26,6 +26,7 @@ FEATURES = Features(
         "image_path": Value("string"),
         "image_key": Value("string"),
         "dhash": Value("string"),
+        "box": List(Value("int32")),  # x0, y0, x1, y1 of the lesion in the image's pixels; [] where it is not known
         "image": ImageFeature(),
     }
 )
@@ -73,8 +74,13 @@ def subset(questions: Dataset, n: int, seed: int) -> Dataset:
     A question's rank does not depend on the others, so few change when questions come or go.
     """
     ids = questions["question_id"]
-    order = sorted(range(len(ids)), key=lambda i: zlib.crc32(f"{seed}:{ids[i]}".encode()))
+    order = sorted(range(len(ids)), key=lambda i: lot(ids[i], seed))
     return questions.select(sorted(order[:n]))
+
+
+def lot(name: str, seed: int) -> int:
+    """The rank, below 2**32, at which a name is drawn: it depends on nothing but the name and the seed."""
+    return zlib.crc32(f"{seed}:{name}".encode())
 
 
 def as_array(image: Image.Image) -> np.ndarray:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 from tqdm import tqdm
 
 FINDINGS = ("normal", "nodule", "cyst", "fissure", "calcifications")
@@ -21,6 +21,13 @@ HALO = 0.06  # width of the altered tissue round a lesion, in image sides
 HALO_OPACITY, OPACITY = 0.85, 0.95  # of the halo over the background, of the lesion over its halo
 SENSOR_NOISE = 0.02  # standard deviation, full scale 1
 MIN_IMAGES = 80  # one image for each modality, anatomy and finding
+QUESTIONS = ("basic", "ladder")
+SOUND, FAULTY = "clear", 0.75  # an image's quality without a fault, the share of images with one
+FAULT_NOISE, FAULT_BLUR = 0.16, 0.022  # standard deviations: full scale 1, image sides
+STRIPE_PERIOD, STRIPE_CONTRAST = 1 / 16, 0.17  # image sides, full scale 1
+PRESENCE = ("lesion", "no lesion")
+CENTRE, SIDES = "centre", ("upper", "lower", "left", "right")
+CORNERS = ("upper left", "upper right", "lower left", "lower right")
 WORDINGS = {
     "Modality Recognition": (
         "What is the imaging modality?",
@@ -30,6 +37,13 @@ WORDINGS = {
     "Anatomy Identification": ("Which anatomy is shown?", "What part of the body is this?"),
     "Disease Diagnosis": ("What is the diagnosis?", "Which finding is present?", "What is the main finding?"),
     "Lesion Grading": ("How large is the lesion?", "What is the size of the lesion?"),
+    "Image Quality": (
+        "What is the image quality?",
+        "How good is this acquisition?",
+        "Which acquisition fault is visible, if any?",
+    ),
+    "Lesion Presence": ("Is a lesion present?", "Does the image show a lesion?"),
+    "Lesion Localization": ("Where is the lesion?", "Where in the image is the lesion?"),
 }
 
 
@@ -539,7 +553,7 @@ def _place(x: float, y: float) -> str:
     """Where a point lies in the image, the middle being a seventh of the side wide."""
     row = "upper" if y < 3 / 7 else "lower" if y > 4 / 7 else ""
     column = "left" if x < 3 / 7 else "right" if x > 4 / 7 else ""
-    return f"{row} {column}".strip() or "centre"
+    return f"{row} {column}".strip() or CENTRE
 
 
 def _nodule(c: Canvas, x: float, y: float, radius: float) -> np.ndarray:
@@ -569,6 +583,39 @@ def _calcifications(c: Canvas, x: float, y: float, radius: float) -> np.ndarray:
 
 
 SHAPES = {"nodule": _nodule, "cyst": _cyst, "fissure": _fissure, "calcifications": _calcifications}
+
+
+def impair(image: np.ndarray, quality: str, rng: np.random.Generator) -> np.ndarray:
+    """The image uint8 [side, side, 3] with the acquisition fault `quality`, of FAULTS, or as it is where SOUND.
+
+    A fault is the same in all channels: grey stays grey. Raises KeyError for an unknown fault.
+    """
+    return image if quality == SOUND else FAULTS[quality](image, rng)
+
+
+def _noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gaussian noise, as of too low a dose."""
+    return _offset(image, FAULT_NOISE * rng.standard_normal((*image.shape[:2], 1), np.float32))
+
+
+def _blurred(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A Gaussian blur, as of lost focus."""
+    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(FAULT_BLUR * len(image))))
+
+
+def _striped(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Level stripes of alternating tone, as of a faulty detector."""
+    y = (np.arange(len(image), dtype=np.float32) + 0.5) / len(image)
+    wave = np.sin(2 * np.pi * (y / STRIPE_PERIOD + rng.random()))  # [side]
+    return _offset(image, STRIPE_CONTRAST * np.sign(wave)[:, None, None])
+
+
+def _offset(image: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The image with an offset of its tones of 0 to 1, clipped."""
+    return np.rint(np.clip(image / np.float32(255) + offset, 0, 1) * 255).astype(np.uint8)
+
+
+FAULTS = {"noise": _noisy, "blur": _blurred, "stripes": _striped}
 
 
 @dataclass(frozen=True)
@@ -614,15 +661,40 @@ def _options(case: Case, rng: np.random.Generator) -> dict[str, tuple[str, list[
     return {kind: (gold, _draw(gold, names, number, rng)) for kind, (gold, names, number) in drawn.items()}
 
 
+def _ladder_options(truth: Truth, quality: str, rng: np.random.Generator) -> dict[str, tuple[str, list[str]]]:
+    """The same for the question types that the ladder adds."""
+    presence = PRESENCE[truth.place is None]
+    drawn = {
+        "Image Quality": (quality, _draw(quality, [SOUND, *FAULTS], 4, rng)),
+        "Lesion Presence": (presence, _draw(presence, list(PRESENCE), 2, rng)),
+    }
+    if truth.place:
+        drawn["Lesion Localization"] = (truth.place, _draw_places(truth.place, rng))
+    return drawn
+
+
 def _draw(gold: str, names: list[str], number: int, rng: np.random.Generator) -> list[str]:
     """`number` of the names in random order: gold, and the rest drawn uniformly."""
     others = rng.permutation([name for name in names if name != gold])[: number - 1]
     return rng.permutation([gold, *others]).tolist()
 
 
-def _records(case: Case, truth: Truth, image_path: str, rng: np.random.Generator) -> Iterator[dict]:
-    """OmniMedVQA's records of one image, their question_id still to be filled in."""
-    for kind, (gold, options) in _options(case, rng).items():
+def _draw_places(gold: str, rng: np.random.Generator) -> list[str]:
+    """The centre and three sides or three corners, gold among them, in random order.
+
+    A quarter of the lesions lie at the centre, an eighth on each side, a sixteenth in each corner: offered together,
+    each option is right about equally often, which it would not be among places drawn uniformly.
+    """
+    cornered = gold in CORNERS or (gold == CENTRE and rng.random() < 1 / 3)
+    others = rng.permutation(CORNERS if cornered else SIDES).tolist()
+    return rng.permutation(list(dict.fromkeys([CENTRE, gold, *others]))[:4]).tolist()
+
+
+def _records(
+    case: Case, truth: Truth, image_path: str, asked: dict[str, tuple[str, list[str]]], rng: np.random.Generator
+) -> Iterator[dict]:
+    """OmniMedVQA's records of what is asked of one image, their question_id still to be filled in."""
+    for kind, (gold, options) in asked.items():
         yield {
             "dataset": case.modality.dataset,
             "question_id": None,
@@ -640,15 +712,39 @@ def _records(case: Case, truth: Truth, image_path: str, rng: np.random.Generator
         }
 
 
-def write_study(out: Path, images: int, seed: int, side: int = 64) -> None:
+def _phantom(
+    case: Case, image_path: str, seed: np.random.SeedSequence, side: int, questions: str
+) -> tuple[np.ndarray, list[dict]]:
+    """One image of a study, uint8 [side, side, 3], and its records."""
+    # The ladder has generators of its own: what is drawn and asked in a basic study is the same in it.
+    picture_rng, question_rng, fault_rng, ladder_rng = map(np.random.default_rng, seed.spawn(4))
+    image, truth = render(case.modality.modality_type, case.anatomy, case.finding, case.size, picture_rng, side)
+    records = list(_records(case, truth, image_path, _options(case, question_rng), question_rng))
+    if questions == "basic":
+        return image, records
+    quality = str(fault_rng.choice(list(FAULTS))) if fault_rng.random() < FAULTY else SOUND
+    asked = _ladder_options(truth, quality, ladder_rng)
+    records += _records(case, truth, image_path, asked, ladder_rng)
+    return impair(image, quality, fault_rng), [record | {"quality": quality} for record in records]
+
+
+def write_study(out: Path, images: int, seed: int, side: int = 64, questions: str = "basic") -> None:
     """Write a study of `images` phantoms of side x side pixels in OmniMedVQA's layout into the folder `out`.
 
     Images/<dataset>/<number>.png (8-bit, grey modalities in mode L) and QA_information/Open-access/<dataset>.json, a
     list of 3 records an image, 4 where it has a lesion. Reproducible to the byte; image i and its questions are the
-    same however many images follow. Raises ValueError if images is below MIN_IMAGES.
+    same however many images follow.
+
+    questions: "ladder" adds to them the image quality, whether there is a lesion and where it lies (2 records an image,
+    3 where it has a lesion), and gives a share FAULTY of the images an acquisition fault (see `impair`), told by the
+    records' "quality": SOUND and each fault are as frequent. 4 of 5 have a lesion, which the text may know.
+
+    Raises ValueError if images is below MIN_IMAGES or questions none of QUESTIONS.
     """
     if images < MIN_IMAGES:
         raise ValueError(f"a balanced study needs at least {MIN_IMAGES} images, got {images}")
+    if questions not in QUESTIONS:
+        raise ValueError(f"questions must be one of {', '.join(QUESTIONS)}, got {questions!r}")
     plan_seed, images_seed = np.random.SeedSequence(seed).spawn(2)
     plan = cases(np.random.default_rng(plan_seed))
     records = {modality.dataset: [] for modality in MODALITIES.values()}
@@ -656,11 +752,10 @@ def write_study(out: Path, images: int, seed: int, side: int = 64) -> None:
         (out / "Images" / dataset).mkdir(parents=True, exist_ok=True)
     for number, image_seed in enumerate(tqdm(images_seed.spawn(images), desc="phantoms", unit="image")):
         case = next(plan)
-        picture_rng, question_rng = map(np.random.default_rng, image_seed.spawn(2))
         path = f"Images/{case.modality.dataset}/{number:06d}.png"
-        image, truth = render(case.modality.modality_type, case.anatomy, case.finding, case.size, picture_rng, side)
+        image, rows = _phantom(case, path, image_seed, side, questions)
         _save(image, out / path)
-        records[case.modality.dataset] += _records(case, truth, path, question_rng)
+        records[case.modality.dataset] += rows
     _write_questions(out / "QA_information" / "Open-access", records)
 
 

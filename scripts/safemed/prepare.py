@@ -8,6 +8,7 @@ that a killed run goes on where it was.
 import hashlib
 import json
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -57,9 +58,9 @@ class Journal:
 def parse(source: Path, journal: Journal) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The questions' texts, as published but for the repairs, and the counts of all records.
 
-    The texts have the columns of FEATURES that need no image, and `record`. Counts: dataset, modality, questions,
-    images, with what was published, whether it could be read or not. Raises what `read_records` does, and BadRecord
-    where no record is a question.
+    The texts have the columns of FEATURES that need no image, the box still in pixels of the published image, and
+    `record`. Counts: dataset, modality, questions, images, with what was published, whether it could be read or not.
+    Raises what `read_records` does, and BadRecord where no record is a question.
     """
     rows, seen, counted = [], set(), []
     for name, record in read_records(source):
@@ -161,23 +162,41 @@ def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journa
     path = row["image_path"]
     if path not in cache:
         cache[path] = _stored(source / path, side)
-    stored, repairs = cache[path]
+    stored, size, repairs = cache[path]
     if stored is None:
         journal.dropped(row["record"], row["question_id"], repairs[0])
         return None
-    journal.repaired(row["record"], row["question_id"], [f"image: {repair}" for repair in repairs])
-    return row | stored
+    repairs = [f"image: {repair}" for repair in repairs]
+    box = _scaled(row["box"], size, side, repairs)
+    journal.repaired(row["record"], row["question_id"], repairs)
+    return row | stored | {"box": box}
 
 
-def _stored(path: Path, side: int) -> tuple[dict | None, list[str]]:
-    """The columns that an image file gives, and its repairs; or None, and the reason."""
+def _stored(path: Path, side: int) -> tuple[dict | None, tuple[int, int] | None, list[str]]:
+    """The columns that an image file gives, its own width and height, and its repairs; or None, None and the reason."""
     try:
         image, repairs = images.load(path)
     except BadRecord as error:
-        return None, [str(error)]
+        return None, None, [str(error)]
     small = images.resize(image, side)
     stored = {"bytes": images.to_png(small), "path": None}
-    return {"image_key": images.image_key(small), "dhash": images.dhash(small), "image": stored}, repairs
+    columns = {"image_key": images.image_key(small), "dhash": images.dhash(small), "image": stored}
+    return columns, image.size, repairs
+
+
+def _scaled(box: list[float], size: tuple[int, int], side: int, repairs: list[str]) -> list[int]:
+    """A box in pixels of an image of `size` (width, height) in those of the stored one, rounded outward.
+
+    [] where it is, and, with a repair, where it reaches out of the image.
+    """
+    if not box:
+        return []
+    (x0, y0, x1, y1), (width, height) = box, size
+    if x1 > width or y1 > height:
+        repairs.append("a box that reaches out of the image left out")
+        return []
+    low = [math.floor(x0 * side / width), math.floor(y0 * side / height)]
+    return low + [math.ceil(x1 * side / width), math.ceil(y1 * side / height)]
 
 
 def _identity(rows: list[dict], source: Path, side: int, code: str) -> str:

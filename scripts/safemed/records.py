@@ -5,6 +5,7 @@ mended carries its repairs.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -65,9 +66,12 @@ def read_list(file: Path) -> list[dict]:
 def parse_record(record: dict) -> tuple[dict, list[str]]:
     """An OmniMedVQA record as a question (a row of data.FEATURES, without its image), and the repairs it needed.
 
+    box, which OmniMedVQA's own records lack and the phantoms' have: x0, y0, x1, y1 of the lesion in pixels of the image
+    as it is shown, x1 and y1 exclusive; [] where the record does not say.
+
     Repaired: the key `modality` instead of `modality_type`; gaps among the options; options equal but for case, blanks
     or a trailing dot (the answer's own writing is kept); an answer written otherwise than its option; a question that
-    tells its answer. Raises BadRecord with the reason.
+    tells its answer; a box that is none is left out. Raises BadRecord with the reason.
     """
     for key in ("question_id", "question_type", "question", "gt_answer", "image_path"):
         if not _text(record, key):
@@ -86,6 +90,7 @@ def parse_record(record: dict) -> tuple[dict, list[str]]:
         "gold": gold,
         "finding": _text(record, "finding") or None,
         "image_path": inside(_text(record, "image_path")),
+        "box": _box(record.get("box"), repairs),
     }
     return row, repairs
 
@@ -152,6 +157,22 @@ def _question(record: dict, repairs: list[str]) -> str:
     if not question:
         raise BadRecord("no question but its answer")
     return question
+
+
+def _box(box, repairs: list[str]) -> list[float]:
+    """x0 < x1 and y0 < y1, none negative, or []; whether they lie in the image shows when it is read."""
+    if box is None:
+        return []
+    if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
+        x0, y0, x1, y1 = box
+        if 0 <= x0 < x1 and 0 <= y0 < y1:
+            return box
+    repairs.append("a box that is not x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1 left out")
+    return []
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _modality(record: dict, repairs: list[str]) -> str:

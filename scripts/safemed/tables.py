@@ -137,16 +137,27 @@ def check_attack_rows(rows: pd.DataFrame) -> None:
     """
     if rows.empty:
         return
-    require_columns(rows, ATTACK_ROWS, "attack rows")
-    where = ["model", "attack", "eps"]
-    _refuse(rows, rows[ATTACK_ROWS].isna().any(axis=1), where, "a value is missing")
-    known = (*OUTCOMES, FAILED)
-    _refuse(rows, ~rows.outcome.isin(known), where, f"an outcome is none of {', '.join(known)}")
-    _refuse(rows, (rows.outcome == "right") != (rows.answer == rows.gold), where, "the outcome contradicts the answer")
+    check_answers(rows, ATTACK_ROWS, ["attack", "eps"], "attack rows")
     size = rows.linf.where(rows.norm == "linf", rows.l2)
-    _refuse(rows, size > rows.eps, where, "the perturbation linf or l2 exceeds eps")
-    _refuse(rows, rows.duplicated([*where, "question_id"]), where, "a question_id appears twice")
-    _same_questions(rows, ["attack", "eps"])
+    refuse(rows, size > rows.eps, ["model", "attack", "eps"], "the perturbation linf or l2 exceeds eps")
+
+
+def check_answers(rows: pd.DataFrame, columns: Sequence[str], condition: list[str], name: str) -> None:
+    """Refuse rows, one a question, model and condition, that cannot be counted.
+
+    columns: those that must be there; condition: those of them that tell under what a model answered; name: the rows',
+    for messages. Raises ValueError, naming model and condition and the way out, if a column or value is missing, an
+    outcome is none of OUTCOMES or FAILED, or contradicts the answer, a question appears twice for one model, or two
+    models answered different questions under the same condition.
+    """
+    require_columns(rows, columns, name)
+    where = ["model", *condition]
+    refuse(rows, rows[columns].isna().any(axis=1), where, "a value is missing")
+    known = (*OUTCOMES, FAILED)
+    refuse(rows, ~rows.outcome.isin(known), where, f"an outcome is none of {', '.join(known)}")
+    refuse(rows, (rows.outcome == "right") != (rows.answer == rows.gold), where, "the outcome contradicts the answer")
+    refuse(rows, rows.duplicated([*where, "question_id"]), where, "a question_id appears twice")
+    _same_questions(rows, condition)
 
 
 def check_certificate_rows(rows: pd.DataFrame) -> None:
@@ -160,17 +171,17 @@ def check_certificate_rows(rows: pd.DataFrame) -> None:
     if rows.empty:
         return
     require_columns(rows, CERTIFICATE_ROWS, "certificate rows")
-    _refuse(rows, rows[CERTIFICATE_ROWS].isna().any(axis=1), SMOOTHED, "a value is missing")
-    _refuse(rows, rows.certified != (rows.prediction == rows.gold), SMOOTHED, "certified contradicts the prediction")
-    _refuse(rows, rows.radius < 0, SMOOTHED, "a radius is negative")
-    _refuse(rows, (rows.prediction == "") & (rows.radius > 0), SMOOTHED, "an abstention has a positive radius")
+    refuse(rows, rows[CERTIFICATE_ROWS].isna().any(axis=1), SMOOTHED, "a value is missing")
+    refuse(rows, rows.certified != (rows.prediction == rows.gold), SMOOTHED, "certified contradicts the prediction")
+    refuse(rows, rows.radius < 0, SMOOTHED, "a radius is negative")
+    refuse(rows, (rows.prediction == "") & (rows.radius > 0), SMOOTHED, "an abstention has a positive radius")
     proven = (rows.sigma * norm.ppf(rows.p_lower)).where(rows.p_lower > 0.5, 0.0)
-    _refuse(rows, rows.radius > proven + 1e-9, SMOOTHED, "a radius exceeds what p_lower proves")
-    _refuse(rows, ~rows.stopped.isin([*STOPS, FAILED]), SMOOTHED, "a certificate stopped for no known reason")
-    _refuse(rows, rows.duplicated([*SMOOTHED, "question_id"]), SMOOTHED, "a question_id appears twice")
+    refuse(rows, rows.radius > proven + 1e-9, SMOOTHED, "a radius exceeds what p_lower proves")
+    refuse(rows, ~rows.stopped.isin([*STOPS, FAILED]), SMOOTHED, "a certificate stopped for no known reason")
+    refuse(rows, rows.duplicated([*SMOOTHED, "question_id"]), SMOOTHED, "a question_id appears twice")
     for column in ("mode", "randomised", "alpha", "n0"):
         mixed = rows.groupby(SMOOTHED)[column].transform("nunique") > 1
-        _refuse(rows, mixed, SMOOTHED, f"there is more than one {column}")
+        refuse(rows, mixed, SMOOTHED, f"there is more than one {column}")
     _all_shards(rows)
     _same_questions(rows, ["function", "sigma"])
 
@@ -186,6 +197,13 @@ def _all_shards(rows: pd.DataFrame) -> None:
                 f"certificates of {under}: shard {odd[0][0]}-of-{odd[0][1]} is missing, or of another division than "
                 f"{', '.join(sorted(shards))}; re-run certify_model"
             )
+
+
+def refuse(rows: pd.DataFrame, bad: pd.Series, where: list[str], why: str) -> None:
+    """Raise ValueError naming the first bad row's evaluation and question, if there is a bad row."""
+    if bad.any():
+        named = _named(rows[bad], [*where, "question_id"])
+        raise ValueError(f"{why}: {named} ({int(bad.sum())} such rows); delete that rows.parquet and re-run its rule")
 
 
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], where: str | Path) -> None:
@@ -257,13 +275,6 @@ def _blind(baselines: pd.DataFrame, kind: str, part: str) -> float:
     if len(found) != 1:
         raise ValueError(f"baselines: {len(found)} rows for {kind} {part!r}, need one; re-run the audit")
     return float(found.iloc[0])
-
-
-def _refuse(rows: pd.DataFrame, bad: pd.Series, where: list[str], why: str) -> None:
-    """Raise ValueError naming the first bad row's evaluation and question, if there is a bad row."""
-    if bad.any():
-        named = _named(rows[bad], [*where, "question_id"])
-        raise ValueError(f"{why}: {named} ({int(bad.sum())} such rows); delete that rows.parquet and re-run its rule")
 
 
 def _same_questions(rows: pd.DataFrame, condition: list[str]) -> None:

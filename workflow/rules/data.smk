@@ -60,10 +60,11 @@ rule make_phantoms:
     params:
         images=config["data"]["phantoms"]["images"],
         side=config["data"]["image_size"],
+        questions=config["data"]["phantoms"]["questions"],
         seed=config["seed"],
     shell:
         "python scripts/make_phantoms.py --out {output.folder} --images {params.images} --side {params.side} "
-        "--seed {params.seed} > {log} 2>&1"
+        "--questions {params.questions} --seed {params.seed} > {log} 2>&1"
 
 
 rule prepare:

@@ -1,0 +1,15 @@
+"""The stages of the chain of evidence (Med-R2), and the question types that ask for them."""
+
+# "Other Biological Attributes" (the eye's axis, the shape of cells) is no step of the workflow. "Lesion Grading" is the
+# phantoms' size of a lesion; OmniMedVQA asks for the stage or grade of a disease under that name, at the same step.
+STAGE_OF = {
+    "Image Quality": "quality",
+    "Modality Recognition": "modality",
+    "Anatomy Identification": "anatomy",
+    "Lesion Presence": "presence",
+    "Lesion Localization": "place",
+    "Lesion Grading": "size",
+    "Disease Diagnosis": "diagnosis",
+}
+STAGES = tuple(STAGE_OF.values())  # in the order of the workflow
+LESION_STAGES = ("presence", "place", "size")
