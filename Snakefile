@@ -33,6 +33,7 @@ localrules:
     attack,
     replay,
     certify,
+    mislead,
     tables,
     figures,
     report,
@@ -95,6 +96,12 @@ rule certify:
     input:
         certificate_rows(CERTIFIED_MODELS),
         smoothed_rows(CERTIFIED_MODELS),
+
+
+# Words and cues as the attack.
+rule mislead:
+    input:
+        of_every("misled", STUDY_MODELS),
 
 
 rule tables:

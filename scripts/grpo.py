@@ -1,4 +1,4 @@
-"""GRPO on a fine-tuned variant: plain (grpo), on noisy views (noisy-grpo) or on adversarial ones (at-grpo)."""
+"""GRPO on a fine-tuned variant: plain, on noisy or adversarial views, or under misleading hints."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer
 from safemed.views import View
 from safemed.vlm import load_processor, placeholder_ids
+from safemed.words import Templates
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),
         beta=settings["beta"],
+        hints=[hint for path in args.templates for hint in Templates.read(path).taught()],
     )
     training.train(trainer, args, clock, __file__)
 

@@ -6,6 +6,10 @@ same inputs. Which inputs a figure needs:
   accuracy_vs_eps        --table robustness.csv
   certified_vs_radius    --table certified.csv
   smoothed_attack        --table smoothing.csv
+  resistance             --table hints.csv
+  pixels_and_words       --table pixels_and_words.csv
+  visuals                --table visuals.csv
+  chain                  --table chain.csv
   heatmap                --table robustness_by_part.csv --kind modality|question_type --eps K
   success_vs_eps         --table robustness.csv
   success_vs_steps       --sanity-rows P...
@@ -68,6 +72,26 @@ def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]
 def smoothed_attack(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     drawn = pd.read_csv(args.table)
     return plots.smoothed_attack(drawn), drawn
+
+
+def resistance(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.resistance_points(pd.read_csv(args.table))
+    return plots.resistance(drawn), drawn
+
+
+def pixels_and_words(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.pixels_and_words(drawn), drawn
+
+
+def visuals(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = plots.drawn_visuals(pd.read_csv(args.table))
+    return plots.visuals(drawn), drawn
+
+
+def chain(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+    drawn = pd.read_csv(args.table)
+    return plots.chain(drawn), drawn
 
 
 def success_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
@@ -147,6 +171,10 @@ FIGURES = {
     "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
     "certified_vs_radius": (certified_vs_radius, ["table"]),
     "smoothed_attack": (smoothed_attack, ["table"]),
+    "resistance": (resistance, ["table"]),
+    "pixels_and_words": (pixels_and_words, ["table"]),
+    "visuals": (visuals, ["table"]),
+    "chain": (chain, ["table"]),
     "success_vs_eps": (success_vs_eps, ["table"]),
     "success_vs_steps": (success_vs_steps, ["sanity_rows"]),
     "transfer_matrix": (transfer_matrix, ["table"]),

@@ -1,7 +1,8 @@
 """Compute every table of the study from rows: robustness, the attack suite and whether it is sound, certificates, cost.
 
 Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv,
-smoothing.csv and cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
+smoothing.csv, those of misled models (hints, changes, visuals, pixels_and_words, calibration, chain, chain_summary) and
+cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
 What the rows came from goes into provenance.json.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed import provenance, run, sanity, suite, tables
+from safemed import chain, misled, provenance, run, sanity, suite, tables
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,6 +22,8 @@ def main(argv: list[str] | None = None) -> None:
     everything = pd.concat([attacks, read_rows(args.suite_rows, tables.ATTACK_ROWS)], ignore_index=True)
     certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
     on_smoothed = read_rows(args.smoothed_rows, tables.ATTACK_ROWS)
+    misled_rows = read_rows(args.misled_rows, misled.MISLED_ROWS)
+    evidence = misled.chained(misled_rows)
     costs = read_costs(args.costs)
     made = {
         "robustness": tables.robustness(attacks, baselines),
@@ -31,6 +34,13 @@ def main(argv: list[str] | None = None) -> None:
         "sanity": sanity.sanity(read_rows(args.sanity_rows, sanity.PROBE_ROWS), everything, args.eps),
         "certified": tables.certified(certificates, args.radii, on_smoothed[on_smoothed.sigma > 0]),
         "smoothing": suite.smoothing(on_smoothed, args.eps),
+        "hints": misled.hints(misled_rows),
+        "changes": misled.changes(misled_rows),
+        "visuals": misled.visuals(misled_rows),
+        "pixels_and_words": misled.pixels_and_words(misled_rows),
+        "calibration": misled.calibration(misled_rows),
+        "chain": chain.chain_table(evidence),
+        "chain_summary": chain.chain_summary(evidence),
         "cost": tables.cost(costs),
     }
     args.out.mkdir(parents=True, exist_ok=True)
@@ -78,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PARQUET",
         help="of the certified models: clean, pgd and the attacks on smoothed models",
     )
+    add("--misled-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="misled/*/rows.parquet")
     add("--config", type=json.loads, default={}, help="the study's config, as JSON, for provenance.json")
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")

@@ -1,9 +1,10 @@
-"""Supervised fine-tuning of a variant: on clean images (sft) or on adversarial ones (at-sft)."""
+"""Supervised fine-tuning of a variant: on clean images or on views of them, towards plain or stepwise targets."""
 
 from trl import SFTConfig
 
 from safemed import training
-from safemed.sft import ViewCollator, ViewSFTTrainer
+from safemed.data import load_questions
+from safemed.sft import ViewCollator, ViewSFTTrainer, earlier_answers
 from safemed.views import View
 from safemed.vlm import load_processor
 
@@ -13,10 +14,11 @@ def main() -> None:
     args, clock = training.begin(__doc__, __file__)
     settings, checkpoint = args.settings, args.checkpoint
     processor = load_processor(args.start)
+    earlier = earlier_answers(load_questions(args.data, "train")) if settings["targets"] == "stepwise" else None
     trainer = ViewSFTTrainer(
         model=training.load_policy(args.start, settings["peft"]),
         args=SFTConfig(**training.shared_arguments(settings, checkpoint, args.seed, args.report_to), max_length=None),
-        train_dataset=training.training_rows(training.train_questions(args), args.variant),
+        train_dataset=training.training_rows(training.train_questions(args), args.variant, earlier),
         processing_class=processor,
         data_collator=ViewCollator(processor),
         peft_config=training.adapter(settings["peft"]),

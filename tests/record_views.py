@@ -1,6 +1,7 @@
-"""scripts/grpo.py, which also writes the views that each process trains on: views-{process}.npz, a step an array.
+"""scripts/grpo.py, which also writes what each process trains on: views-{process}.npz, a step an array of each kind.
 
-Run by test_processes: python, or torchrun, tests/record_views.py FOLDER and then the arguments of scripts/grpo.py.
+Run by test_processes and test_defences: python, or torchrun, tests/record_views.py FOLDER and then the arguments of
+scripts/grpo.py. The kinds are images, ids and prompts.
 """
 
 import sys
@@ -22,6 +23,7 @@ def recorded(self, inputs, clean):
     views = make(self, inputs, clean)
     seen[f"images-{self.state.global_step}"] = views.numpy()
     seen[f"ids-{self.state.global_step}"] = np.array([row["question_id"] for row in inputs])
+    seen[f"prompts-{self.state.global_step}"] = np.array([row["prompt"][0]["content"][1]["text"] for row in inputs])
     np.savez(folder / f"views-{self.accelerator.process_index}.npz", **seen)
     return views
 

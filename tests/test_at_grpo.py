@@ -22,12 +22,16 @@ from safemed.vlm import VLM, load_processor, patchify, placeholder_ids, to_float
 EPS = 8
 
 
+def on_eight_images(questions: Dataset) -> Dataset:
+    """Eight questions on eight different images."""
+    paths = questions["image_path"]
+    first = [i for i, path in enumerate(paths) if path not in paths[:i]]
+    return questions.select(first[:: len(first) // 8][:8])
+
+
 @pytest.fixture(scope="module")
 def questions(train_questions) -> Dataset:
-    """Eight training questions on eight different images."""
-    paths = train_questions["image_path"]
-    first = [i for i, path in enumerate(paths) if path not in paths[:i]]
-    return train_questions.select(first[:: len(first) // 8][:8])
+    return on_eight_images(train_questions)
 
 
 class Recorder:
@@ -85,7 +89,9 @@ class Watched(ATGRPOTrainer):
             return super()._compute_loss(model, inputs)
 
 
-def grpo_trainer(start, questions, folder, view: View, beta: float = 1.0, peft=None, trl=None, **config) -> Watched:
+def grpo_trainer(
+    start, questions, folder, view: View, beta: float = 1.0, peft=None, trl=None, hints=(), watched=Watched, **config
+) -> Watched:
     """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
 
     A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
@@ -98,7 +104,7 @@ def grpo_trainer(start, questions, folder, view: View, beta: float = 1.0, peft=N
         **config,
         **(trl or {}),
     }
-    trainer = Watched(
+    trainer = watched(
         model=training.load_policy(start, peft),
         args=GRPOConfig(
             **arguments,
@@ -112,6 +118,7 @@ def grpo_trainer(start, questions, folder, view: View, beta: float = 1.0, peft=N
         peft_config=training.adapter(peft),
         view=view,
         beta=beta,
+        hints=hints,
     )
     trainer.recorder = Recorder()
     trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -8,10 +8,15 @@ one image object of the row for all three. Added to the loss is the clean-anchor
 
 forward, over the full vocabulary, at the tokens of the rollouts: the reference sees the CLEAN image. Without it a
 confident policy is wrong in all rollouts of a group, the advantages are zero and the clean skill is lost.
+
+Words may be adversarial, too: of K misleading hints q is replaced by q_hinted, q after the one under which the target
+completion has the greatest loss on x. x_adv is sought under q_hinted, which rollouts, old log-probabilities and policy
+loss see; the anchor is KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q_hinted) ).
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from accelerate.utils import gather_object, reduce
@@ -21,27 +26,36 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
+from safemed import prompts
 from safemed.data import as_arrays
-from safemed.objectives import words_away
+from safemed.objectives import Objective, words_away
 from safemed.views import View, step_views
-from safemed.vlm import VLM, patchify, to_float, to_uint8
+from safemed.vlm import VLM, frozen, patchify, to_float, to_uint8
+from safemed.words import Hint, drawn, hinted
+
+Made = TypeVar("Made")
 
 
 class ATGRPOTrainer(GRPOTrainer):
     """GRPOTrainer whose rollouts, log-probabilities and loss see a view of each image, anchored to the clean one.
 
-    view: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO).
+    view: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO), and how many hints a
+    question draws.
     beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the view, must be 0.
+    hints: those that are drawn from; ValueError where they are fewer than the view draws.
 
-    Rows carry question_id and target (the gold completion that the attack climbs on) beside TRL's prompt and image.
-    Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold which pixels each pass saw.
+    Rows carry question_id and target (the gold completion that the attack climbs on) beside TRL's prompt and image, and
+    question, options, gold and variant, which hinted prompts are made of.
+    Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold what each pass saw.
     """
 
-    def __init__(self, *args, view: View, beta: float, **kwargs):
+    def __init__(self, *args, view: View, beta: float, hints: Sequence[Hint] = (), **kwargs):
         super().__init__(*args, **kwargs)
         if self.beta:
             raise ValueError("TRL's beta must be 0: the anchor's own beta is given to ATGRPOTrainer")
-        self.view, self.anchor_beta = view, beta
+        if view.hints > len(hints):
+            raise ValueError(f"view.hints: {view.hints} cannot be drawn from {len(hints)} hints that are to train on")
+        self.view, self.anchor_beta, self.hints = view, beta, hints
         unwrapped = self.accelerator.unwrap_model(self.model)
         self.vlm = VLM(unwrapped, self.processing_class)
         self.has_adapter = hasattr(unwrapped, "peft_config")
@@ -53,27 +67,37 @@ class ATGRPOTrainer(GRPOTrainer):
             self.vlm.count(self.anchor.model.visual)
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        """Replace each row's image by its view, one a prompt; keep the clean images for the anchor."""
+        """Replace each row's prompt and image by those that the step sees; keep the clean ones for the anchor."""
         clean = torch.from_numpy(as_arrays(row["image"] for row in inputs))  # [B, H, W, 3]
-        seen = self._views(inputs, clean)
-        rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(inputs, seen, strict=True)]
+        asked = self._hinted(inputs, clean) if self.view.hints else inputs
+        seen = self._views(asked, clean)
+        rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(asked, seen, strict=True)]
         if self.use_vllm:  # whose tower no hook counts
             self.vlm.passes.forward += len(rows)
         output = super()._generate_and_score_completions(rows)
-        return {**output, "clean_images": clean.to(self.accelerator.device)}
+        kept = self.vlm.encode([row["prompt"] for row in inputs], [""] * len(inputs), clean.shape[1])
+        clean_prompts = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
+        return {**output, **clean_prompts, "clean_images": clean.to(self.accelerator.device)}
+
+    def _hinted(self, inputs: list[dict], clean: Tensor) -> list[dict]:
+        """The rows with the worst of the step's wordings for prompts, one a question; clean images [B, H, W, 3]."""
+        first = first_rows(inputs)
+        questions = [inputs[i] for i in first]
+        wordings = [step_wordings(self, question) for question in questions]
+        losses, which = wording_losses(self.vlm, questions, wordings, to_float(clean[first], self.vlm.device)).max(1)
+        self._metrics["train"]["hint_loss"].append(reduce(losses.mean(), "mean").item())
+        worst = [several[place] for several, place in zip(wordings, which.tolist(), strict=True)]
+        asked = agreed(dict(zip([question["question_id"] for question in questions], worst, strict=True)))
+        return [{**row, "prompt": asked[row["question_id"]]} for row in inputs]
 
     def _views(self, inputs: list[dict], clean: Tensor) -> Tensor:
         """8-bit views [B, H, W, 3], noise cut off at 0 and 1 (TRL takes images); rows of one question share one."""
-        ids = [row["question_id"] for row in inputs]
-        unique = {name: i for i, name in reversed(list(enumerate(ids)))}  # question -> its first row
-        first = sorted(unique.values())
-        targets = self.vlm.encode(
-            [inputs[i]["prompt"] for i in first], [inputs[i]["target"] for i in first], clean.shape[1]
-        )
-        images, objective = to_float(clean[first], self.vlm.device), words_away(self.vlm, targets)
-        made = to_uint8(step_views(self, objective, images, [ids[i] for i in first]))
-        views = agreed(dict(zip([ids[i] for i in first], made, strict=True)))
-        return torch.stack([views[name] for name in ids])
+        first = first_rows(inputs)
+        ids = [inputs[i]["question_id"] for i in first]
+        images, objective = to_float(clean[first], self.vlm.device), target_loss(self.vlm, [inputs[i] for i in first])
+        made = to_uint8(step_views(self, objective, images, ids))
+        views = agreed(dict(zip(ids, made, strict=True)))
+        return torch.stack([views[row["question_id"]] for row in inputs])
 
     def _compute_loss(self, model, inputs: dict) -> Tensor:
         """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""
@@ -89,12 +113,13 @@ class ATGRPOTrainer(GRPOTrainer):
 
     @torch.no_grad()
     def _reference_logits(self, inputs: dict, kept: int) -> Tensor:
-        """Logits [B, C, V] of the reference policy at the rollouts' tokens, on the clean images."""
+        """Logits [B, C, V] of the reference policy at the rollouts' tokens, after clean prompts and on clean images."""
         pixel_values, grid = patchify(to_float(inputs["clean_images"], self.vlm.device), self.vlm.geometry)
+        ids = torch.cat([inputs["clean_prompt_ids"], inputs["completion_ids"]], 1)  # [B, P + C]
         arguments = {
-            "input_ids": torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], 1),
-            "attention_mask": torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], 1),
-            "mm_token_type_ids": inputs["mm_token_type_ids"],
+            "input_ids": ids,
+            "attention_mask": torch.cat([inputs["clean_prompt_mask"], inputs["completion_mask"]], 1),
+            "mm_token_type_ids": (ids == self.vlm.image_token_id).long(),
             "pixel_values": pixel_values,
             "image_grid_thw": grid,
             "logits_to_keep": kept + 1,
@@ -115,13 +140,49 @@ class ATGRPOTrainer(GRPOTrainer):
             handle.remove()
 
 
-def agreed(views: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The views of this process's questions, those of the first process where several have made one of a question.
+def first_rows(rows: list[dict]) -> list[int]:
+    """The places of the rows that are the first of their question, ascending."""
+    return sorted({row["question_id"]: i for i, row in reversed(list(enumerate(rows)))}.values())
+
+
+def target_loss(vlm: VLM, rows: list[dict]) -> Objective:
+    """The loss of each row's target after its prompt, which an attack climbs."""
+    side = rows[0]["image"].width
+    return words_away(vlm, vlm.encode([row["prompt"] for row in rows], [row["target"] for row in rows], side))
+
+
+def step_wordings(trainer, question: dict) -> list[list[dict]]:
+    """A question's prompts after the view's number of misleading hints, all different, that all claim one option.
+
+    Hints and option are drawn by the training's seed, the step and the question: in every process the same.
+    """
+    seed = drawn(trainer.args.seed, question["question_id"], f"step {trainer.state.global_step}", 2**32)
+    order = sorted(trainer.hints, key=lambda hint: drawn(seed, question["question_id"], f"hint {hint.name}", 2**32))
+    altered = [hinted(question, hint, "negative", seed) for hint in order[: trainer.view.hints]]
+    return [prompts.conversation(row, question["variant"]) for row in altered]
+
+
+@torch.no_grad()
+def wording_losses(vlm: VLM, questions: list[dict], wordings: list[list[list[dict]]], images: Tensor) -> Tensor:
+    """The loss [B, K] of each question's target under each of its K prompts; images [B, 3, H, W].
+
+    One forward pass of all questions a prompt, by the model as it is in evaluation.
+    """
+    losses = []
+    with frozen(vlm.model):
+        for nth in zip(*wordings, strict=True):
+            objective = target_loss(vlm, [row | {"prompt": prompt} for row, prompt in zip(questions, nth, strict=True)])
+            losses.append(objective(images, torch.arange(len(images)))[0])
+    return torch.stack(losses, 1)
+
+
+def agreed(made: dict[str, Made]) -> dict[str, Made]:
+    """What was made of this process's questions, by the first process where several have made it of a question.
 
     The processes draw the same start for a question, but sums over other batches round differently.
     """
-    everybodys = gather_object([views])
-    return {name: next(others[name] for others in everybodys if name in others) for name in views}
+    everybodys = gather_object([made])
+    return {name: next(others[name] for others in everybodys if name in others) for name in made}
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

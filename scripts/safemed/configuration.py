@@ -5,11 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safemed import smoothing
+from safemed.words import Templates
 
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
-GRPO_KEYS = ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm")
+OWN_KEYS = {  # settings that one trainer alone reads
+    "sft": ("targets",),
+    "grpo": ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm"),
+}
 
 
 def check(config: dict) -> None:
@@ -102,8 +106,9 @@ def _attack_problems(config: dict) -> Iterator[str]:
                 yield f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, others to suite"
     if "pgd" not in sweeps(attack):
         yield "attack.attacks.pgd: figures show it at all eps: it must be a linf attack of every question"
-    if attack["transfer"] not in sweeps(attack):
-        yield f"attack.transfer: {attack['transfer']!r} is none of the suite's sweeps, {', '.join(sweeps(attack))}"
+    for key, name in (("attack.transfer", attack["transfer"]), ("mislead.attack", config["mislead"]["attack"])):
+        if name not in sweeps(attack):
+            yield f"{key}: {name!r} is none of the suite's sweeps, {', '.join(sweeps(attack))}"
     for key in ("radii", "steps"):
         if attack["sanity"][key] != sorted(set(attack["sanity"][key])):
             yield f"attack.sanity.{key}: {attack['sanity'][key]} is not ascending"
@@ -207,12 +212,16 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         yield f"methods.{name}.view: a clean view has no sigma; say kind: noisy"
     if view["kind"] == "noisy" and not view.get("sigma"):
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
-    for key in GRPO_KEYS:
-        if method["trainer"] != "grpo" and key in settings:
+    if view.get("hints"):
+        yield from _hint_problems(config, name, view["hints"])
+    for trainer, key in [(trainer, key) for trainer, keys in OWN_KEYS.items() for key in keys]:
+        if method["trainer"] != trainer and key in settings:
             yield f"methods.{name}.{key}: the trainer is {method['trainer']}, which does not read it"
-        if method["trainer"] == "grpo" and key not in settings:
-            yield f"methods.{name}.{key}: missing, and training.grpo does not set it either"
+        if method["trainer"] == trainer and key not in settings:
+            yield f"methods.{name}.{key}: missing, and training.{trainer} does not set it either"
             return
+    if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
+        yield f"methods.{name}.targets: stepwise targets are thoughts, and the variant instruct has none"
     size, shared = settings["batch_size"], config["resources"]
     if size % (shared["train_nodes"] * shared["train_processes"]):
         yield f"methods.{name}.batch_size: {size} cannot be shared by resources.train_nodes * train_processes"
@@ -225,6 +234,15 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
                 f"methods.{name}: num_generations = {settings['num_generations']} does not divide "
                 f"batch_size * gradient_accumulation = {batch}"
             )
+
+
+def _hint_problems(config: dict, name: str, drawn: int) -> Iterator[str]:
+    trainer, templates = config["methods"][name]["trainer"], config["templates"]
+    if trainer != "grpo":
+        yield f"methods.{name}.view.hints: the trainer is {trainer}, which does not draw any"
+    known = len(Templates.read(Path(templates)).taught())
+    if drawn > known:
+        yield f"methods.{name}.view.hints: {drawn}; {templates} has {known} to train on"
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:

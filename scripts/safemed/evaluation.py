@@ -1,6 +1,9 @@
 """Putting questions to a model: generated answers, three outcomes, and the attack on each question."""
 
+import copy
+import math
 import re
+from typing import Self
 
 import torch
 from datasets import Dataset
@@ -32,14 +35,21 @@ class Exam:
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
         self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
-        self.rows = list(questions.remove_columns("image"))
-        self.images = torch.from_numpy(as_arrays(questions["image"]))
-        self.side = self.images.shape[1]
-        self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in self.rows], device=vlm.device)
-        self.n_options = torch.tensor([len(row["options"]) for row in self.rows], device=vlm.device)
-        everything = torch.arange(len(self.rows))
-        self.asked = self._encoded(everything, [""] * len(self.rows))
-        self._openings = self.prefixes([OPENING[variant]] * len(self.rows), everything)
+        self._put(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
+
+    def altered(self, rows: list[dict], images: Tensor) -> Self:
+        """Other questions put to the same model: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
+        other = copy.copy(self)
+        other._put(rows, images)
+        return other
+
+    def _put(self, rows: list[dict], images: Tensor) -> None:
+        self.rows, self.images, self.side = rows, images, images.shape[1]
+        self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in rows], device=self.vlm.device)
+        self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
+        everything = torch.arange(len(rows))
+        self.asked = self._encoded(everything, [""] * len(rows))
+        self._openings = self.prefixes([OPENING[self.variant]] * len(rows), everything)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,6 +69,22 @@ class Exam:
         if not logits.amax(1).isfinite().all():
             raise FloatingPointError("the model's logits are not finite")
         return [prompts.LETTERS[choice] for choice in logits.argmax(1).tolist()]
+
+    def confidences(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[float]:
+        """The probability that each text's letter has among those offered, after the words before it; 8-bit images.
+
+        nan where the text is unparsable: no letter was chosen.
+        """
+        answers = [self.answer(text, int(row)) for text, row in zip(texts, rows, strict=True)]
+        found = [math.nan] * len(texts)
+        if read := [i for i, answer in enumerate(answers) if answer]:
+            prefixes = self.prefixes([texts[i] for i in read], rows[read])
+            with torch.no_grad():
+                shown = to_float(images[read], self.vlm.device)
+                logits = objectives.letter_logits(self.vlm, shown, prefixes, self.n_options[rows[read]])
+            for i, row in zip(read, logits.softmax(1).tolist(), strict=True):
+                found[i] = row[prompts.LETTERS.index(answers[i])]
+        return found
 
     def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
         """What a function of float images, one of FUNCTIONS, answers: a letter, or UNPARSABLE.

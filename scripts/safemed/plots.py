@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from scipy.optimize import isotonic_regression
 
 from safemed.run import atomic_file
+from safemed.stages import STAGES
 from safemed.stats import floor_to
 from safemed.tables import write_csv
 
@@ -83,6 +84,7 @@ QUANTITIES = {
     "frac_reward_zero_std": "share of equal-reward groups",
     "anchor_kl": "KL to the clean reference (nats)",
     "attack_loss": "loss after the attack",
+    "hint_loss": "loss after the worst hint",
     "completion_length": "completion length (tokens)",
     "entropy": "entropy of the policy (nats)",
     "eps": "ε in training (1/255)",
@@ -177,6 +179,163 @@ def _dumbbell(axes: Axes, y: int, row: pd.Series, colour: str) -> None:
     axes.plot(row.attacked_smoothed, y, marker="o", **ends)
     axes.plot(row.clean, y, marker="|", markersize=9, alpha=0.5, **ends)
     axes.plot(row.clean_smoothed, y, marker="|", markersize=9, **ends)
+
+
+def resistance_points(hints: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of hints that the plane shows: everybody's, by whether the wordings were taught."""
+    told = hints[(hints.voice == "all") & (hints.taught.astype(str) != "all")].dropna(subset="sycophancy")
+    return told.assign(resistance=1 - told.sycophancy).reset_index(drop=True)
+
+
+def resistance(points: pd.DataFrame) -> Figure:
+    """Resistance to misleading hints against the accuracy without a hint, a mark a model, a panel a kind of image.
+
+    points: `resistance_points`. Full marks are wordings that no training drew; a thin line leads to the taught ones.
+    """
+    if points.empty:
+        return _sentence("No answer was right without a hint: there is nothing to resist.")
+    models = _ordered(points.model)
+    kinds = sorted(points.seen.unique(), key=lambda seen: (seen != "clean", seen))
+    figure = Figure(figsize=(max(6.0, 4.2 * len(kinds)), 4.4))
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, seen in zip(panels, kinds, strict=True):
+        part = points[points.seen == seen]
+        for model in models:
+            _resistance_mark(axes, part[part.model == model], _style(model, models), label(model))
+        axes.set_xlim(0, 1.02)
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _percent(axes)
+        images = "clean images" if seen == "clean" else f"images of {seen}"
+        _title(axes, f"Hints on {images}", f"{_count(part.n)} questions · 95% intervals, clustered by image")
+    panels[0].set_ylabel("resistance: right answers kept under a misleading hint")
+    figure.supxlabel("accuracy without a hint · small marks: wordings that training may draw", fontsize=9)
+    _legend(figure, panels[0], len(models))
+    return figure
+
+
+def _resistance_mark(axes: Axes, rows: pd.DataFrame, style: dict, name: str) -> None:
+    """One model: its new wordings with their interval, joined to the taught ones."""
+    at = {bool(taught): row for taught, row in zip(rows.taught.astype(str) == "True", rows.itertuples(), strict=True)}
+    if False in at:
+        new = at[False]
+        ends = [[max(new.resistance - 1 + new.sycophancy_high, 0)], [max(1 - new.sycophancy_low - new.resistance, 0)]]
+        look = {key: style[key] for key in ("color", "marker", "markerfacecolor")}
+        axes.errorbar(
+            new.plain, new.resistance, ends, label=name, markersize=8, linestyle="", elinewidth=1, clip_on=False, **look
+        )
+    if True in at:
+        axes.plot(at[True].plain, at[True].resistance, clip_on=False, **style | {"linestyle": "", "markersize": 4})
+    if len(at) == 2:
+        axes.plot(rows.plain, rows.resistance, color=style["color"], linewidth=0.7)
+
+
+WORDS = {
+    "none": "no hint",
+    "positive": "right",
+    "neutral": "silent",
+    "negative": "misleading",
+    "worst": "worst misleading",
+}
+
+
+def pixels_and_words(table: pd.DataFrame) -> Figure:
+    """Accuracy of each model (rows) under hints (columns), on clean images and on attacked ones (panels)."""
+    told = _needed(table.dropna(subset="accuracy"), "complete row of pixels and words")
+    models, kinds = _ordered(told.model), sorted(told.seen.unique(), key=lambda seen: (seen != "clean", seen))
+    figure = Figure(figsize=(2.2 + 3.6 * len(kinds), 1.7 + 0.42 * len(models)))
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for axes, seen in zip(panels, kinds, strict=True):
+        part = told[told.seen == seen].pivot(index="model", columns="words", values="accuracy")
+        values = part.reindex(models, columns=list(WORDS)).to_numpy(float)
+        mesh = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        for (i, j), value in np.ndenumerate(values):
+            _heatmap_cell(axes, j, i, value, float("nan"))
+        axes.set_xticks(range(len(WORDS)), WORDS.values(), rotation=30, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(models)), map(label, models))
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_title("Clean images" if seen == "clean" else f"Images of {seen}")
+    figure.colorbar(mesh, ax=panels, format=PercentFormatter(1), label="accuracy", pad=0.01, aspect=30)
+    return figure
+
+
+def drawn_visuals(visuals: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the table of altered images that the figure shows, with `panel`, its heading, and x, its place."""
+    told = _needed(visuals.dropna(subset="accuracy"), "complete row of altered images")
+    steps = told[(told.kind == "corruption") & (told.about == "all")]
+    cues = told[(told.kind == "mark") & (told.about == "all")]
+    cues = cues.assign(x=cues.name + cues.polarity.map({"positive": " true", "negative": " lying"}).fillna(""))
+    erased = told[(told.kind == "erasure") & (told.about != "all")]
+    return pd.concat(
+        [
+            steps.assign(panel=steps.name, x=steps.severity.astype(str)),
+            cues.assign(panel="marks"),
+            *(part.assign(panel=f"erased, {topic}", x=part.name) for topic, part in erased.groupby("about")),
+        ],
+        ignore_index=True,
+    )
+
+
+def visuals(drawn: pd.DataFrame) -> Figure:
+    """Accuracy on altered images: a panel a corruption against its severity, then marks, then erasures by topic.
+
+    drawn: `drawn_visuals`. In grey, each model's accuracy on the clean images of the same questions.
+    """
+    names, models = list(dict.fromkeys(drawn.panel)), _ordered(drawn.model)
+    columns = min(5, len(names))
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(2.7 * columns, 0.5 + 2.6 * lines))
+    panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for axes, name in zip(panels.ravel(), names, strict=False):
+        part = drawn[drawn.panel == name]
+        places = list(dict.fromkeys(part.x))
+        joined = name not in ("marks",) and not name.startswith("erased")
+        for model in models:
+            line = part[part.model == model].set_index("x").reindex(places)
+            style = _style(model, models) | ({} if joined else {"linestyle": ""})
+            axes.plot(range(len(places)), line.accuracy, label=label(model), clip_on=False, zorder=3, **style)
+            axes.plot(range(len(places)), line.plain, color=style["color"], linewidth=0.6, alpha=0.5, linestyle=":")
+        turn = {} if joined else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(places)), places, fontsize=8, **turn)
+        axes.set_xlim(-0.3, len(places) - 0.7)
+        _percent(axes)
+        _title(axes, name, _count(part.n))
+    for axes in panels.ravel()[len(names) :]:
+        axes.remove()
+    for line in panels:
+        line[0].set_ylabel("accuracy")
+    figure.supxlabel("severity of a corruption, or kind of cue · dotted: the same questions, clean", fontsize=9)
+    _legend(figure, panels[0, 0], len(models))
+    return figure
+
+
+def chain(table: pd.DataFrame) -> Figure:
+    """The chain of evidence, a panel a condition: accuracy of each stage (marks) and share of images right so far."""
+    if table.empty:
+        return _sentence("No image has questions of two stages of the chain of evidence.")
+    told = _needed(table.dropna(subset="accuracy"), "complete chain of evidence")
+    conditions = sorted(told.condition.unique(), key=lambda name: (name != "plain", name))
+    stages, models = [stage for stage in STAGES if stage in set(told.stage)], _ordered(told.model)
+    figure = Figure(figsize=(max(6.0, 4.4 * len(conditions)), 4.2))
+    panels = figure.subplots(1, len(conditions), sharey=True, squeeze=False)[0]
+    for axes, condition in zip(panels, conditions, strict=True):
+        part = told[told.condition == condition]
+        for model in models:
+            line = part[part.model == model].set_index("stage").reindex(stages)
+            style = _style(model, models)
+            axes.plot(range(len(stages)), line.accuracy, clip_on=False, zorder=3, **style | {"linestyle": ""})
+            axes.plot(
+                range(len(stages)), line.reached, label=label(model), drawstyle="steps-mid", **style | {"marker": ""}
+            )
+        axes.set_xticks(range(len(stages)), stages, rotation=20)
+        _percent(axes)
+        _title(
+            axes, "No hint" if condition == "plain" else f"{condition} hints".capitalize(), f"{_count(part.n)} images"
+        )
+    panels[0].set_ylabel("marks: right at the stage · line: right so far")
+    _legend(figure, panels[0], len(models))
+    return figure
 
 
 def heatmap_cells(by_part: pd.DataFrame, kind: str, eps: int) -> pd.DataFrame:

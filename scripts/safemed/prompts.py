@@ -1,6 +1,7 @@
 """What the model is asked, what it should answer, and the one parser that reads what it did answer."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LETTERS = "ABCDEFGH"
@@ -43,18 +44,24 @@ def gold_text(question: dict) -> str:
     return question["options"][LETTERS.index(question["gold"])]
 
 
-def thought(modality: str | None, finding: str | None, answer: str) -> str:
-    """The thought that is taught: modality and finding, as far as they are known, then the answer's name."""
-    seen = ", ".join(name for name in (modality, finding) if name)
-    return f"{seen}: {answer}" if seen else answer
+def thought(seen: Iterable[str | None], answer: str) -> str:
+    """The thought that is taught: what is seen, as far as it is known, then the answer's name."""
+    known = ", ".join(name for name in seen if name)
+    return f"{known}: {answer}" if known else answer
 
 
-def target(question: dict, variant: str) -> str:
-    """The completion that fine-tuning teaches for a row of the prepared questions."""
+def target(question: dict, variant: str, earlier: Iterable[str] | None = None) -> str:
+    """The completion that fine-tuning teaches for a row of the prepared questions.
+
+    earlier: what a stepwise thought goes through before its answer, the right answers of the stages before the
+    question's own; a plain thought (None) names modality and finding. A thought of seven stages takes more tokens than
+    a plain one: max_new_tokens must allow for it.
+    """
     answer = f"<answer> {question['gold']} </answer>"
     if variant == "instruct":
         return answer
-    return f"<think> {thought(question['modality'], question['finding'], gold_text(question))} </think>{answer}"
+    seen = (question["modality"], question["finding"]) if earlier is None else earlier
+    return f"<think> {thought(seen, gold_text(question))} </think>{answer}"
 
 
 def conversation(question: dict, variant: str) -> list[dict]:

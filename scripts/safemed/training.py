@@ -40,6 +40,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
+    made.add_argument("--templates", nargs="*", type=Path, default=[], help="the file of hints, where the method draws")
     made.add_argument("--report-to", nargs="*", default=["none"], help="tensorboard, wandb")
     return made
 
@@ -52,7 +53,7 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
     clock, processes = run.Stopwatch(args.stage, args.name), joined()
     if processes.is_main_process:
-        run.checkpoints(args.checkpoint, identity(args, script))
+        run.checkpoints(args.checkpoint, identity(args, script, *args.templates))
     processes.wait_for_everyone()
     return args, clock
 
@@ -68,12 +69,12 @@ def joined() -> PartialState:
     return processes
 
 
-def identity(args: argparse.Namespace, script: str) -> dict:
-    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, and the number
-    of processes, each of which draws its own rollouts.
+def identity(args: argparse.Namespace, script: str, *more: Path) -> dict:
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, `more` files,
+    and the number of processes, each of which draws its own rollouts.
     """
     files = (args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY)
-    return run.identity(args, script, *files) | {"variant": args.variant, "processes": joined().num_processes}
+    return run.identity(args, script, *files, *more) | {"variant": args.variant, "processes": joined().num_processes}
 
 
 def train_questions(args: argparse.Namespace) -> Dataset:
@@ -81,12 +82,15 @@ def train_questions(args: argparse.Namespace) -> Dataset:
     return load_questions(args.data, "train", args.settings.get("train_on"))
 
 
-def training_rows(questions: Dataset, variant: str) -> Dataset:
+def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]] | None = None) -> Dataset:
     """The rows of SFT and GRPO: prompt and completion as chat messages, the target's text, the image, and what the
-    rewards read (gold, n_options, variant)."""
+    rewards and hints read (gold, n_options, variant; question, options).
+
+    earlier: question_id -> what stepwise targets go through; None for plain ones.
+    """
 
     def row(question: dict) -> dict:
-        target = prompts.target(question, variant)
+        target = prompts.target(question, variant, earlier[question["question_id"]] if earlier else None)
         return {
             "prompt": prompts.conversation(question, variant),
             "completion": [{"role": "assistant", "content": target}],
@@ -95,7 +99,7 @@ def training_rows(questions: Dataset, variant: str) -> Dataset:
             "variant": variant,
         }
 
-    drop = [c for c in questions.column_names if c not in ("question_id", "gold", "image")]
+    drop = [c for c in questions.column_names if c not in ("question_id", "gold", "image", "question", "options")]
     return questions.map(row, remove_columns=drop, desc="rows")
 
 
@@ -276,6 +280,7 @@ CURVES = {
     "frac_reward_zero_std": "frac_reward_zero_std",
     "anchor_kl": "anchor_kl",
     "attack_loss": "attack_loss",
+    "hint_loss": "hint_loss",
     "completions/mean_length": "completion_length",
     "entropy": "entropy",
     "clean_accuracy": "clean_accuracy",

@@ -128,6 +128,12 @@ def trainer_sources(wildcards):
     return sources(Path(trainer_script(wildcards)).name)
 
 
+def hint_templates(wildcards):
+    """The file of hints, where a method's training draws some."""
+    view = configuration.training_settings(config, wildcards.method)["view"]
+    return [config["templates"]] if view.get("hints") else []
+
+
 def grown(amount):
     """Memory in MB, or minutes, that grow with each attempt."""
     return lambda wildcards, attempt: amount * attempt
@@ -139,9 +145,8 @@ PROCESSES = config["resources"]["train_processes"]
 
 def launcher():
     """How a training's script is started: once, or in every process that shares the training."""
-    if (
-        NODES > 1
-    ):  # one torchrun a node; they meet where this line is run, at a port that no other job has
+    if NODES > 1:
+        # One torchrun a node; they meet where this line is run, at a port that no other job has.
         return (
             f"srun --kill-on-bad-exit --cpu-bind none --nodes {NODES} --ntasks {NODES} --ntasks-per-node 1 "
             f"torchrun --nnodes {NODES} --nproc-per-node {PROCESSES} --rdzv-backend c10d --rdzv-id $SLURM_JOB_ID "

@@ -135,6 +135,45 @@ rule replay_attacks:
         "{params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
+# Words and cues as the attack: every hint, changed option and altered image, and the chains of evidence.
+rule mislead_model:
+    input:
+        AUDIT,
+        **PREPARED,
+        code=sources("mislead.py"),
+        templates=config["templates"],
+        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['mislead']['attack']}",
+        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+    output:
+        folder=directory(f"{RESULTS}/misled/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/mislead_model-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/mislead_model-{{method}}-{{variant}}.tsv"
+    conda:
+        "../../envs/attack.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["attack_mem_mb"]),
+        runtime=grown(config["resources"]["attack_minutes"]),
+        gpu=config["resources"]["gpus"],
+    params:
+        data=data_folder,
+        settings=settings(
+            {
+                **{key: config["attack"][key] for key in ("questions", "batch_size")},
+                **{key: config["mislead"][key] for key in ("severities", "chains")},
+                "eps": config["attack"]["headline_eps"],
+                "max_new_tokens": config["max_new_tokens"],
+            }
+        ),
+        seed=config["seed"],
+    shell:
+        "python scripts/mislead.py --data {params.data} --weights {input.weights} --model "
+        "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
+        "--templates {input.templates} --attack {input.attack} --out {output.folder} --seed {params.seed} "
+        "--settings {params.settings:q} > {log} 2>&1"
+
+
 # Certificates of one function of a model at one sigma, of a shard of the questions.
 rule certify_model:
     input:

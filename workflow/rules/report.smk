@@ -8,6 +8,13 @@ TABLE_NAMES = [
     "sanity",
     "certified",
     "smoothing",
+    "hints",
+    "changes",
+    "visuals",
+    "pixels_and_words",
+    "calibration",
+    "chain",
+    "chain_summary",
     "cost",
 ]
 FIGURE_NAMES = [
@@ -19,6 +26,10 @@ FIGURE_NAMES = [
     "thoughts",
     "certified_vs_radius",
     "smoothed_attack",
+    "resistance",
+    "pixels_and_words",
+    "visuals",
+    "chain",
     "modality_heatmap",
     "question_type_heatmap",
     "training_curves",
@@ -58,6 +69,7 @@ rule make_tables:
         sanity=of_every("sanity", STUDY_MODELS),
         certificates=certificate_rows(CERTIFIED_MODELS),
         smoothed=smoothed_rows(CERTIFIED_MODELS),
+        misled=of_every("misled", STUDY_MODELS),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
     output:
@@ -97,6 +109,33 @@ rule make_tables:
             "../report/smoothing.rst",
             category="Tables",
         ),
+        hints=report(
+            f"{RESULTS}/tables/hints.csv", "../report/hints.rst", category="Tables"
+        ),
+        changes=report(
+            f"{RESULTS}/tables/changes.csv", "../report/changes.rst", category="Tables"
+        ),
+        visuals=report(
+            f"{RESULTS}/tables/visuals.csv", "../report/visuals.rst", category="Tables"
+        ),
+        pixels_and_words=report(
+            f"{RESULTS}/tables/pixels_and_words.csv",
+            "../report/pixels_and_words.rst",
+            category="Tables",
+        ),
+        calibration=report(
+            f"{RESULTS}/tables/calibration.csv",
+            "../report/calibration.rst",
+            category="Tables",
+        ),
+        chain=report(
+            f"{RESULTS}/tables/chain.csv", "../report/chain.rst", category="Tables"
+        ),
+        chain_summary=report(
+            f"{RESULTS}/tables/chain_summary.csv",
+            "../report/chain.rst",
+            category="Tables",
+        ),
         cost=report(
             f"{RESULTS}/tables/cost.csv", "../report/cost.rst", category="Tables"
         ),
@@ -117,6 +156,7 @@ rule make_tables:
         sanity=lambda wildcards, input: files(input.sanity, "rows.parquet"),
         certificates=lambda wildcards, input: files(input.certificates, "rows.parquet"),
         smoothed=lambda wildcards, input: files(input.smoothed, "rows.parquet"),
+        misled=lambda wildcards, input: files(input.misled, "rows.parquet"),
         costs=lambda wildcards, input: costs(
             *input.models,
             *input.attacks,
@@ -125,6 +165,7 @@ rule make_tables:
             *input.sanity,
             *input.certificates,
             *input.smoothed,
+            *input.misled,
         ),
         eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
@@ -133,7 +174,7 @@ rule make_tables:
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
         "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --smoothed-rows "
-        "{params.smoothed} --eps {params.eps} --costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
+        "{params.smoothed} --misled-rows {params.misled} --eps {params.eps} --costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
         "--config {params.config:q} --out {params.out} > {log} 2>&1"
 
 
@@ -355,6 +396,114 @@ rule draw_smoothed_attack:
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure smoothed_attack --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_resistance:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/hints.csv",
+    output:
+        multiext(f"{RESULTS}/figures/resistance", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/resistance.png",
+            "../report/hints.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_resistance.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_resistance.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=grown(15),
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure resistance --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_pixels_and_words:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/pixels_and_words.csv",
+    output:
+        multiext(f"{RESULTS}/figures/pixels_and_words", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/pixels_and_words.png",
+            "../report/pixels_and_words.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_pixels_and_words.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_pixels_and_words.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=grown(15),
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure pixels_and_words --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_visuals:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/visuals.csv",
+    output:
+        multiext(f"{RESULTS}/figures/visuals", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/visuals.png",
+            "../report/visuals.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_visuals.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_visuals.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=grown(15),
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure visuals --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_chain:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/chain.csv",
+    output:
+        multiext(f"{RESULTS}/figures/chain", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/chain.png",
+            "../report/chain.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_chain.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_chain.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=grown(15),
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure chain --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
 
 

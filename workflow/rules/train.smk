@@ -64,6 +64,7 @@ rule train_sft:
         **PREPARED,
         code=trainer_sources,
         start=start_model,
+        templates=hint_templates,
     output:
         folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
     log:
@@ -94,7 +95,7 @@ rule train_sft:
         "{params.launch} {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} --report-to {resources.report_to} > {log} 2>&1"
+        "--templates {input.templates} --settings {params.settings:q} --report-to {resources.report_to} > {log} 2>&1"
 
 
 use rule train_sft as train_fare with:

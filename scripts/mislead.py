@@ -1,0 +1,144 @@
+"""Mislead a model by words and cues: ask the evaluation questions under every condition, and the chains of evidence.
+
+Goes on after a kill with the condition that it was at. A question whose logits are not numbers, or that has no memory
+alone, is stored as "failed", which no table counts as an answer.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset
+from tqdm import tqdm
+
+from safemed import provenance, run
+from safemed.data import load_questions, subset
+from safemed.evaluation import Exam
+from safemed.halving import halving
+from safemed.mislead import CLEAN, Altered, Condition, Material, chains, conditions
+from safemed.misled import MISLED_ROWS
+from safemed.prompts import FAILED, LETTERS, parse
+from safemed.shards import Shards
+from safemed.vlm import VLM
+from safemed.words import POLARITIES, Templates, mentions
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Write a folder with rows.parquet (one row a question and condition) and cost.json."""
+    parser = run.evaluation_parser(__doc__)
+    parser.add_argument("--templates", type=Path, required=True, help="the file of hints and paraphrases")
+    parser.add_argument("--attack", type=Path, required=True, help="folder of the attack whose images are shown, too")
+    args = parser.parse_args()
+    run.start_logging()
+    clock, vlm = run.Stopwatch("mislead", args.model), VLM.load(args.weights)
+    with run.atomic_folder(args.out, resume=True) as folder:
+        files = (args.weights / "cost.json", args.data / "splits.csv", args.templates, args.attack / "rows.parquet")
+        identity = run.identity(args, __file__, *files)
+        shards = Shards(folder / "shards", identity, clock, vlm.passes, kinds=("parquet", "json"))
+        ask_all(vlm, args, shards)
+        shards.rows().to_parquet(folder / "rows.parquet", index=False)
+        clock.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, __file__)
+        shards.remove()
+
+
+def ask_all(vlm: VLM, args, shards: Shards) -> None:
+    """One part of rows a condition; those without a question that they can be put to have none."""
+    templates = Templates.read(args.templates)
+    test = load_questions(args.data, "test")
+    plain = exam_of(vlm, subset(test, args.settings["questions"], args.seed), args)
+    parts = list(puts(plain, test, templates, args))
+    if len(linked := chains(test, args.settings["chains"], args.seed)):
+        parts += chain_puts(exam_of(vlm, linked, args), templates, args)
+    else:
+        log.warning("no image of the test split has questions of two stages: there is no chain of evidence to ask")
+    for number, (condition, make) in enumerate(tqdm(parts, desc="conditions", disable=not run.watched())):
+        if not shards.has(number) and (asked := make()):
+            table = answered(plain, asked, condition, templates, args)
+            shards.write(number, table)
+            log.info("%s: right %.3f", condition, (table.outcome == "right").mean())
+
+
+Put = tuple[Condition, Callable[[], list[Altered]]]
+
+
+def puts(plain: Exam, test: Dataset, templates: Templates, args) -> Iterator[Put]:
+    """Every condition, and what makes its questions of the evaluation's."""
+    images = {CLEAN: plain.images, args.attack.name: stored(plain, args.attack, args.settings["eps"])}
+    material = Material(plain.rows, images, list(test.remove_columns("image")), templates, args.seed)
+    for condition in conditions(templates, args.settings["severities"], args.attack.name):
+        yield condition, lambda condition=condition: material.altered(condition)
+
+
+def chain_puts(chained: Exam, templates: Templates, args) -> Iterator[Put]:
+    """The chains of evidence, asked plainly and under the first hint of the file, misleading at every stage."""
+    material = Material(chained.rows, {CLEAN: chained.images}, [], templates, args.seed)
+    hint = next(iter(templates.hints))
+    for condition in (Condition("plain", "plain"), Condition("hint", hint, POLARITIES[-1])):
+        told = Condition("chain", condition.name, condition.polarity)
+        yield told, lambda condition=condition: material.altered(condition)
+
+
+def exam_of(vlm: VLM, questions: Dataset, args) -> Exam:
+    return Exam(vlm, questions, args.variant, args.settings["max_new_tokens"][args.variant])
+
+
+def stored(exam: Exam, attack: Path, eps: int) -> torch.Tensor:
+    """The images that an attack left of the exam's questions, uint8 [N, H, W, 3].
+
+    Raises ValueError where the attack was on other questions, or not at that radius.
+    """
+    rows = pd.read_parquet(attack / "rows.parquet")
+    rows = rows[rows.eps == eps]
+    if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
+        raise ValueError(f"{attack}: other questions than this study's, or none at eps {eps}; re-run that attack")
+    with np.load(attack / "images.npz") as archive:
+        return torch.from_numpy(archive[f"eps{eps}"])
+
+
+def answered(plain: Exam, asked: list[Altered], condition: Condition, templates: Templates, args) -> pd.DataFrame:
+    """The rows of one condition: MISLED_ROWS."""
+    exam = plain.altered([one.row for one in asked], torch.from_numpy(np.stack([one.image for one in asked])))
+    texts, confidences, failed = [""] * len(exam), [float("nan")] * len(exam), [False] * len(exam)
+
+    def hear(part: torch.Tensor) -> None:
+        said = exam.answers(exam.images[part], part)
+        sure = exam.confidences(exam.images[part], part, said)
+        for i, text, confidence in zip(part.tolist(), said, sure, strict=True):
+            texts[i], confidences[i] = text, confidence
+
+    def fail(part: torch.Tensor, why: str) -> None:
+        texts[int(part)], failed[int(part)] = why, True
+
+    for batch in exam.batches(torch.arange(len(exam)), args.settings["batch_size"]):
+        list(halving(batch, hear, fail))
+    rows = [
+        told(exam, i, one, texts[i], failed[i], condition, templates, args) | {"confidence": confidences[i]}
+        for i, one in enumerate(asked)
+    ]
+    return pd.DataFrame(rows)[MISLED_ROWS]
+
+
+def told(exam: Exam, i: int, one: Altered, text: str, failed: bool, condition: Condition, templates, args) -> dict:
+    """The row of one question, without the confidence."""
+    answer = "" if failed else exam.answer(text, i)
+    hint = templates.hints.get(condition.name)
+    return exam.about(i, args) | {
+        "kind": condition.kind, "name": condition.name, "polarity": condition.polarity,
+        "severity": condition.severity, "seen": condition.seen, "voice": hint.voice if hint else "",
+        "taught": bool(hint and hint.train), "templates": templates.version, "ssim": one.ssim, "claimed": one.claimed,
+        "outcome": FAILED if failed else exam.outcome(text, i), "answer": answer, "text": text,
+        "said": one.row["options"][LETTERS.index(answer)] if answer else "",
+        "mentions": bool(hint) and mentions(
+            parse(text, len(one.row["options"])).thought, exam.rows[i], hint, condition.polarity, args.seed
+        ),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Words and cues as the attack (Med-R2 Bench): the conditions a model is asked under, and what they make of a question.
+
+A condition alters the words, the image or both; the seed and the question decide how, never the order of evaluation.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from safemed import cues, words
+from safemed.data import lot
+from safemed.prompts import LETTERS, gold_text
+from safemed.stages import STAGE_OF, STAGES
+from safemed.words import POLARITIES, Templates
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last two exclusive
+CLEAN = "clean"
+OPTION_CHANGES = ("permuted", "removed", "distracted")
+ERASURES = ("lesion", "elsewhere", "blank")  # its place; as large a place beside it; the whole image
+ERASED_MARGIN = 0.07  # round the box, in image sides: a lesion's halo is told from its surroundings
+PLACES = ("right", "wrong")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is altered, and how.
+
+    kind: plain, hint, paraphrase, options, corruption, mark or erasure. name: which one of its kind. polarity: of a
+    hint or a label, else "". severity: of a corruption, else 0. seen: whose image is altered or shown, CLEAN or the
+    name of an attack.
+    """
+
+    kind: str
+    name: str
+    polarity: str = ""
+    severity: int = 0
+    seen: str = CLEAN
+
+
+@dataclass(frozen=True)
+class Altered:
+    """A question under a condition: the row of the prepared questions, its image uint8 [H, W, 3], the letter that a
+    hint claims ("" where none is), and how alike the image is to the one it was made from (SSIM)."""
+
+    row: dict
+    image: np.ndarray
+    claimed: str = ""
+    ssim: float = 1.0
+
+
+def conditions(templates: Templates, severities: list[int], attack: str) -> Iterator[Condition]:
+    """All conditions of a study, in order; those with words alone also on the attack's stored images."""
+    for seen in (CLEAN, attack):
+        yield Condition("plain", "plain", seen=seen)
+        for name in templates.hints:
+            yield from (Condition("hint", name, polarity, seen=seen) for polarity in POLARITIES)
+    yield from (Condition("paraphrase", name) for name in templates.paraphrases)
+    yield from (Condition("options", name) for name in OPTION_CHANGES)
+    for kind in cues.CORRUPTIONS:
+        yield from (Condition("corruption", kind, severity=severity) for severity in severities)
+    for kind in ("box", "arrow"):
+        yield from (Condition("mark", f"{kind}-{place}") for place in PLACES)
+    yield from (Condition("mark", "label", polarity) for polarity in ("positive", "negative"))
+    yield from (Condition("erasure", name) for name in ERASURES)
+
+
+def chains(questions: Dataset, n: int, seed: int) -> Dataset:
+    """The chains of evidence of at most n images drawn by a hash of image_path, ordered by image_path, then stage.
+
+    An image's chain holds one question a stage, the first by question_id; images with fewer than two stages have none.
+    An image's rank does not depend on the others, so few change when images come or go. Empty where no image has one.
+    """
+    texts = questions.select_columns(["question_id", "image_path", "question_type"]).to_pandas()
+    texts["stage"] = texts["question_type"].map(STAGE_OF).map(STAGES.index, na_action="ignore")
+    texts = texts.dropna(subset="stage").sort_values(["image_path", "stage", "question_id"])
+    texts = texts.drop_duplicates(["image_path", "stage"])
+    texts = texts[texts.groupby("image_path")["stage"].transform("size") > 1]
+    drawn = sorted(texts["image_path"].unique(), key=lambda path: lot(path, seed))[:n]
+    return questions.select(texts.index[texts["image_path"].isin(drawn)])
+
+
+class Material:
+    """The evaluation questions, and all that is needed to alter them.
+
+    rows: rows of the prepared questions. images: CLEAN and an attack -> uint8 [N, H, W, 3] in the rows' order. pool:
+    (modality, question type) -> options that distractors are drawn from. truths: image -> all that is right for it.
+    """
+
+    def __init__(
+        self, rows: list[dict], images: dict[str, torch.Tensor], pool: list[dict], templates: Templates, seed: int
+    ):
+        self.rows, self.images, self.templates, self.seed = rows, images, templates, seed
+        self.pool: dict[tuple, set[str]] = {}
+        self.truths: dict[str, set[str]] = {}
+        for row in pool:
+            self.pool.setdefault((row["modality"], row["question_type"]), set()).update(row["options"])
+            self.truths.setdefault(row["image_path"], set()).add(gold_text(row))
+
+    def altered(self, condition: Condition) -> list[Altered]:
+        """The questions that the condition can be put to: a lesion that is not known cannot be marked or erased."""
+        made = []
+        for row, image in zip(self.rows, self.images[condition.seen], strict=True):
+            plain = Altered(row, image.numpy())
+            if (one := getattr(self, f"_{condition.kind}")(condition, plain)) is not None:
+                made.append(one)
+        return made
+
+    def _plain(self, condition: Condition, plain: Altered) -> Altered:
+        return plain
+
+    def _hint(self, condition: Condition, plain: Altered) -> Altered:
+        claimed = words.claimed(plain.row, condition.polarity, self.seed)
+        row = words.hinted(plain.row, self.templates.hints[condition.name], condition.polarity, self.seed)
+        return replace(plain, row=row, claimed=claimed)
+
+    def _paraphrase(self, condition: Condition, plain: Altered) -> Altered:
+        return replace(plain, row=words.paraphrased(plain.row, self.templates.paraphrases[condition.name]))
+
+    def _options(self, condition: Condition, plain: Altered) -> Altered | None:
+        row = plain.row
+        if condition.name == "permuted":
+            return replace(plain, row=words.permuted(row, self.seed))
+        if condition.name == "removed":
+            return replace(plain, row=words.removed(row, self.templates.none_of_these))
+        others = self.pool[row["modality"], row["question_type"]] - self.truths[row["image_path"]]
+        distracted = words.distracted(row, sorted(others), self.seed)
+        return distracted and replace(plain, row=distracted)
+
+    def _corruption(self, condition: Condition, plain: Altered) -> Altered:
+        image, ssim = cues.corrupt(
+            plain.image, condition.name, condition.severity, self._own(plain.row, condition.name)
+        )
+        return replace(plain, image=image, ssim=ssim)
+
+    def _mark(self, condition: Condition, plain: Altered) -> Altered | None:
+        """A burnt-in label names an option; a box or an arrow shows the lesion's place, or one without a lesion."""
+        if condition.name == "label":
+            claimed = words.claimed(plain.row, condition.polarity, self.seed)
+            named = plain.row["options"][LETTERS.index(claimed)]
+            lesion = tuple(plain.row["box"]) or cues.some_place(plain.image.shape, self._own(plain.row, "place"))
+            image = cues.mark(plain.image, "label", lesion, named)
+            return replace(plain, image=image, claimed=claimed, ssim=cues.ssim(plain.image, image))
+        kind, place = condition.name.split("-")
+        if (box := self._place(plain, place)) is None:
+            return None
+        image = cues.mark(plain.image, kind, box)
+        return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
+
+    def _place(self, plain: Altered, place: str, margin: int = 0) -> Box | None:
+        """The lesion's box grown by a margin in pixels, or one as large beside it; any is wrong for a normal image.
+
+        None where the place is not known, or there is no room beside the lesion.
+        """
+        shape, own = plain.image.shape[:2], self._own(plain.row, "place")
+        if plain.row["box"]:
+            box = _grown(plain.row["box"], margin, shape)
+            if box == (0, 0, shape[1], shape[0]):
+                return None
+            other = cues.wrong_place(box, shape, own)
+            return box if place == "right" else None if _overlap(box, other) else other
+        return cues.some_place(shape, own) if place == "wrong" and plain.row["finding"] == "normal" else None
+
+    def _erasure(self, condition: Condition, plain: Altered) -> Altered | None:
+        if condition.name == "blank":
+            image = cues.blank(plain.image)
+        else:
+            margin = round(ERASED_MARGIN * len(plain.image))
+            box = plain.row["box"] and self._place(plain, "right" if condition.name == "lesion" else "wrong", margin)
+            if not box:
+                return None
+            image = cues.erase(plain.image, box, 0)
+        return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
+
+    def _own(self, row: dict, purpose: str) -> str:
+        """What seeds a draw for an image: all its questions see the same."""
+        return f"{self.seed}:{purpose}:{row['image_path']}"
+
+
+def _grown(box: list[int], margin: int, shape: tuple[int, int]) -> Box:
+    """A box with a margin on each side, as far as the image goes."""
+    (x0, y0, x1, y1), (height, width) = box, shape
+    return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
+
+
+def _overlap(first: Box, second: Box) -> bool:
+    """Whether two boxes share a pixel."""
+    return all(max(first[i], second[i]) < min(first[i + 2], second[i + 2]) for i in (0, 1))

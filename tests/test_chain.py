@@ -1,0 +1,180 @@
+"""The chain of evidence: counted by hand, never from a question that failed, never a zero where nothing was asked."""
+
+import math
+
+import pandas as pd
+import pytest
+from datasets import Dataset
+
+from safemed.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
+from safemed.data import subset
+from safemed.mislead import chains
+from safemed.phantoms import WORDINGS
+from safemed.stages import STAGE_OF, STAGES
+from safemed.stats import wilson
+
+TYPE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
+OUTCOMES = {"r": ("right", "A"), "w": ("wrong", "B"), "u": ("unparsable", ""), "f": ("failed", "")}
+LESION = ("presence", "place", "size", "diagnosis")
+
+
+def rows(images: dict[str, dict[str, str]], model: str = "base", condition: str = "plain") -> pd.DataFrame:
+    """Chain rows of image -> stage -> r, w, u or f, in an order of no meaning."""
+    made = [
+        {
+            "question_id": f"{image}-{stage}", "image_path": image, "question_type": TYPE_OF[stage], "n_options": 4,
+            "gold": "A", "model": model, "method": model, "variant": "instruct", "condition": condition,
+            "outcome": OUTCOMES[letter][0], "answer": OUTCOMES[letter][1],
+        }
+        for image, stages in images.items()
+        for stage, letter in stages.items()
+    ]  # fmt: skip
+    return pd.DataFrame(made).sample(frac=1, random_state=0)
+
+
+def answers(letters: str, stages: tuple[str, ...] = STAGES) -> dict[str, str]:
+    """Stage -> letter."""
+    return dict(zip(stages, letters, strict=True))
+
+
+# Four images: right throughout; right but for the size; blind to the lesion, yet with the right diagnosis; no lesion,
+# an unparsable quality and a wrong diagnosis.
+FOUR = {
+    "a": answers("rrrrrrr"),
+    "b": answers("rrrrrwr"),
+    "c": answers("rrrwwwr"),
+    "d": answers("urrrw", ("quality", "modality", "anatomy", "presence", "diagnosis")),
+}
+
+
+def test_every_stage_is_counted_of_all_images_that_have_it():
+    table = chain_table(rows(FOUR)).set_index("stage")
+    assert list(table.index) == list(STAGES) and table.status.eq("complete").all()
+    assert table.n.tolist() == [4, 4, 4, 4, 3, 3, 4]
+    assert table.accuracy.tolist() == pytest.approx([3 / 4, 1, 1, 3 / 4, 2 / 3, 1 / 3, 3 / 4])
+    assert table.reached.tolist() == pytest.approx([3 / 4, 3 / 4, 3 / 4, 2 / 4, 2 / 3, 1 / 3, 1 / 4])
+    assert table.given_reached.tolist() == pytest.approx([3 / 4, 1, 1, 2 / 3, 1, 1 / 2, 1])
+    assert (table.ci_low["place"], table.ci_high["place"]) == pytest.approx(wilson(2, 3))
+
+
+def test_whole_chains_and_what_diagnoses_rest_on():
+    told = chain_summary(rows(FOUR)).iloc[0]
+    assert (told.n, told.status, told.joint) == (4, "complete", 1 / 4)
+    assert (told.ci_low, told.ci_high) == pytest.approx(wilson(1, 4))
+    common = 3 / 4 * 1 * 1 * 3 / 4 * 3 / 4  # quality, modality, anatomy, presence, diagnosis
+    assert told["product"] == pytest.approx((3 * common * 2 / 3 * 1 / 3 + common) / 4)
+    # Seen: a, and d, which has no lesion to miss. Missed: b by its size, c altogether.
+    assert (told.n_seen, told.n_missed) == (2, 2)
+    assert (told.diagnosis_when_seen, told.diagnosis_when_missed) == (1 / 2, 1)
+    assert told.ungrounded == pytest.approx(2 / 3)
+
+
+def test_the_product_is_that_of_the_accuracies_where_all_images_have_all_stages():
+    images = {"a": answers("rrrr", LESION), "b": answers("wrrr", LESION), "c": answers("rwrw", LESION)}
+    table, told = chain_table(rows(images)), chain_summary(rows(images)).iloc[0]
+    assert told["product"] == pytest.approx(table.accuracy.prod()) == pytest.approx((2 / 3) ** 3)
+    assert told.joint == pytest.approx(1 / 3)
+
+
+def test_what_has_no_denominator_is_missing_and_not_zero():
+    none = rows({"a": answers("wr", ("modality", "anatomy")), "b": answers("wr", ("modality", "anatomy"))})
+    table = chain_table(none).set_index("stage")
+    assert list(table.index) == ["modality", "anatomy"]
+    assert table.reached["anatomy"] == 0 and math.isnan(table.given_reached["anatomy"])
+    told = chain_summary(none).iloc[0]
+    assert told.joint == 0 and (told.n_seen, told.n_missed) == (0, 0)
+    assert told[["diagnosis_when_seen", "diagnosis_when_missed", "ungrounded"]].isna().all()
+    seen = chain_summary(rows({"a": answers("rw", ("presence", "diagnosis"))})).iloc[0]
+    assert seen.diagnosis_when_seen == 0 and math.isnan(seen.diagnosis_when_missed) and math.isnan(seen.ungrounded)
+
+
+def test_a_diagnosis_counts_as_grounded_only_where_a_lesion_was_asked_about():
+    told = chain_summary(rows({"a": answers("rr", ("modality", "diagnosis")), "b": answers("rr", LESION[::3])})).iloc[0]
+    assert (told.n, told.n_seen, told.n_missed, told.ungrounded) == (2, 1, 0, 0)
+
+
+def test_a_question_that_failed_is_no_wrong_answer():
+    failed = FOUR | {"b": answers("rrrfrwr")}
+    table = chain_table(rows(failed)).set_index("stage")
+    assert table.accuracy[:"anatomy"].tolist() == pytest.approx([3 / 4, 1, 1])
+    numbers = ["accuracy", "ci_low", "ci_high", "reached", "given_reached"]
+    assert table.loc["presence":, numbers].isna().all(axis=None)
+    assert table.status["presence"] == "incomplete: 1 of 4 images not evaluated up to here"
+    assert table.status["size"] == "incomplete: 1 of 3 images not evaluated up to here"
+    told = chain_summary(rows(failed)).iloc[0]
+    assert told.n == 4 and told.status == "incomplete: 1 of 4 images not evaluated"
+    assert told.drop(["model", "condition", "n", "status"]).isna().all()
+
+
+def test_models_and_conditions_are_told_apart():
+    several = [rows(FOUR), rows(FOUR, condition="noise"), rows({"a": FOUR["a"]}, "sft", "hint")]
+    told = chain_summary(pd.concat(several))
+    assert told[["model", "condition", "n"]].to_numpy().tolist() == [
+        ["base", "noise", 4], ["base", "plain", 4], ["sft", "hint", 1],
+    ]  # fmt: skip
+    assert list(told) == CHAIN_SUMMARY and list(chain_table(pd.concat(several))) == CHAIN
+
+
+def test_no_rows_give_tables_of_their_columns():
+    assert list(chain_table(pd.DataFrame())) == CHAIN and list(chain_summary(pd.DataFrame())) == CHAIN_SUMMARY
+
+
+def second_question(good: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([good, good[:1].assign(question_id="another")])
+
+
+REFUSED = {
+    "a question_id appears twice": lambda good: pd.concat([good, good[:1]]),
+    "a stage of an image has two questions": second_question,
+    "different questions": lambda good: pd.concat([good, good[1:].assign(model="sft")]),
+    "contradicts the answer": lambda good: good.assign(answer="A"),
+    "none of right": lambda good: good.assign(outcome="abstained", answer="B"),
+    "no stage": lambda good: good.assign(question_type="Other Biological Attributes"),
+    "a value is missing": lambda good: good.assign(answer=None),
+    "missing column": lambda good: good.drop(columns="condition"),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_rows_that_are_no_chains_are_refused(why):
+    good = rows(FOUR)
+    check_chain_rows(good)
+    for table in (check_chain_rows, chain_table, chain_summary):
+        with pytest.raises(ValueError, match=why):
+            table(REFUSED[why](good))
+
+
+def test_the_phantoms_ask_every_stage():
+    assert set(WORDINGS) == set(STAGE_OF) and len(STAGES) == 7
+
+
+def asked(images: dict[str, list[str]]) -> Dataset:
+    """Questions of image -> question types, numbered from the last."""
+    pairs = [(image, kind) for image, kinds in images.items() for kind in kinds]
+    return Dataset.from_list(
+        [
+            {"question_id": f"q{len(pairs) - i:03d}", "image_path": image, "question_type": kind}
+            for i, (image, kind) in enumerate(pairs)
+        ]
+    )
+
+
+def test_chains_hold_one_question_a_stage_in_the_order_of_the_workflow():
+    several = ["Disease Diagnosis", "Modality Recognition", "Disease Diagnosis", "Other Biological Attributes"]
+    questions = asked({"b": several, "a": list(WORDINGS), "one": ["Lesion Grading"], "none": several[-1:] * 2})
+    drawn = chains(questions, 10, 0).to_pandas()
+    assert drawn.image_path.tolist() == ["a"] * 7 + ["b"] * 2
+    assert drawn.question_type.map(STAGE_OF).tolist() == [*STAGES, "modality", "diagnosis"]
+    diagnoses = questions.to_pandas().query("image_path == 'b' and question_type == 'Disease Diagnosis'")
+    assert drawn.question_id.tolist()[-1] == diagnoses.question_id.min()
+
+
+def test_chains_are_drawn_by_image_whatever_the_order():
+    questions = asked({f"image {i}": ["Modality Recognition", "Disease Diagnosis"] for i in range(40)})
+    drawn = chains(questions, 10, 0)
+    assert len(set(drawn["image_path"])) == 10 and len(drawn) == 20
+    assert chains(questions.shuffle(seed=1), 10, 0).to_list() == drawn.to_list()
+    assert set(chains(questions, 5, 0)["image_path"]) < set(drawn["image_path"])
+    assert set(chains(questions, 10, 1)["image_path"]) != set(drawn["image_path"])
+    fewer = subset(questions, 0, 0)
+    assert len(chains(fewer, 10, 0)) == 0

@@ -1,0 +1,216 @@
+"""Misled models: every condition is what it says, and the rows are what the model says to it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helpers import ROOT, command, command_line, here, killed_after
+from safemed import cues, misled
+from safemed.data import as_arrays, load_questions
+from safemed.mislead import CLEAN, Condition, Material, conditions
+from safemed.misled import CONDITION
+from safemed.prompts import FAILED
+from safemed.words import Templates, claimed
+
+ALL_TEMPLATES = Templates.read(ROOT / "workflow" / "templates.yaml")
+# Two voices are enough to see every kind of condition.
+FEW = {
+    "version": 1,
+    "hints": {name: {key: value for key, value in vars(hint).items() if key != "name"}
+              for name, hint in ALL_TEMPLATES.hints.items() if hint.voice in ("patient", "report")},
+    "paraphrases": {"task": "Your task: {question}"},
+    "none_of_these": "none of these",
+}  # fmt: skip
+SETTINGS = {
+    "questions": 24, "chains": 5, "severities": [1, 5], "eps": 8, "batch_size": 10,
+    "max_new_tokens": {"instruct": 8, "think": 24},
+}  # fmt: skip
+PGD = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
+       "pgd": {"kind": "pgd", "steps": 3, "restarts": 1}}  # fmt: skip
+
+
+def model_arguments(data: Path, weights: Path | str, out: Path) -> list:
+    """What the scripts that evaluate a thinking model have in common."""
+    told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
+    return [*told, "--out", out]
+
+
+def arguments(data: Path, weights: Path | str, out: Path, attack: Path) -> list:
+    """How the workflow calls scripts/mislead.py, but with the templates of FEW, which lie beside the attack."""
+    return [*model_arguments(data, weights, out), "--templates", attack.parent / "few.yaml", "--attack", attack]
+
+
+@pytest.fixture(scope="module")
+def attacked(shown_data, skilled, tmp_path_factory) -> Path:
+    """The folder of an attack on the questions."""
+    return attack(shown_data, skilled.model.name_or_path, tmp_path_factory.mktemp("attacked"))
+
+
+def attack(data: Path, weights: Path | str, root: Path, **changes) -> Path:
+    """Attack the questions; the templates of FEW are written beside the folder that is returned."""
+    here(
+        "attack.py",
+        *model_arguments(data, weights, root / "pgd"),
+        "--attack",
+        "pgd",
+        "--eps",
+        8,
+        settings=PGD | changes,
+    )
+    (root / "few.yaml").write_text(json.dumps(FEW))
+    return root / "pgd"
+
+
+@pytest.fixture(scope="module")
+def rows(shown_data, skilled, attacked, tmp_path_factory) -> pd.DataFrame:
+    """The rows of the skilled model under all conditions."""
+    out = tmp_path_factory.mktemp("misled") / "model"
+    here("mislead.py", *arguments(shown_data, skilled.model.name_or_path, out, attacked), settings=SETTINGS)
+    assert not (out / "shards").exists() and json.loads((out / "cost.json").read_text())["forward_passes"] > 1000
+    return pd.read_parquet(out / "rows.parquet")
+
+
+@pytest.fixture(scope="module")
+def material(study_data) -> Material:
+    """The questions of the study, with images that were not attacked."""
+    questions = load_questions(study_data, "train").select(range(120))
+    images = torch.from_numpy(as_arrays(questions["image"]))
+    table = list(questions.remove_columns("image"))
+    return Material(table, {CLEAN: images, "pgd": images}, table, ALL_TEMPLATES, 0)
+
+
+def test_rows_of_every_condition_can_be_counted(rows, attacked):
+    misled.check_misled_rows(rows)
+    kinds = rows.groupby("kind").question_id.nunique()
+    assert (kinds.drop(["erasure", "mark", "options", "chain"]) == 24).all()
+    few = Templates.read(attacked.parent / "few.yaml")
+    wanted = set(conditions(few, SETTINGS["severities"], "pgd"))
+    found = {Condition(*key) for key in rows[rows.kind != "chain"][CONDITION].itertuples(index=False)}
+    assert found <= wanted and {one.kind for one in found} == {one.kind for one in wanted}
+    assert len(found) > 0.9 * len(wanted)
+
+
+def test_plain_rows_are_what_the_attack_read(rows, attacked):
+    stored = pd.read_parquet(attacked / "rows.parquet").set_index("question_id")
+    plain = rows[(rows.kind == "plain") & (rows.seen == "pgd")].set_index("question_id")
+    assert (plain.text == stored.text.loc[plain.index]).all() and (plain.outcome != "right").any()
+    clean = rows[(rows.kind == "plain") & (rows.seen == CLEAN)]
+    assert (clean.outcome == "right").all() and (clean.confidence > 0.5).all()
+
+
+def test_hints_change_what_the_model_says_and_corruptions_hurt_with_their_strength(rows):
+    """The model has learned one text: any hint is new to it."""
+    negative = rows[(rows.kind == "hint") & (rows.polarity == "negative") & (rows.seen == CLEAN)]
+    assert (negative.outcome != "right").any()
+    by_strength = rows[rows.kind == "corruption"].groupby("severity").agg(
+        right=("outcome", lambda outcomes: (outcomes == "right").mean()), ssim=("ssim", "mean")
+    )  # fmt: skip
+    assert by_strength.right[5] < by_strength.right[1] and by_strength.ssim[5] < 0.6 < by_strength.ssim[1]
+
+
+def test_a_confidence_is_the_share_of_the_letter_among_those_offered(rows):
+    told = rows[rows.outcome != "unparsable"]
+    assert told.confidence.between(0, 1).all() and rows[rows.outcome == "unparsable"].confidence.isna().all()
+    assert (told.confidence >= 1 / told.n_options - 1e-6).mean() > 0.9  # greedy: mostly the greatest
+
+
+def test_what_a_killed_job_has_asked_is_not_asked_again(shown_data, skilled, attacked, rows, tmp_path):
+    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "killed", attacked)
+    line = command_line("mislead.py", *told, settings=SETTINGS)
+    done = killed_after(3, line, tmp_path / ".killed.partial" / "shards")
+    before = {path: path.stat().st_mtime_ns for path in done}
+    assert before and not (tmp_path / "killed").exists()
+    here("mislead.py", *told, settings=SETTINGS)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed" / "rows.parquet"), rows)
+
+
+def test_a_model_without_numbers_has_no_score(shown_data, skilled, tmp_path):
+    weights = tmp_path / "weights"
+    skilled.model.save_pretrained(weights)
+    skilled.processor.save_pretrained(weights)
+    for file in Path(skilled.model.name_or_path).iterdir():
+        if not (weights / file.name).exists():
+            (weights / file.name).write_bytes(file.read_bytes())
+    state = load_file(weights / "model.safetensors")
+    name = next(name for name in state if name.endswith("embed_tokens.weight"))
+    state[name] = torch.full_like(state[name], torch.nan)
+    save_file(state, weights / "model.safetensors", metadata={"format": "pt"})
+    few = SETTINGS | {"severities": [1], "questions": 2}
+    images = attack(shown_data, skilled.model.name_or_path, tmp_path, questions=2)
+    here("mislead.py", *arguments(shown_data, weights, tmp_path / "out", images), settings=few)
+    rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
+    assert (rows.outcome == FAILED).all() and (rows.answer == "").all()
+    for table in (misled.hints(rows), misled.visuals(rows), misled.pixels_and_words(rows)):
+        assert table.status.str.startswith("incomplete").all()
+
+
+def test_images_of_other_questions_are_refused(shown_data, skilled, attacked, tmp_path):
+    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", attacked)
+    said = command("mislead.py", *told, settings=SETTINGS | {"eps": 4}, fails=True)
+    assert "or none at eps 4" in said and not (tmp_path / "out").exists()
+
+
+def test_a_hint_claims_what_the_row_says(material):
+    for polarity in ("positive", "neutral", "negative"):
+        for one, row in zip(material.altered(Condition("hint", "patient-1", polarity)), material.rows, strict=True):
+            assert one.claimed == claimed(row, polarity, 0)
+            assert one.row["question"] != row["question"] and one.row["question"].endswith(row["question"])
+
+
+def test_distractors_are_never_right_for_the_image(material):
+    added = material.altered(Condition("options", "distracted"))
+    assert added
+    for one in added:
+        assert one.row["options"][-1] not in material.truths[one.row["image_path"]]
+
+
+def test_an_erased_lesion_is_gone_and_nothing_else(material):
+    """Where the lesion was, no pixel is as it was made, and the rest is untouched; beside it, the lesion stays."""
+    clean = {
+        row["question_id"]: image.numpy() for row, image in zip(material.rows, material.images[CLEAN], strict=True)
+    }
+    erased = material.altered(Condition("erasure", "lesion"))
+    assert len(erased) > 30
+    for one in erased:
+        before, (x0, y0, x1, y1) = clean[one.row["question_id"]], one.row["box"]
+        inside = np.zeros(before.shape[:2], bool)
+        margin = round(0.07 * len(before))
+        inside[max(y0 - margin, 0) : y1 + margin, max(x0 - margin, 0) : x1 + margin] = True
+        assert (one.image[~inside] == before[~inside]).all() and one.ssim < 1
+        lesion = (slice(y0, y1), slice(x0, x1))
+        assert (one.image[lesion] != before[lesion]).any(-1).mean() > 0.5
+        noise = before.copy()
+        noise[inside] = np.random.default_rng(0).integers(0, 256, noise[inside].shape)
+        box = (max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, 32), min(y1 + margin, 32))
+        assert (cues.erase(noise, box, 0) == one.image).all()  # nothing of the inside is used
+    beside = material.altered(Condition("erasure", "elsewhere"))
+    assert beside and len(beside) < len(erased)  # a large lesion leaves no room
+    for one in beside:
+        x0, y0, x1, y1 = one.row["box"]
+        assert (one.image[y0:y1, x0:x1] == clean[one.row["question_id"]][y0:y1, x0:x1]).all()
+
+
+def test_marks_show_the_lesion_or_no_lesion(material):
+    right, wrong = (material.altered(Condition("mark", f"box-{place}")) for place in ("right", "wrong"))
+    assert all(one.row["box"] for one in right)
+    normal = [one for one in wrong if not one.row["box"]]
+    assert normal and all(one.row["finding"] == "normal" for one in normal)
+    clean = {
+        row["question_id"]: image.numpy() for row, image in zip(material.rows, material.images[CLEAN], strict=True)
+    }
+    for one in right:
+        x0, y0, x1, y1 = one.row["box"]
+        changed = (one.image != clean[one.row["question_id"]]).any(-1)
+        assert changed.any() and not changed[y0:y1, x0:x1].any()
+
+
+def test_all_questions_of_an_image_see_the_same_alteration(material):
+    seen: dict[str, set] = {}
+    for one in material.altered(Condition("corruption", "noise", severity=3)):
+        seen.setdefault(one.row["image_path"], set()).add(one.image.tobytes())
+    assert max(map(len, seen.values())) == 1 and len(set.union(*seen.values())) == len(seen)

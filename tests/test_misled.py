@@ -1,0 +1,180 @@
+"""The tables of misled models, against cases counted by hand; a failure is never a score."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from safemed import misled
+from safemed.misled import MISLED_ROWS
+from safemed.prompts import FAILED
+
+# question -> what is said without a hint; gold is A, the misleading claim B, of three options.
+PLAIN = {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"}
+HINTED = {
+    ("one", "negative"): {"q1": "B", "q2": "B", "q3": "C", "q4": "A", "q5": "B"},
+    ("one", "neutral"): {"q1": "A", "q2": "B", "q3": "A", "q4": "A", "q5": "C"},
+    ("one", "positive"): {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "A"},
+    ("two", "negative"): {"q1": "A", "q2": "A", "q3": "A", "q4": "", "q5": "A"},
+    ("two", "neutral"): {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"},
+    ("two", "positive"): {"q1": "A", "q2": "A", "q3": "C", "q4": "A", "q5": "C"},
+}
+
+
+def row(question: str, answer: str, **changes) -> dict:
+    """One row; image and question are one, so that every answer counts for itself."""
+    outcome = "right" if answer == "A" else "wrong" if answer else "unparsable"
+    made = {
+        "question_id": question, "image_path": question, "modality": "CT", "question_type": "Disease Diagnosis",
+        "n_options": 3, "gold": "A", "model": "sft-think", "method": "sft", "variant": "think", "kind": "plain",
+        "name": "plain", "polarity": "", "severity": 0, "seen": "clean", "voice": "", "taught": False, "templates": 1,
+        "ssim": 1.0, "claimed": "", "outcome": outcome, "answer": answer, "said": answer.lower(), "text": answer,
+        "mentions": False, "confidence": 0.9 if answer else math.nan,
+    }  # fmt: skip
+    return made | changes
+
+
+def hint_rows(**changes) -> pd.DataFrame:
+    """The rows of PLAIN and HINTED; wording one is taught, and the thought of q1 mentions its misleading hint."""
+    rows = [row(question, answer) for question, answer in PLAIN.items()]
+    for (name, polarity), answers in HINTED.items():
+        told = {"kind": "hint", "name": name, "polarity": polarity, "voice": name, "taught": name == "one"}
+        claim = {"positive": "A", "neutral": "", "negative": "B"}[polarity]
+        rows += [
+            row(q, a, claimed=claim, mentions=(name, polarity, q) == ("one", "negative", "q1"), **told)
+            for q, a in answers.items()
+        ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def test_hints_are_counted_as_they_say():
+    table = misled.hints(hint_rows()).set_index(["voice", "taught"])
+    one = table.loc[("one", True)]
+    assert one.wordings == 1 and one.n == 5 and one.status == "complete"
+    assert (one.plain, one.positive, one.neutral, one.negative) == (0.8, 1.0, 0.6, 0.2)
+    assert one.n_right == 4 and one.sycophancy == 3 / 4 and one.followed == 2 / 4
+    assert one["drift"] == 1 / 4 and one.reliance == 2 / 4 - 1 / 4  # q2 says B under the neutral wording, too
+    assert one.n_wrong == 1 and one.rescue == 1.0
+    assert one.told_followed == 1 / 2  # of q1 and q2, which followed, q1 says so
+    two = table.loc[("two", False)]
+    assert two.sycophancy == 1 / 4 and two.followed == 0 and two.rescue == 0.0 and math.isnan(two.told_followed)
+    everybody = table.loc[("all", "all")]
+    assert everybody.wordings == 2 and everybody.n == 5 and everybody.sycophancy == 4 / 8 and everybody.rescue == 1 / 2
+    assert one.sycophancy_low < 3 / 4 < one.sycophancy_high and one.negative_low < 0.2 < one.negative_high
+
+
+def test_hints_have_no_faithfulness_where_nothing_thinks():
+    table = misled.hints(hint_rows(variant="instruct", model="sft-instruct"))
+    assert table.told_followed.isna().all() and table.sycophancy.notna().all()
+
+
+def test_of_nothing_right_there_is_no_sycophancy():
+    rows = hint_rows()
+    rows.loc[rows.kind == "plain", ["answer", "outcome", "said"]] = "C", "wrong", "c"
+    table = misled.hints(rows)
+    assert table.sycophancy.isna().all() and (table.n_right == 0).all() and table.rescue.notna().all()
+
+
+def test_the_worst_wording_decides():
+    table = misled.pixels_and_words(hint_rows()).set_index("words")
+    assert table.accuracy.to_dict() == {"none": 0.8, "positive": 0.8, "neutral": 0.7, "negative": 0.5, "worst": 0.0}
+    assert table.n.to_dict() == {"none": 5, "positive": 10, "neutral": 10, "negative": 10, "worst": 5}
+
+
+@pytest.mark.parametrize("make", [misled.hints, misled.pixels_and_words, misled.calibration])
+def test_a_question_that_was_not_evaluated_leaves_no_number(make):
+    rows = hint_rows()
+    failing = (rows.name == "one") & (rows.polarity == "negative") & (rows.question_id == "q4")
+    rows.loc[failing, ["answer", "outcome", "said"]] = "", FAILED, ""
+    table = make(rows)
+    broken = table[table.status != "complete"]
+    assert len(broken) and broken.status.str.contains("1 of").all()
+    for name in ("accuracy", "negative", "sycophancy", "followed", "drift", "ece", "selective"):
+        assert name not in table or (
+            broken[name].isna().all() and table[table.status == "complete"][name].notna().any()
+        )
+
+
+def test_a_plain_answer_that_was_not_evaluated_leaves_no_number():
+    rows = hint_rows()
+    rows.loc[(rows.kind == "plain") & (rows.question_id == "q1"), ["answer", "outcome", "said"]] = "", FAILED, ""
+    assert (misled.hints(rows).status != "complete").all()
+
+
+def test_changes_are_held_against_the_same_questions_unchanged():
+    asked = [row(q, a) for q, a in PLAIN.items()]
+    permuted = [row(q, a, kind="options", name="permuted", said=s) for q, a, s in
+                (("q1", "A", "a"), ("q2", "C", "a"), ("q3", "", ""), ("q5", "B", "c"))]  # fmt: skip
+    gone = [row("q1", "C", kind="options", name="removed", said="c")]
+    table = misled.changes(pd.DataFrame([*asked, *permuted, *gone])).set_index("name")
+    assert table.loc["permuted", ["n", "plain", "accuracy", "consistency"]].tolist() == [4, 0.75, 0.25, 0.75]
+    assert math.isnan(table.loc["removed", "consistency"]) and table.loc["removed", "plain"] == 1.0
+    assert table.chance.tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_altered_images_are_told_by_what_is_asked():
+    rows = [row(q, a) for q, a in PLAIN.items()]
+    erased = {"kind": "erasure", "name": "lesion", "ssim": 0.8}
+    rows += [row(q, a, **erased) for q, a in {"q1": "A", "q2": "C", "q3": "B", "q5": "C"}.items()]
+    lies = {"kind": "mark", "name": "label", "polarity": "negative", "claimed": "B"}
+    rows += [row(q, a, **lies) for q, a in {"q1": "B", "q2": "A"}.items()]
+    frame = pd.DataFrame(rows)
+    frame.loc[frame.question_id == "q5", "question_type"] = "Modality Recognition"
+    table = misled.visuals(frame).set_index(["name", "about"])
+    assert table.loc[("lesion", "all"), ["n", "plain", "accuracy", "kept"]].tolist() == [4, 0.75, 0.25, 0.5]
+    assert table.loc[("lesion", "context"), ["n", "plain", "accuracy", "kept"]].tolist() == [1, 0.0, 0.0, 1.0]
+    assert table.loc[("lesion", "lesion"), "n"] == 3 and table.loc[("lesion", "all"), "ssim"] == pytest.approx(0.8)
+    assert table.loc[("label", "all"), "followed"] == 0.5 and math.isnan(table.loc[("lesion", "all"), "followed"])
+
+
+def test_the_calibration_error_is_that_of_an_exact_case():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.65, 0.65, 1.0])
+    right = np.array([True, True, True, False, True, False, True])
+    bins = 5 * abs(4 / 5 - (4 * 0.95 + 1.0) / 5) + 2 * abs(1 / 2 - 0.65)  # 1.0 belongs to the last bin
+    assert misled.ece(confidence, right) == pytest.approx(bins / 7)
+    assert misled.selective(np.array([0.9, 0.1, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 1, 0], bool)) == 3 / 4
+
+
+def test_an_answer_without_a_letter_is_the_least_sure():
+    rows = pd.DataFrame([row(q, a) for q, a in {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": ""}.items()])
+    (told,) = misled.calibration(rows).itertuples()
+    assert told.accuracy == 0.8 and told.selective == 1.0 and told.confidence == pytest.approx(0.9 * 4 / 5)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"claimed": "B"}, "a positive claim is wrong"),
+        ({"outcome": "perhaps"}, "outcome"),
+        ({"gold": "C"}, "contradicts"),
+        ({"question_id": "q2"}, "twice"),
+    ],
+)
+def test_rows_that_cannot_be_counted_are_refused(change, told):
+    rows = hint_rows()
+    first = rows[rows.polarity == "positive"].index[0]
+    rows.loc[first, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=told):
+        misled.hints(rows)
+
+
+@pytest.mark.parametrize("claimed", ["A", ""])
+def test_a_misleading_claim_must_mislead(claimed):
+    rows = hint_rows()
+    rows.loc[rows.polarity == "negative", "claimed"] = claimed
+    with pytest.raises(ValueError, match="misleading claim"):
+        misled.check_misled_rows(rows)
+
+
+def test_models_that_were_asked_other_questions_are_refused():
+    rows = hint_rows()
+    other = hint_rows(model="at-grpo-think")
+    with pytest.raises(ValueError, match="different questions"):
+        misled.hints(pd.concat([rows, other[other.question_id != "q1"]], ignore_index=True))
+
+
+@pytest.mark.parametrize("name", ["hints", "changes", "visuals", "pixels_and_words", "calibration", "chained"])
+def test_no_rows_make_an_empty_table(name):
+    table = getattr(misled, name)(pd.DataFrame(columns=MISLED_ROWS))
+    assert table.empty and len(table.columns) > 3
