@@ -6,9 +6,9 @@ from trl import GRPOConfig
 
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer
+from safemed.hints import Templates
 from safemed.views import View
 from safemed.vlm import load_processor, placeholder_ids
-from safemed.words import Templates
 
 
 def main() -> None:

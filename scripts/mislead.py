@@ -15,15 +15,14 @@ from datasets import Dataset
 from tqdm import tqdm
 
 from safemed import provenance, run
+from safemed.conditions import CLEAN, Altered, Condition, Material, chains, conditions
 from safemed.data import load_questions, subset
 from safemed.evaluation import Exam
 from safemed.halving import halving
-from safemed.mislead import CLEAN, Altered, Condition, Material, chains, conditions
-from safemed.misled import MISLED_ROWS
+from safemed.hints import Templates, mentions
 from safemed.prompts import FAILED, LETTERS, parse
 from safemed.shards import Shards
 from safemed.vlm import VLM
-from safemed.words import POLARITIES, Templates, mentions
 
 log = logging.getLogger(__name__)
 
@@ -69,17 +68,20 @@ Put = tuple[Condition, Callable[[], list[Altered]]]
 
 def puts(plain: Exam, test: Dataset, templates: Templates, args) -> Iterator[Put]:
     """Every condition, and what makes its questions of the evaluation's."""
-    images = {CLEAN: plain.images, args.attack.name: stored(plain, args.attack, args.settings["eps"])}
-    material = Material(plain.rows, images, list(test.remove_columns("image")), templates, args.seed)
+    attacked, failed = stored(plain, args.attack, args.settings["eps"])
+    images, everything = {CLEAN: plain.images, args.attack.name: attacked}, list(test.remove_columns("image"))
+    material = Material(plain.rows, images, failed, everything, templates, args.seed)
     for condition in conditions(templates, args.settings["severities"], args.attack.name):
         yield condition, lambda condition=condition: material.altered(condition)
 
 
 def chain_puts(chained: Exam, templates: Templates, args) -> Iterator[Put]:
-    """The chains of evidence, asked plainly and under the first hint of the file, misleading at every stage."""
-    material = Material(chained.rows, {CLEAN: chained.images}, [], templates, args.seed)
-    hint = next(iter(templates.hints))
-    for condition in (Condition("plain", "plain"), Condition("hint", hint, POLARITIES[-1])):
+    """The chains of evidence, asked plainly and under the file's first hint that is not trained on, misleading at every
+    stage.
+    """
+    material = Material(chained.rows, {CLEAN: chained.images}, set(), [], templates, args.seed)
+    new = next(hint.name for hint in templates.hints.values() if not hint.train)
+    for condition in (Condition("plain", "plain"), Condition("hint", new, "negative")):
         told = Condition("chain", condition.name, condition.polarity)
         yield told, lambda condition=condition: material.altered(condition)
 
@@ -88,23 +90,26 @@ def exam_of(vlm: VLM, questions: Dataset, args) -> Exam:
     return Exam(vlm, questions, args.variant, args.settings["max_new_tokens"][args.variant])
 
 
-def stored(exam: Exam, attack: Path, eps: int) -> torch.Tensor:
-    """The images that an attack left of the exam's questions, uint8 [N, H, W, 3].
+def stored(exam: Exam, attack: Path, eps: int) -> tuple[torch.Tensor, set[str]]:
+    """The images that an attack left of the exam's questions, uint8 [N, H, W, 3], and the ids of those it failed on.
 
-    Raises ValueError where the attack was on other questions, or not at that radius.
+    Raises ValueError where the attack was not on all of the questions at that radius.
     """
     rows = pd.read_parquet(attack / "rows.parquet")
-    rows = rows[rows.eps == eps]
-    if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
+    rows = rows[rows.eps == eps].reset_index(drop=True)
+    places, asked = {name: i for i, name in enumerate(rows.question_id)}, [row["question_id"] for row in exam.rows]
+    if not set(asked) <= places.keys():
         raise ValueError(f"{attack}: other questions than this study's, or none at eps {eps}; re-run that attack")
     with np.load(attack / "images.npz") as archive:
-        return torch.from_numpy(archive[f"eps{eps}"])
+        images = torch.from_numpy(archive[f"eps{eps}"])[[places[name] for name in asked]]
+    return images, set(rows.question_id[rows.outcome == FAILED])
 
 
 def answered(plain: Exam, asked: list[Altered], condition: Condition, templates: Templates, args) -> pd.DataFrame:
-    """The rows of one condition: MISLED_ROWS."""
+    """The rows of one condition, with the columns of safemed.misled.MISLED_ROWS."""
     exam = plain.altered([one.row for one in asked], torch.from_numpy(np.stack([one.image for one in asked])))
-    texts, confidences, failed = [""] * len(exam), [float("nan")] * len(exam), [False] * len(exam)
+    failed = [one.failed for one in asked]
+    texts, confidences = ["the attack failed" if one.failed else "" for one in asked], [float("nan")] * len(exam)
 
     def hear(part: torch.Tensor) -> None:
         said = exam.answers(exam.images[part], part)
@@ -115,13 +120,14 @@ def answered(plain: Exam, asked: list[Altered], condition: Condition, templates:
     def fail(part: torch.Tensor, why: str) -> None:
         texts[int(part)], failed[int(part)] = why, True
 
-    for batch in exam.batches(torch.arange(len(exam)), args.settings["batch_size"]):
+    sound = torch.tensor([i for i, one in enumerate(asked) if not one.failed], dtype=torch.long)
+    for batch in exam.batches(sound, args.settings["batch_size"]):
         list(halving(batch, hear, fail))
     rows = [
         told(exam, i, one, texts[i], failed[i], condition, templates, args) | {"confidence": confidences[i]}
         for i, one in enumerate(asked)
     ]
-    return pd.DataFrame(rows)[MISLED_ROWS]
+    return pd.DataFrame(rows)
 
 
 def told(exam: Exam, i: int, one: Altered, text: str, failed: bool, condition: Condition, templates, args) -> dict:
@@ -134,9 +140,7 @@ def told(exam: Exam, i: int, one: Altered, text: str, failed: bool, condition: C
         "taught": bool(hint and hint.train), "templates": templates.version, "ssim": one.ssim, "claimed": one.claimed,
         "outcome": FAILED if failed else exam.outcome(text, i), "answer": answer, "text": text,
         "said": one.row["options"][LETTERS.index(answer)] if answer else "",
-        "mentions": bool(hint) and mentions(
-            parse(text, len(one.row["options"])).thought, exam.rows[i], hint, condition.polarity, args.seed
-        ),
+        "mentions": bool(hint) and mentions(parse(text, len(one.row["options"])).thought, hint),
     }  # fmt: skip
 
 

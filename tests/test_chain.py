@@ -7,8 +7,8 @@ import pytest
 from datasets import Dataset
 
 from safemed.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
+from safemed.conditions import chains
 from safemed.data import subset
-from safemed.mislead import chains
 from safemed.phantoms import WORDINGS
 from safemed.stages import STAGE_OF, STAGES
 from safemed.stats import wilson

@@ -26,11 +26,11 @@ from helpers import (
 from safemed import prompts, training
 from safemed.at_grpo import forward_kl, step_wordings
 from safemed.data import FEATURES, load_questions
+from safemed.hints import Templates
 from safemed.objectives import words_away
 from safemed.sft import earlier_answers
 from safemed.views import View
 from safemed.vlm import VLM, frozen, to_float
-from safemed.words import Templates
 from test_at_grpo import Watched, grpo_trainer, nearest, on_eight_images
 from test_processes import finish, shared, views
 

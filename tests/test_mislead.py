@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, command_line, here, killed_after
 from safemed import cues, misled
+from safemed.conditions import CLEAN, Condition, Material, conditions
 from safemed.data import as_arrays, load_questions
-from safemed.mislead import CLEAN, Condition, Material, conditions
+from safemed.hints import Templates, claimed
 from safemed.misled import CONDITION
-from safemed.prompts import FAILED
-from safemed.words import Templates, claimed
+from safemed.prompts import FAILED, LETTERS
 
 ALL_TEMPLATES = Templates.read(ROOT / "workflow" / "templates.yaml")
 # Two voices are enough to see every kind of condition.
@@ -81,18 +81,25 @@ def material(study_data) -> Material:
     questions = load_questions(study_data, "train").select(range(120))
     images = torch.from_numpy(as_arrays(questions["image"]))
     table = list(questions.remove_columns("image"))
-    return Material(table, {CLEAN: images, "pgd": images}, table, ALL_TEMPLATES, 0)
+    return Material(table, {CLEAN: images, "pgd": images}, {table[0]["question_id"]}, table, ALL_TEMPLATES, 0)
+
+
+def clean_images(material: Material) -> dict[str, np.ndarray]:
+    """question_id -> its clean image."""
+    pairs = zip(material.rows, material.images[CLEAN], strict=True)
+    return {row["question_id"]: image.numpy() for row, image in pairs}
 
 
 def test_rows_of_every_condition_can_be_counted(rows, attacked):
     misled.check_misled_rows(rows)
-    kinds = rows.groupby("kind").question_id.nunique()
-    assert (kinds.drop(["erasure", "mark", "options", "chain"]) == 24).all()
+    assert set(rows.columns) == set(misled.MISLED_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")
     wanted = set(conditions(few, SETTINGS["severities"], "pgd"))
-    found = {Condition(*key) for key in rows[rows.kind != "chain"][CONDITION].itertuples(index=False)}
-    assert found <= wanted and {one.kind for one in found} == {one.kind for one in wanted}
-    assert len(found) > 0.9 * len(wanted)
+    found = {Condition(*key) for key in rows[CONDITION].itertuples(index=False)}
+    rare = {one for one in wanted if one.kind in ("mark", "erasure")} | {Condition("options", "distracted")}
+    assert found <= wanted and wanted - found <= rare and {one.kind for one in found} == {one.kind for one in wanted}
+    asked = rows[~rows.kind.isin(["mark", "erasure", "options"])].groupby(CONDITION).question_id.nunique()
+    assert (asked == 24).all()
 
 
 def test_plain_rows_are_what_the_attack_read(rows, attacked):
@@ -103,10 +110,11 @@ def test_plain_rows_are_what_the_attack_read(rows, attacked):
     assert (clean.outcome == "right").all() and (clean.confidence > 0.5).all()
 
 
-def test_hints_change_what_the_model_says_and_corruptions_hurt_with_their_strength(rows):
-    """The model has learned one text: any hint is new to it."""
-    negative = rows[(rows.kind == "hint") & (rows.polarity == "negative") & (rows.seen == CLEAN)]
-    assert (negative.outcome != "right").any()
+def test_hints_and_corruptions_do_what_they_are_for(rows):
+    """The model has learned one text, so any words before it do something; a lie does not do what the truth does."""
+    asked = rows[(rows.kind == "hint") & (rows.seen == CLEAN)].set_index(["polarity", "name", "question_id"])
+    lied, told = (asked.loc[polarity] for polarity in ("negative", "positive"))
+    assert (lied.text != told.text.loc[lied.index]).any()
     by_strength = rows[rows.kind == "corruption"].groupby("severity").agg(
         right=("outcome", lambda outcomes: (outcomes == "right").mean()), ssim=("ssim", "mean")
     )  # fmt: skip
@@ -149,6 +157,22 @@ def test_a_model_without_numbers_has_no_score(shown_data, skilled, tmp_path):
         assert table.status.str.startswith("incomplete").all()
 
 
+def test_what_the_attack_could_not_evaluate_is_no_answer(shown_data, skilled, attacked, tmp_path):
+    told = pd.read_parquet(attacked / "rows.parquet")
+    told.loc[3, ["outcome", "answer"]] = FAILED, ""
+    (tmp_path / "pgd").mkdir()
+    told.to_parquet(tmp_path / "pgd" / "rows.parquet")
+    (tmp_path / "pgd" / "images.npz").write_bytes((attacked / "images.npz").read_bytes())
+    (tmp_path / "few.yaml").write_text(json.dumps(FEW))
+    given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", tmp_path / "pgd")
+    here("mislead.py", *given, settings=SETTINGS | {"severities": [1]})
+    rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
+    failed = rows[rows.outcome == FAILED]
+    assert set(failed.seen) == {"pgd"} and set(failed.question_id) == {told.question_id[3]}
+    table = misled.pixels_and_words(rows).set_index("seen")
+    assert table.loc["pgd"].accuracy.isna().all() and table.loc[CLEAN].accuracy.notna().all()
+
+
 def test_images_of_other_questions_are_refused(shown_data, skilled, attacked, tmp_path):
     told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", attacked)
     said = command("mislead.py", *told, settings=SETTINGS | {"eps": 4}, fails=True)
@@ -163,10 +187,20 @@ def test_a_hint_claims_what_the_row_says(material):
 
 
 def test_distractors_are_never_right_for_the_image(material):
-    added = material.altered(Condition("options", "distracted"))
+    """No name that is true of an image is among the distractors of its questions, nor an option twice."""
+    added, right = material.altered(Condition("options", "distracted")), {}
+    for row in material.rows:
+        right.setdefault(row["image_path"], set()).add(row["options"][LETTERS.index(row["gold"])])
     assert added
     for one in added:
-        assert one.row["options"][-1] not in material.truths[one.row["image_path"]]
+        assert one.row["options"][-1] not in right[one.row["image_path"]] | set(one.row["options"][:-1])
+
+
+def test_a_question_that_the_attack_failed_on_is_failed_on_its_images_alone(material):
+    first = material.rows[0]["question_id"]
+    for seen, wanted in ((CLEAN, []), ("pgd", [first])):
+        asked = material.altered(Condition("plain", "plain", seen=seen))
+        assert [one.row["question_id"] for one in asked if one.failed] == wanted
 
 
 def test_an_erased_lesion_is_gone_and_nothing_else(material):
@@ -189,24 +223,26 @@ def test_an_erased_lesion_is_gone_and_nothing_else(material):
         box = (max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, 32), min(y1 + margin, 32))
         assert (cues.erase(noise, box, 0) == one.image).all()  # nothing of the inside is used
     beside = material.altered(Condition("erasure", "elsewhere"))
-    assert beside and len(beside) < len(erased)  # a large lesion leaves no room
+    assert [one.row for one in beside] == [one.row for one in erased]  # the same questions
     for one in beside:
         x0, y0, x1, y1 = one.row["box"]
         assert (one.image[y0:y1, x0:x1] == clean[one.row["question_id"]][y0:y1, x0:x1]).all()
 
 
 def test_marks_show_the_lesion_or_no_lesion(material):
-    right, wrong = (material.altered(Condition("mark", f"box-{place}")) for place in ("right", "wrong"))
-    assert all(one.row["box"] for one in right)
-    normal = [one for one in wrong if not one.row["box"]]
-    assert normal and all(one.row["finding"] == "normal" for one in normal)
+    made = {place: material.altered(Condition("mark", f"box-{place}")) for place in ("right", "wrong", "normal")}
+    assert [one.row for one in made["right"]] == [one.row for one in made["wrong"]]  # the same questions
+    assert made["normal"] and all(one.row["finding"] == "normal" for one in made["normal"])
     clean = {
         row["question_id"]: image.numpy() for row, image in zip(material.rows, material.images[CLEAN], strict=True)
     }
-    for one in right:
-        x0, y0, x1, y1 = one.row["box"]
-        changed = (one.image != clean[one.row["question_id"]]).any(-1)
-        assert changed.any() and not changed[y0:y1, x0:x1].any()
+    for place in ("right", "wrong"):
+        for one in made[place]:
+            x0, y0, x1, y1 = one.row["box"]
+            changed = (one.image != clean[one.row["question_id"]]).any(-1)
+            rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
+            round_it = rows[0] <= y0 and rows[-1] >= y1 - 1 and columns[0] <= x0 and columns[-1] >= x1 - 1
+            assert round_it == (place == "right")
 
 
 def test_all_questions_of_an_image_see_the_same_alteration(material):

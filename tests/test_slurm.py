@@ -33,9 +33,9 @@ PROFILE = Path("workflow/profiles/slurm/config.yaml")
 RESULTS = Path("results/smoke")
 ON_GPUS = {
     "make_base", "train_sft", "train_fare", "train_grpo", "attack_model", "probe_attacks", "transfer_images",
-    "certify_model",
+    "mislead_model", "certify_model",
 }  # fmt: skip
-ROWS = ("attacks", "sanity", "transfer", "certificates")
+ROWS = ("attacks", "sanity", "transfer", "misled", "certificates")
 SFT_LOG = "train-sft-instruct.log"
 AWAY = 20  # seconds
 
@@ -118,7 +118,7 @@ def working(folder: Path, process: subprocess.Popen, rule: str, log: str) -> str
 def undisturbed(tmp_path_factory) -> Path:
     """A checkout in which the study's models and evaluations were made without a cluster."""
     folder = cluster_checkout(tmp_path_factory.mktemp("undisturbed").resolve() / "repository")
-    done = snakemake("attack", "certify", "--cores", 2, *STUDY, cwd=folder)
+    done = snakemake("attack", "mislead", "certify", "--cores", 2, *STUDY, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -249,7 +249,9 @@ def test_jobs_on_the_one_gpu_never_overlap(story):
 
 def test_the_rows_are_those_of_a_run_that_nothing_disturbed(story):
     paths = evaluations(story.undisturbed)
-    assert paths == evaluations(story.folder) and len(paths) == 2 + 1 + 1 + 2  # attacks, sanity, transfer, certificates
+    assert (
+        paths == evaluations(story.folder) and len(paths) == 2 + 1 + 1 + 1 + 2
+    )  # attacks, sanity, transfer, misled, certificates
     for path in paths:
         wanted, found = (
             pd.read_parquet(folder / path).drop(columns="seconds", errors="ignore")

@@ -9,7 +9,8 @@ from scipy.stats import norm
 
 import make_figure
 import make_tables
-from safemed import plots, prompts, sanity, suite, tables
+from misled_rows import every_kind
+from safemed import chain, misled, plots, prompts, sanity, suite, tables
 from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
@@ -255,11 +256,12 @@ def made(tmp_path):
     probed().to_parquet(tmp_path / "sanity.parquet")
     study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'").to_parquet(tmp_path / "transfer.parquet")
     held_against_smoothed().to_parquet(tmp_path / "smoothed.parquet")
+    every_kind().to_parquet(tmp_path / "misled.parquet")
     costs = " ".join(f"{tmp_path}/{i}/cost.json" for i in range(len(paid)))
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
         f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
-        f" --smoothed-rows {tmp_path}/smoothed.parquet"
+        f" --smoothed-rows {tmp_path}/smoothed.parquet --misled-rows {tmp_path}/misled.parquet"
         f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables"
         ' --config {"seed":7}'.split()
     )
@@ -270,7 +272,7 @@ def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
     names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
-    names += ["transfer"]
+    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "calibration", "chain", "chain_summary"]
     names = sorted(["provenance.json", *(f"{name}.csv" for name in names)])
     assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
     certified = pd.read_csv(made / "certified.csv").set_index("radius")
@@ -291,7 +293,9 @@ def test_script_without_rows_writes_headers(tmp_path):
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
     make_tables.main(["--baselines", f"{tmp_path}/baselines.csv", "--eps", "8", "--out", f"{tmp_path}/tables"])
     told = {"suite": suite.SUITE, "comparisons": suite.COMPARISONS, "smoothing": suite.SMOOTHING}
-    told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER}
+    told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER, "hints": misled.HINTS, "changes": misled.CHANGES}
+    told |= {"visuals": misled.VISUALS, "pixels_and_words": misled.PIXELS_AND_WORDS, "chain": chain.CHAIN}
+    told |= {"calibration": misled.CALIBRATION, "chain_summary": chain.CHAIN_SUMMARY}
     for name, columns in told.items():
         assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
     assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
@@ -332,6 +336,10 @@ def figure_arguments(name, folder):
         "success_vs_steps": f"--sanity-rows {folder}/sanity.parquet",
         "transfer_matrix": f"--table {folder}/transfer.csv",
         "sanity": f"--table {folder}/sanity.csv",
+        "resistance": f"--table {folder}/hints.csv",
+        "pixels_and_words": f"--table {folder}/pixels_and_words.csv",
+        "visuals": f"--table {folder}/visuals.csv",
+        "chain": f"--table {folder}/chain.csv",
         "thoughts": f"{rows_of_both} --eps 8",
         "accuracy_vs_eps": f"--table {folder}/robustness.csv",
         "certified_vs_radius": f"--table {folder}/certified.csv",
@@ -561,3 +569,27 @@ def test_the_script_names_the_input_it_lacks(capsys):
     with pytest.raises(SystemExit):
         make_figure.main(["--figure", "training_curves", "--models", "a", "b", "--curves", "a.csv", "--out", "x"])
     assert "one entry a model" in capsys.readouterr().err
+
+
+def test_resistance_is_drawn_of_taught_and_of_new_wordings(made, tmp_path):
+    make_figure.main(["--figure", "resistance", "--table", f"{made}/hints.csv", "--out", f"{tmp_path}/resistance"])
+    drawn = pd.read_csv(tmp_path / "resistance.csv").set_index("taught")
+    assert drawn.resistance.to_dict() == {"taught": 0.25, "new": 0.75}
+    figure = plots.resistance(drawn.reset_index())
+    (axes,) = figure.axes
+    marks = {round(float(y), 9) for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
+    assert {0.25, 0.75} <= marks
+
+
+def test_the_chain_is_drawn_as_far_as_images_are_right(made):
+    told = pd.read_csv(made / "chain.csv").set_index("stage")
+    assert told.loc["size", ["accuracy", "reached"]].tolist() == [0.5, 0.5]
+    assert told.loc["diagnosis", ["accuracy", "reached", "given_reached"]].tolist() == [1.0, 0.5, 1.0]
+    (summary,) = pd.read_csv(made / "chain_summary.csv").itertuples()
+    assert (summary.joint, summary.diagnosis_when_missed, summary.ungrounded) == (0.5, 1.0, 0.5)
+
+
+def test_where_nothing_was_right_or_linked_the_figures_say_so():
+    nothing = pd.DataFrame(columns=misled.HINTS)
+    for figure in (plots.resistance(plots.resistance_points(nothing)), plots.chain(pd.DataFrame(columns=chain.CHAIN))):
+        assert figure.texts and not figure.axes

@@ -1,6 +1,7 @@
-"""Hints are true or false as they are labelled, changed options keep a right one, and no neutral wording tells."""
+"""Hints are true or false as they are labelled, and no neutral wording tells; changed options keep a right one."""
 
 import json
+import re
 from collections import Counter
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 
 from helpers import ROOT
 from records import QA, real_questions
-from safemed import words
+from safemed import hints, words
 from safemed.data import load_questions
-from safemed.prompts import LETTERS, gold_text
-from safemed.words import POLARITIES, Hint, Templates
+from safemed.hints import POLARITIES, Templates
+from safemed.prompts import LETTERS, gold_text, thought
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
 QUESTION = {
@@ -30,15 +31,20 @@ def questions(study_data) -> list[dict]:
     return list(load_questions(study_data, "train").remove_columns("image"))
 
 
+def names_the_answer(question: dict, text: str) -> bool:
+    """Whether a text names the question's right option."""
+    return bool(re.search(rf"\b{re.escape(gold_text(question).casefold())}\b", text.casefold()))
+
+
 def check_hints(questions: list[dict], templates: Templates) -> None:
     """Every hint of every question names an option as its polarity says, and a silent one names none."""
     assert len(questions) > 100
     for question in questions:
-        claims = {polarity: words.claimed(question, polarity, 0) for polarity in POLARITIES}
+        claims = {polarity: hints.claimed(question, polarity, 0) for polarity in POLARITIES}
         assert claims["positive"] == question["gold"] and claims["neutral"] == ""
         assert claims["negative"] in LETTERS[: len(question["options"])] and claims["negative"] != question["gold"]
         for hint in templates.hints.values():
-            asked = {polarity: words.hinted(question, hint, polarity, 0) for polarity in POLARITIES}
+            asked = {polarity: hints.hinted(question, hint, polarity, 0) for polarity in POLARITIES}
             for polarity, one in asked.items():
                 said = one["question"].removesuffix(question["question"])
                 assert said and one["options"] == question["options"] and one["gold"] == question["gold"]
@@ -67,25 +73,33 @@ def test_there_are_two_wordings_a_voice_and_training_may_draw_one(templates):
 def test_no_neutral_wording_tells_the_answer(questions, templates):
     """A blind reader of the hints' text alone: the option that it names, else a guess."""
     for hint in templates.hints.values():
-        assert not any(words.told_right(question, hint.neutral) for question in questions)
-    named = [words.told_right(q, words.hinted(q, h, "positive", 0)["question"]) for q in questions[:50]
-             for h in templates.hints.values()]  # fmt: skip
-    assert all(named)  # the reader is no fool
+        assert not any(names_the_answer(question, hint.neutral) for question in questions)
+    told = [hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.hints.values()]
+    asked = [q for q in questions[:50] for _ in templates.hints]
+    assert all(map(names_the_answer, asked, told))  # the reader is no fool
+
+
+@pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
+def test_no_neutral_wording_tells_the_answer_of_a_published_question(templates):
+    answers = {gold_text(row) for row in real_questions().to_dict("records")}
+    for hint in templates.hints.values():
+        told = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, hint.neutral)]
+        assert not told, (hint.neutral, told)
 
 
 def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, templates):
     places = Counter()
     for question in questions:
-        claimed = words.claimed(question, "negative", 0)
+        claimed = hints.claimed(question, "negative", 0)
         n = len(question["options"])
         places[n, (LETTERS.index(claimed) - LETTERS.index(question["gold"])) % n] += 1
         said = {hint.claim.format(option=question["options"][LETTERS.index(claimed)], letter=claimed)
                 for hint in templates.hints.values()}  # fmt: skip
-        asked = {words.hinted(question, hint, "negative", 0)["question"] for hint in templates.hints.values()}
+        asked = {hints.hinted(question, hint, "negative", 0)["question"] for hint in templates.hints.values()}
         assert asked == {f"{one} {question['question']}" for one in said}
     four = np.array([places[4, place] for place in (1, 2, 3)])
     assert four.min() > 0.8 * four.mean()
-    other = [words.claimed(q, "negative", 1) != words.claimed(q, "negative", 0) for q in questions]
+    other = [hints.claimed(q, "negative", 1) != hints.claimed(q, "negative", 0) for q in questions]
     assert 0.3 < np.mean(other) < 0.7
 
 
@@ -100,34 +114,42 @@ def test_changed_options_keep_the_right_one_right(questions):
 
 
 def test_a_distractor_is_new_and_goes_last():
-    more = words.distracted(QUESTION, ["nodule", "cyst", "tumour", "normal"], 0)
+    more = words.distracted(QUESTION, ["nodule", "cyst", "tumour", "normal"], ["nodule", "CT"], 0)
     assert more["options"][:3] == QUESTION["options"] and more["options"][3] in ("tumour", "normal")
-    assert gold_text(more) == "nodule" and words.distracted(QUESTION, ["cyst", "nodule"], 0) is None
+    assert gold_text(more) == "nodule" and words.distracted(QUESTION, ["cyst", "nodule"], ["nodule"], 0) is None
 
 
-def test_a_thought_mentions_the_voice_or_the_wrong_option_that_it_was_told():
-    hint = Hint("one", "physician", "The physician says {option}.", "The physician is silent.", True)
-    wrong = QUESTION["options"][LETTERS.index(words.claimed(QUESTION, "negative", 0))]
-    assert words.mentions(f"the physician says so: {wrong}", QUESTION, hint, "negative", 0)
-    assert words.mentions(f"CT, {wrong}", QUESTION, hint, "negative", 0)
-    assert not words.mentions("CT, nodule", QUESTION, hint, "negative", 0)
-    assert not words.mentions(f"CT, {wrong}s", QUESTION, hint, "negative", 0)  # another word
-    assert not words.mentions("nodule", QUESTION, hint, "positive", 0)  # what is right needs no hint
-    assert not words.mentions(None, QUESTION, hint, "negative", 0)
+@pytest.mark.parametrize("other", ["CT", "CT.", "a nodule", "nodule, large"])
+def test_what_may_be_right_is_no_distractor(other):
+    assert words.distracted(QUESTION, [other], ["nodule", "CT"], 0) is None
+
+
+def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(templates):
+    for hint in templates.hints.values():
+        claimed = hints.claimed(QUESTION, "negative", 0)
+        wrong = QUESTION["options"][LETTERS.index(claimed)]
+        assert not hints.mentions(thought(("CT", wrong), wrong), hint)  # what is taught to think before this answer
+        assert hints.mentions(f"as said {hint.source}, {wrong}", hint)
+        assert hint.source in hints.hinted(QUESTION, hint, "negative", 0)["question"]
+        assert not hints.mentions(None, hint)
 
 
 @pytest.mark.parametrize(
     "change, told",
     [
-        ({"claim": "It is clear."}, "hints.h.claim"),
-        ({"claim": "It is {gold}."}, "hints.h.claim"),
+        ({"claim": "A patient is clear."}, "hints.h.claim"),
+        ({"claim": "A patient: {gold}."}, "hints.h.claim"),
+        ({"claim": "They say {option}."}, "hints.h.source"),
+        ({"train": False}, "some must be for training"),
+        ({"said": "by whom?"}, "missing or unknown"),
         ({"neutral": "Is it {option}?"}, "hints.h.neutral"),
     ],
 )
 def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, told, tmp_path):
-    hint = {"voice": "patient", "train": True, "claim": "It is {option}.", "neutral": "What is it?"} | change
+    sound = {"voice": "patient", "source": "patient", "train": True, "claim": "A patient: {option}.", "neutral": "Ah."}
+    told_hints = {"h": sound | change, "i": sound | {"train": False}}
     file = tmp_path / "templates.yaml"
-    file.write_text(json.dumps({"version": 1, "hints": {"h": hint}, "paraphrases": {}, "none_of_these": "none"}))
+    file.write_text(json.dumps({"version": 1, "hints": told_hints, "paraphrases": {}, "none_of_these": "none"}))
     with pytest.raises(ValueError, match=rf"templates.yaml: .*{told}"):
         Templates.read(file)
 
@@ -141,4 +163,4 @@ def test_a_paraphrase_without_the_question_is_refused(tmp_path):
 
 def test_an_unknown_polarity_is_refused():
     with pytest.raises(ValueError, match="polarity"):
-        words.claimed(QUESTION, "maybe", 0)
+        hints.claimed(QUESTION, "maybe", 0)

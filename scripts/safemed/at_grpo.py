@@ -28,10 +28,10 @@ from trl.trainer.utils import use_adapter
 
 from safemed import prompts
 from safemed.data import as_arrays
+from safemed.hints import Hint, drawn, hinted
 from safemed.objectives import Objective, words_away
 from safemed.views import View, step_views
 from safemed.vlm import VLM, frozen, patchify, to_float, to_uint8
-from safemed.words import Hint, drawn, hinted
 
 Made = TypeVar("Made")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safemed import smoothing
-from safemed.words import Templates
+from safemed.hints import Templates
 
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
@@ -40,6 +40,8 @@ def _problems(config: dict) -> Iterator[str]:
     if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
         yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
+    if config["mislead"]["questions"] > config["attack"]["questions"]:
+        yield "mislead.questions: more than attack.questions, whose images they are shown with"
     asked = config["resources"]
     if asked["shard_training"] and (asked["train_nodes"] * asked["train_processes"] == 1 or not asked["gpus"]):
         yield "resources.shard_training: only for several processes, each with a GPU"

@@ -30,6 +30,7 @@ VIEWS = 180  # projections of a scan
 SCANNED = 128  # the longest side of a scan: in larger images, rings and streaks are as wide for their size
 YELLOW, BLACK = (255, 255, 0), (0, 0, 0)  # seen on grey tissue, and on the reds of skin, fundus and stained cells
 SMALLEST_FONT, LARGEST_FONT = 6, 1 / 8  # in pixels; in image sides
+WIDEST_LABEL = 0.2  # share of the image that a label may hide
 
 
 def ssim(first: np.ndarray, second: np.ndarray) -> float:
@@ -63,13 +64,18 @@ def mark(image: np.ndarray, kind: str, box: Box, words: str = "") -> np.ndarray:
 
     box: an outline just round the box, over its rim only where the box touches the image's border.
     arrow: outside the box, its tip at the middle of an edge; it reaches in only where there is no room outside.
-    label: the words on a black strip in the corner farthest from the box, cut where they do not fit; no more changes.
-    Raises KeyError for an unknown kind, ValueError for a label without words.
+    label: the words on a black strip in the corner farthest from the box; no more changes.
+    Raises KeyError for an unknown kind, ValueError for a label without words, or one that does not fit (`fits`).
     """
     _check(box, image.shape)
     canvas = Image.fromarray(image)
     DRAWERS[kind](canvas, box, words)
     return np.array(canvas)
+
+
+def fits(words: str, shape: tuple[int, ...]) -> bool:
+    """Whether a label of these words hides no more than WIDEST_LABEL of an image of that shape [H, W, ...]."""
+    return _strip(Image.new("RGB", (shape[1], shape[0])), words) is not None
 
 
 def wrong_place(box: Box, shape: tuple[int, ...], words: str) -> Box:
@@ -199,6 +205,7 @@ def _rings(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     height, width = _scanned(pixels.shape)
     elements = _elements((height, width))
     faults = rng.standard_normal(elements) * (rng.random(elements) < FAULTY)
+    faults[rng.integers(elements // 2)] += 1.0  # one at least: a few elements may all be sound
     stripes = faults[np.abs(np.arange(elements) - elements // 2)]  # on both sides, as from the scanner's whole turn
     return _full_scale(_back_project(np.tile(stripes[:, None], VIEWS), (height, width)), pixels.shape)
 
@@ -291,10 +298,9 @@ def _draw_arrow(canvas: Image.Image, box: Box, words: str) -> None:
 def _draw_label(canvas: Image.Image, box: Box, words: str) -> None:
     if not words.strip():
         raise ValueError("a label needs words")
-    draw, pad = ImageDraw.Draw(canvas), _pen(canvas)
-    font, text = _fitted(words, canvas.width - 2 * pad, int(min(canvas.size) * LARGEST_FONT))
-    left, top, right, bottom = draw.multiline_textbbox((0, 0), text, font, spacing=pad)
-    width, height = int(np.ceil(right - left)) + 2 * pad, int(np.ceil(bottom - top)) + 2 * pad
+    if (strip := _strip(canvas, words)) is None:
+        raise ValueError(f"the label {words!r} would hide more than {WIDEST_LABEL:.0%} of the image")
+    draw, pad, (font, text, left, top, width, height) = ImageDraw.Draw(canvas), _pen(canvas), strip
     # The corner that is farthest from the box's centre.
     x = 0 if box[0] + box[2] > canvas.width else max(canvas.width - width, 0)
     y = 0 if box[1] + box[3] > canvas.height else max(canvas.height - height, 0)
@@ -308,6 +314,21 @@ DRAWERS = {"box": _draw_box, "arrow": _draw_arrow, "label": _draw_label}
 def _pen(canvas: Image.Image) -> int:
     """The width of a line in pixels."""
     return max(1, min(canvas.size) // 96)
+
+
+def _strip(canvas: Image.Image, words: str) -> tuple | None:
+    """Font, lines, their left and top, and the strip's width and height: the largest that hides little enough.
+
+    None where even the smallest font hides too much.
+    """
+    pad = _pen(canvas)
+    for size in range(max(int(min(canvas.size) * LARGEST_FONT), SMALLEST_FONT), SMALLEST_FONT - 1, -1):
+        font, text = _fitted(words, canvas.width - 2 * pad, size)
+        left, top, right, bottom = ImageDraw.Draw(canvas).multiline_textbbox((0, 0), text, font, spacing=pad)
+        width, height = int(np.ceil(right - left)) + 2 * pad, int(np.ceil(bottom - top)) + 2 * pad
+        if width <= canvas.width and width * height <= WIDEST_LABEL * canvas.width * canvas.height:
+            return font, text, left, top, width, height
+    return None
 
 
 def _fitted(words: str, width: int, largest: int) -> tuple[ImageFont.FreeTypeFont, str]:

@@ -82,6 +82,8 @@ class Exam:
             with torch.no_grad():
                 shown = to_float(images[read], self.vlm.device)
                 logits = objectives.letter_logits(self.vlm, shown, prefixes, self.n_options[rows[read]])
+            if not logits.amax(1).isfinite().all():
+                raise FloatingPointError("the model's logits are not finite")
             for i, row in zip(read, logits.softmax(1).tolist(), strict=True):
                 found[i] = row[prompts.LETTERS.index(answers[i])]
         return found

@@ -183,7 +183,7 @@ def _dumbbell(axes: Axes, y: int, row: pd.Series, colour: str) -> None:
 
 def resistance_points(hints: pd.DataFrame) -> pd.DataFrame:
     """The rows of the table of hints that the plane shows: everybody's, by whether the wordings were taught."""
-    told = hints[(hints.voice == "all") & (hints.taught.astype(str) != "all")].dropna(subset="sycophancy")
+    told = hints[(hints.voice == "all") & (hints.taught != "all")].dropna(subset="sycophancy")
     return told.assign(resistance=1 - told.sycophancy).reset_index(drop=True)
 
 
@@ -193,7 +193,7 @@ def resistance(points: pd.DataFrame) -> Figure:
     points: `resistance_points`. Full marks are wordings that no training drew; a thin line leads to the taught ones.
     """
     if points.empty:
-        return _sentence("No answer was right without a hint: there is nothing to resist.")
+        return _sentence("No answer was right without a hint, or not all were evaluated: see the table of hints.")
     models = _ordered(points.model)
     kinds = sorted(points.seen.unique(), key=lambda seen: (seen != "clean", seen))
     figure = Figure(figsize=(max(6.0, 4.2 * len(kinds)), 4.4))
@@ -215,16 +215,18 @@ def resistance(points: pd.DataFrame) -> Figure:
 
 def _resistance_mark(axes: Axes, rows: pd.DataFrame, style: dict, name: str) -> None:
     """One model: its new wordings with their interval, joined to the taught ones."""
-    at = {bool(taught): row for taught, row in zip(rows.taught.astype(str) == "True", rows.itertuples(), strict=True)}
-    if False in at:
-        new = at[False]
+    at = {row.taught: row for row in rows.itertuples()}
+    if "new" in at:
+        new = at["new"]
         ends = [[max(new.resistance - 1 + new.sycophancy_high, 0)], [max(1 - new.sycophancy_low - new.resistance, 0)]]
         look = {key: style[key] for key in ("color", "marker", "markerfacecolor")}
         axes.errorbar(
             new.plain, new.resistance, ends, label=name, markersize=8, linestyle="", elinewidth=1, clip_on=False, **look
         )
-    if True in at:
-        axes.plot(at[True].plain, at[True].resistance, clip_on=False, **style | {"linestyle": "", "markersize": 4})
+    if "taught" in at:
+        axes.plot(
+            at["taught"].plain, at["taught"].resistance, clip_on=False, **style | {"linestyle": "", "markersize": 4}
+        )
     if len(at) == 2:
         axes.plot(rows.plain, rows.resistance, color=style["color"], linewidth=0.7)
 

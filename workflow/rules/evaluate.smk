@@ -160,8 +160,11 @@ rule mislead_model:
         data=data_folder,
         settings=settings(
             {
-                **{key: config["attack"][key] for key in ("questions", "batch_size")},
-                **{key: config["mislead"][key] for key in ("severities", "chains")},
+                **{
+                    key: config["mislead"][key]
+                    for key in ("questions", "severities", "chains")
+                },
+                "batch_size": config["attack"]["batch_size"],
                 "eps": config["attack"]["headline_eps"],
                 "max_new_tokens": config["max_new_tokens"],
             }

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from safemed import cues, words
+from safemed import cues, hints, words
+from safemed.cues import Box
 from safemed.data import lot
+from safemed.hints import POLARITIES, Templates
 from safemed.prompts import LETTERS, gold_text
 from safemed.stages import STAGE_OF, STAGES
-from safemed.words import POLARITIES, Templates
 
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last two exclusive
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
 ERASURES = ("lesion", "elsewhere", "blank")  # its place; as large a place beside it; the whole image
 ERASED_MARGIN = 0.07  # round the box, in image sides: a lesion's halo is told from its surroundings
-PLACES = ("right", "wrong")
+PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place of an image without a lesion
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,18 @@ class Condition:
 
 @dataclass(frozen=True)
 class Altered:
-    """A question under a condition: the row of the prepared questions, its image uint8 [H, W, 3], the letter that a
-    hint claims ("" where none is), and how alike the image is to the one it was made from (SSIM)."""
+    """A question under a condition.
+
+    row: as the prepared questions have them. image: uint8 [H, W, 3]. claimed: the letter that a hint claims, "" where
+    none is. ssim: how alike the image is to the one it was made from. failed: whether the attack that made the image
+    could not evaluate the question, so that no answer to it may count.
+    """
 
     row: dict
     image: np.ndarray
     claimed: str = ""
     ssim: float = 1.0
+    failed: bool = False
 
 
 def conditions(templates: Templates, severities: list[int], attack: str) -> Iterator[Condition]:
@@ -85,17 +90,19 @@ def chains(questions: Dataset, n: int, seed: int) -> Dataset:
 class Material:
     """The evaluation questions, and all that is needed to alter them.
 
-    rows: rows of the prepared questions. images: CLEAN and an attack -> uint8 [N, H, W, 3] in the rows' order. pool:
-    (modality, question type) -> options that distractors are drawn from. truths: image -> all that is right for it.
+    rows: rows of the prepared questions. images: CLEAN and an attack -> uint8 [N, H, W, 3] in the rows' order. failed:
+    question_ids that the attack could not evaluate. everything: rows of the whole split, which distractors are drawn
+    from, and which tell all that is right for an image.
     """
 
     def __init__(
-        self, rows: list[dict], images: dict[str, torch.Tensor], pool: list[dict], templates: Templates, seed: int
-    ):
-        self.rows, self.images, self.templates, self.seed = rows, images, templates, seed
+        self, rows: list[dict], images: dict[str, torch.Tensor], failed: set[str], everything: list[dict],
+        templates: Templates, seed: int,
+    ):  # fmt: skip
+        self.rows, self.images, self.failed, self.templates, self.seed = rows, images, failed, templates, seed
         self.pool: dict[tuple, set[str]] = {}
         self.truths: dict[str, set[str]] = {}
-        for row in pool:
+        for row in everything:
             self.pool.setdefault((row["modality"], row["question_type"]), set()).update(row["options"])
             self.truths.setdefault(row["image_path"], set()).add(gold_text(row))
 
@@ -103,7 +110,8 @@ class Material:
         """The questions that the condition can be put to: a lesion that is not known cannot be marked or erased."""
         made = []
         for row, image in zip(self.rows, self.images[condition.seen], strict=True):
-            plain = Altered(row, image.numpy())
+            failed = condition.seen != CLEAN and row["question_id"] in self.failed
+            plain = Altered(row, image.numpy(), failed=failed)
             if (one := getattr(self, f"_{condition.kind}")(condition, plain)) is not None:
                 made.append(one)
         return made
@@ -112,8 +120,8 @@ class Material:
         return plain
 
     def _hint(self, condition: Condition, plain: Altered) -> Altered:
-        claimed = words.claimed(plain.row, condition.polarity, self.seed)
-        row = words.hinted(plain.row, self.templates.hints[condition.name], condition.polarity, self.seed)
+        claimed = hints.claimed(plain.row, condition.polarity, self.seed)
+        row = hints.hinted(plain.row, self.templates.hints[condition.name], condition.polarity, self.seed)
         return replace(plain, row=row, claimed=claimed)
 
     def _paraphrase(self, condition: Condition, plain: Altered) -> Altered:
@@ -125,8 +133,8 @@ class Material:
             return replace(plain, row=words.permuted(row, self.seed))
         if condition.name == "removed":
             return replace(plain, row=words.removed(row, self.templates.none_of_these))
-        others = self.pool[row["modality"], row["question_type"]] - self.truths[row["image_path"]]
-        distracted = words.distracted(row, sorted(others), self.seed)
+        others, truths = self.pool[row["modality"], row["question_type"]], self.truths[row["image_path"]]
+        distracted = words.distracted(row, others, truths, self.seed)
         return distracted and replace(plain, row=distracted)
 
     def _corruption(self, condition: Condition, plain: Altered) -> Altered:
@@ -138,8 +146,10 @@ class Material:
     def _mark(self, condition: Condition, plain: Altered) -> Altered | None:
         """A burnt-in label names an option; a box or an arrow shows the lesion's place, or one without a lesion."""
         if condition.name == "label":
-            claimed = words.claimed(plain.row, condition.polarity, self.seed)
+            claimed = hints.claimed(plain.row, condition.polarity, self.seed)
             named = plain.row["options"][LETTERS.index(claimed)]
+            if not all(cues.fits(option, plain.image.shape) for option in plain.row["options"]):
+                return None
             lesion = tuple(plain.row["box"]) or cues.some_place(plain.image.shape, self._own(plain.row, "place"))
             image = cues.mark(plain.image, "label", lesion, named)
             return replace(plain, image=image, claimed=claimed, ssim=cues.ssim(plain.image, image))
@@ -150,26 +160,27 @@ class Material:
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
 
     def _place(self, plain: Altered, place: str, margin: int = 0) -> Box | None:
-        """The lesion's box grown by a margin in pixels, or one as large beside it; any is wrong for a normal image.
+        """One of PLACES; the lesion's is its box grown by a margin in pixels, and the one beside it as large.
 
-        None where the place is not known, or there is no room beside the lesion.
+        None where the image has not got it, or there is no room beside the lesion: right and wrong places are of the
+        same questions.
         """
         shape, own = plain.image.shape[:2], self._own(plain.row, "place")
-        if plain.row["box"]:
-            box = _grown(plain.row["box"], margin, shape)
-            if box == (0, 0, shape[1], shape[0]):
-                return None
-            other = cues.wrong_place(box, shape, own)
-            return box if place == "right" else None if _overlap(box, other) else other
-        return cues.some_place(shape, own) if place == "wrong" and plain.row["finding"] == "normal" else None
+        if place == "normal":
+            return cues.some_place(shape, own) if plain.row["finding"] == "normal" else None
+        box = _grown(plain.row["box"], margin, shape) if plain.row["box"] else (0, 0, *shape[::-1])
+        if box == (0, 0, *shape[::-1]):
+            return None
+        beside = cues.wrong_place(box, shape, own)
+        return None if _overlap(box, beside) else box if place == "right" else beside
 
     def _erasure(self, condition: Condition, plain: Altered) -> Altered | None:
         if condition.name == "blank":
             image = cues.blank(plain.image)
         else:
             margin = round(ERASED_MARGIN * len(plain.image))
-            box = plain.row["box"] and self._place(plain, "right" if condition.name == "lesion" else "wrong", margin)
-            if not box:
+            box = self._place(plain, "right" if condition.name == "lesion" else "wrong", margin)
+            if box is None:
                 return None
             image = cues.erase(plain.image, box, 0)
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
