@@ -53,6 +53,7 @@ matplotlib.rcParams.update(STYLE)  # once, on import: some of these are read onl
 COLOURS = {
     "base": "#666666",
     "sft": "#D55E00",
+    "stepwise-sft": "#882255",
     "fare": "#56B4E9",
     "grpo": "#B8578F",
     "noisy-sft": "#E3B23C",
@@ -63,6 +64,7 @@ COLOURS = {
 NAMES = {
     "base": "base",
     "sft": "SFT",
+    "stepwise-sft": "stepwise SFT",
     "fare": "FARE",
     "grpo": "GRPO",
     "noisy-sft": "noisy SFT",
@@ -292,14 +294,13 @@ def visuals(drawn: pd.DataFrame) -> Figure:
     for axes, name in zip(panels.ravel(), names, strict=False):
         part = drawn[drawn.panel == name]
         places = list(dict.fromkeys(part.x))
-        joined = name not in ("marks",) and not name.startswith("erased")
+        joined = (part.kind == "corruption").all()
         for model in models:
             line = part[part.model == model].set_index("x").reindex(places)
             style = _style(model, models) | ({} if joined else {"linestyle": ""})
             axes.plot(range(len(places)), line.accuracy, label=label(model), clip_on=False, zorder=3, **style)
             axes.plot(range(len(places)), line.plain, color=style["color"], linewidth=0.6, alpha=0.5, linestyle=":")
-        turn = {} if joined else {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(len(places)), places, fontsize=8, **turn)
+        axes.set_xticks(range(len(places)), places, fontsize=8, rotation=0 if joined else 90)
         axes.set_xlim(-0.3, len(places) - 0.7)
         _percent(axes)
         _title(axes, name, _count(part.n))
