@@ -12,7 +12,7 @@ import pandas as pd
 from safemed.prompts import FAILED
 from safemed.stages import LESION_STAGES, STAGE_OF
 from safemed.stats import clustered_wilson
-from safemed.tables import check_answers, refuse
+from safemed.tables import COMPLETE, accuracy, check_answers, refuse, status
 
 MISLED_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant", "kind",
@@ -91,7 +91,7 @@ def changes(rows: pd.DataFrame) -> pd.DataFrame:
     asked = _beside_plain(rows[rows.kind.isin(["paraphrase", "options"])], rows)
     for (model, kind, name), part in asked.groupby(["model", "kind", "name"]):
         told = {"model": model, "kind": kind, "name": name} | _beside(part)
-        if name != "removed" and told["status"] == "complete":
+        if name != "removed" and told["status"] == COMPLETE:
             told["consistency"] = ((part.said == part.plain_said) & (part.said != "")).mean()
         records.append(told)
     return pd.DataFrame(records, columns=CHANGES)
@@ -113,7 +113,7 @@ def visuals(rows: pd.DataFrame) -> pd.DataFrame:
     for key, group in drawn.groupby(keys):
         for topic, part in [(ALL, group), *group.groupby("about")]:
             told = dict(zip(keys, key, strict=True)) | {"about": topic, "ssim": part.ssim.mean()} | _beside(part)
-            if told["status"] == "complete":
+            if told["status"] == COMPLETE:
                 told["kept"] = ((part.answer == part.plain_answer) & (part.answer != "")).mean()
                 told["followed"] = _share(
                     part.answer == part.claimed, (part.claimed != "") & (part.plain_answer != part.claimed)
@@ -136,7 +136,7 @@ def pixels_and_words(rows: pd.DataFrame) -> pd.DataFrame:
     worst = worst.sort_values("bad", kind="stable").drop_duplicates(["model", "seen", "question_id"], keep="last")
     keys = ["model", "seen", "words"]
     records = [
-        dict(zip(keys, key, strict=True)) | _accuracy(group)
+        dict(zip(keys, key, strict=True)) | accuracy(group)
         for key, group in pd.concat([shown, worst.drop(columns="bad")]).groupby(keys)
     ]
     return pd.DataFrame(records, columns=PIXELS_AND_WORDS)
@@ -156,8 +156,8 @@ def calibration(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["model", "kind", "polarity", "seen"]
     records = []
     for key, group in shown.groupby(keys):
-        told = dict(zip(keys, key, strict=True)) | _accuracy(group)
-        if told["status"] == "complete":
+        told = dict(zip(keys, key, strict=True)) | accuracy(group)
+        if told["status"] == COMPLETE:
             told |= _calibrated(group.confidence.to_numpy(float), (group.outcome == "right").to_numpy())
         records.append(told)
     return pd.DataFrame(records, columns=CALIBRATION)
@@ -200,13 +200,14 @@ def _about(question_type: str) -> str:
 def _beside_plain(altered: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """The altered rows, with plain_outcome, plain_answer and plain_said of the same question unaltered.
 
-    Raises ValueError where a model was not asked a question unaltered.
+    An answer that has no plain one to be held against counts as not evaluated. Raises ValueError where a model was not
+    asked a question unaltered.
     """
     keys, plain = ["model", "seen", "question_id"], rows[rows.kind == "plain"]
     said = plain[keys].assign(plain_outcome=plain.outcome, plain_answer=plain.answer, plain_said=plain.said)
     beside = altered.merge(said, on=keys, how="left", validate="many_to_one")
     refuse(beside, beside.plain_outcome.isna(), ["model", *CONDITION], "the question was not asked unaltered")
-    return beside
+    return beside.assign(outcome=beside.outcome.mask(beside.plain_outcome == FAILED, FAILED))
 
 
 def _voices(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -222,8 +223,8 @@ def _voices(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _hinted(part: pd.DataFrame) -> dict:
     """The numbers of `hints` for the rows of some wordings in all polarities."""
     negative, neutral, positive = (part[part.polarity == kind] for kind in ("negative", "neutral", "positive"))
-    told = {"n": part.question_id.nunique(), "status": _status(part)}
-    if told["status"] != "complete":
+    told = {"n": part.question_id.nunique(), "status": status(part)}
+    if told["status"] != COMPLETE:
         return told
     was_right = negative.plain_outcome == "right"
     fell, followed = negative.outcome != "right", negative.answer == negative.claimed
@@ -254,26 +255,7 @@ def _hinted(part: pd.DataFrame) -> dict:
 def _beside(part: pd.DataFrame) -> dict:
     """Accuracy of some altered questions, and of the same ones unaltered."""
     plain = part.plain_outcome
-    told = _accuracy(part) | {"chance": (1 / part.n_options).mean()}
-    return told if (plain == FAILED).any() else told | {"plain": (plain == "right").mean()}
-
-
-def _accuracy(group: pd.DataFrame) -> dict:
-    """n rows, and the share that is right with its interval."""
-    told = {"n": len(group), "status": _status(group)}
-    if told["status"] != "complete":
-        return told
-    right = group.outcome == "right"
-    low, high = clustered_wilson(right, group.image_path)
-    return told | {"accuracy": right.mean(), "ci_low": low, "ci_high": high}
-
-
-def _status(group: pd.DataFrame) -> str:
-    """complete, or how many answers, altered or plain, were not evaluated."""
-    failed = group.outcome == FAILED
-    if "plain_outcome" in group:
-        failed |= group.plain_outcome == FAILED
-    return f"incomplete: {int(failed.sum())} of {len(group)} not evaluated" if failed.any() else "complete"
+    return accuracy(part) | ({} if (plain == FAILED).any() else {"plain": (plain == "right").mean()})
 
 
 def _share(what: pd.Series, among: pd.Series) -> float:

@@ -37,6 +37,7 @@ CERTIFIED = [
     "empirical_accuracy", "clean_accuracy", "unconfirmed", "mean_radius", "abstain", "samples", "seconds", "alpha",
     "mode", "randomised", "status",
 ]  # fmt: skip
+COMPLETE = "complete"  # the status of a number
 SURE = 0.999  # confidence of the bound on a whole table's certificates
 COST = COST_RECORD
 
@@ -54,7 +55,7 @@ def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     check_attack_rows(rows)
     keys = ["model", "method", "variant", "attack", "eps"]
     records = [
-        dict(zip(keys, key, strict=True)) | _accuracy(group) | {"blind": _blind(baselines, "questions", "all")}
+        dict(zip(keys, key, strict=True)) | accuracy(group) | {"blind": _blind(baselines, "questions", "all")}
         for key, group in rows.groupby(keys)
     ]
     return pd.DataFrame(records, columns=ROBUSTNESS)
@@ -69,7 +70,7 @@ def robustness_by_part(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFr
     check_attack_rows(rows)
     records = [
         {"model": model, "kind": kind, "part": part, "attack": attack, "eps": eps}
-        | _accuracy(group)
+        | accuracy(group)
         | {"blind": _blind(baselines, kind, part)}
         for kind in PARTS
         for (model, part, attack, eps), group in rows.groupby(["model", kind, "attack", "eps"])
@@ -206,6 +207,26 @@ def refuse(rows: pd.DataFrame, bad: pd.Series, where: list[str], why: str) -> No
         raise ValueError(f"{why}: {named} ({int(bad.sum())} such rows); delete that rows.parquet and re-run its rule")
 
 
+def accuracy(group: pd.DataFrame) -> dict:
+    """n, accuracy with its interval, the unparsable share and chance, of rows under one condition; and their `status`.
+
+    group: needs outcome, n_options and image_path. No accuracy where an answer was not evaluated.
+    """
+    told = {"n": len(group), "chance": (1 / group.n_options).mean(), "status": status(group)}
+    if told["status"] != COMPLETE:
+        return told | dict.fromkeys(["accuracy", "ci_low", "ci_high", "unparsable"], float("nan"))
+    right = group.outcome == "right"
+    low, high = clustered_wilson(right, group.image_path)
+    unparsable = (group.outcome == "unparsable").mean()
+    return told | {"accuracy": right.mean(), "ci_low": low, "ci_high": high, "unparsable": unparsable}
+
+
+def status(group: pd.DataFrame) -> str:
+    """COMPLETE, or how many answers were not evaluated."""
+    failed = int((group.outcome == FAILED).sum())
+    return f"incomplete: {failed} of {len(group)} not evaluated" if failed else COMPLETE
+
+
 def require_columns(frame: pd.DataFrame, columns: Sequence[str], where: str | Path) -> None:
     """Raise ValueError naming `where` and the missing columns, unless `frame` has them all."""
     missing = [column for column in columns if column not in frame.columns]
@@ -217,20 +238,6 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame` as CSV, all digits kept, whole or not at all; a header alone if it has no rows."""
     with atomic_file(path) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _accuracy(group: pd.DataFrame) -> dict:
-    """n, accuracy with its interval, the unparsable share and chance, of the rows of one model and attack."""
-    n, chance, failed = len(group), (1 / group.n_options).mean(), int((group.outcome == FAILED).sum())
-    if failed:
-        nothing = dict.fromkeys(["accuracy", "ci_low", "ci_high", "unparsable"], float("nan"))
-        return {"n": n, "chance": chance, "status": f"incomplete: {failed} of {n} not evaluated"} | nothing
-    right = group.outcome == "right"
-    low, high = clustered_wilson(right, group.image_path)
-    return {
-        "n": n, "accuracy": right.mean(), "ci_low": low, "ci_high": high, "status": "complete",
-        "unparsable": (group.outcome == "unparsable").mean(), "chance": chance,
-    }  # fmt: skip
 
 
 def _certified_at(group: pd.DataFrame, radius: float) -> dict:
