@@ -168,7 +168,7 @@ class Material:
         shape, own = plain.image.shape[:2], self._own(plain.row, "place")
         if place == "normal":
             return cues.some_place(shape, own) if plain.row["finding"] == "normal" else None
-        box = _grown(plain.row["box"], margin, shape) if plain.row["box"] else (0, 0, *shape[::-1])
+        box = cues.grown(plain.row["box"], margin, shape) if plain.row["box"] else (0, 0, *shape[::-1])
         if box == (0, 0, *shape[::-1]):
             return None
         beside = cues.wrong_place(box, shape, own)
@@ -188,12 +188,6 @@ class Material:
     def _own(self, row: dict, purpose: str) -> str:
         """What seeds a draw for an image: all its questions see the same."""
         return f"{self.seed}:{purpose}:{row['image_path']}"
-
-
-def _grown(box: list[int], margin: int, shape: tuple[int, int]) -> Box:
-    """A box with a margin on each side, as far as the image goes."""
-    (x0, y0, x1, y1), (height, width) = box, shape
-    return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
 
 
 def _overlap(first: Box, second: Box) -> bool:

@@ -102,6 +102,12 @@ def some_place(shape: tuple[int, ...], words: str) -> Box:
     return x, y, x + width, y + height
 
 
+def grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
+    """The box with a margin in pixels on each side, as far as an image of that shape [H, W, ...] goes."""
+    (x0, y0, x1, y1), (height, width) = box, shape[:2]
+    return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
+
+
 def erase(image: np.ndarray, box: Box, margin: int) -> np.ndarray:
     """The image with the box, grown by `margin` pixels, filled smoothly from the pixels just outside it.
 
@@ -111,8 +117,7 @@ def erase(image: np.ndarray, box: Box, margin: int) -> np.ndarray:
     """
     _check(box, image.shape)
     height, width = image.shape[:2]
-    x0, y0, x1, y1 = max(box[0] - margin, 0), max(box[1] - margin, 0), box[2] + margin, box[3] + margin
-    x1, y1 = min(x1, width), min(y1, height)
+    x0, y0, x1, y1 = grown(box, margin, image.shape)
     if (x1 - x0, y1 - y0) == (width, height):
         raise ValueError(f"box {box} with a margin of {margin} covers the whole image")
     across = _second_differences(x1 - x0, x0 > 0, x1 < width)
