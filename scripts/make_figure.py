@@ -21,6 +21,7 @@ same inputs. Which inputs a figure needs:
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,59 +60,19 @@ def parser() -> argparse.ArgumentParser:
     return arguments
 
 
-def accuracy_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = plots.pgd_sweep(pd.read_csv(args.table))
-    return plots.accuracy_vs_eps(drawn), drawn
+def of_table(draw: Callable, choose: Callable = lambda table: table) -> tuple[Callable, list[str]]:
+    """A figure of what is chosen from a table, all of it unless told otherwise."""
 
+    def drawn(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
+        chosen = choose(pd.read_csv(args.table))
+        return draw(chosen), chosen
 
-def certified_vs_radius(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.certified_vs_radius(drawn), drawn
-
-
-def smoothed_attack(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.smoothed_attack(drawn), drawn
-
-
-def resistance(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = plots.resistance_points(pd.read_csv(args.table))
-    return plots.resistance(drawn), drawn
-
-
-def pixels_and_words(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.pixels_and_words(drawn), drawn
-
-
-def visuals(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = plots.drawn_visuals(pd.read_csv(args.table))
-    return plots.visuals(drawn), drawn
-
-
-def chain(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.chain(drawn), drawn
-
-
-def success_vs_eps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = plots.success_by_eps(pd.read_csv(args.table))
-    return plots.success_vs_eps(drawn), drawn
+    return drawn, ["table"]
 
 
 def success_vs_steps(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
     drawn = plots.success_by_steps(pd.concat(map(pd.read_parquet, args.sanity_rows), ignore_index=True))
     return plots.success_vs_steps(drawn), drawn
-
-
-def transfer_matrix(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.transfer_matrix(drawn), drawn
-
-
-def sanity(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
-    drawn = pd.read_csv(args.table)
-    return plots.sanity_table(drawn), drawn
 
 
 def heatmap(args: argparse.Namespace) -> tuple[Figure, pd.DataFrame]:
@@ -168,17 +129,17 @@ def read_images(path: Path, eps: int, n: int) -> dict[str, np.ndarray]:
 
 
 FIGURES = {
-    "accuracy_vs_eps": (accuracy_vs_eps, ["table"]),
-    "certified_vs_radius": (certified_vs_radius, ["table"]),
-    "smoothed_attack": (smoothed_attack, ["table"]),
-    "resistance": (resistance, ["table"]),
-    "pixels_and_words": (pixels_and_words, ["table"]),
-    "visuals": (visuals, ["table"]),
-    "chain": (chain, ["table"]),
-    "success_vs_eps": (success_vs_eps, ["table"]),
+    "accuracy_vs_eps": of_table(plots.accuracy_vs_eps, plots.pgd_sweep),
+    "certified_vs_radius": of_table(plots.certified_vs_radius),
+    "smoothed_attack": of_table(plots.smoothed_attack),
+    "resistance": of_table(plots.resistance, plots.resistance_points),
+    "pixels_and_words": of_table(plots.pixels_and_words),
+    "visuals": of_table(plots.visuals, plots.drawn_visuals),
+    "chain": of_table(plots.chain),
+    "success_vs_eps": of_table(plots.success_vs_eps, plots.success_by_eps),
     "success_vs_steps": (success_vs_steps, ["sanity_rows"]),
-    "transfer_matrix": (transfer_matrix, ["table"]),
-    "sanity": (sanity, ["table"]),
+    "transfer_matrix": of_table(plots.transfer_matrix),
+    "sanity": of_table(plots.sanity_table),
     "thoughts": (thoughts, ["clean_rows", "attack_rows", "eps"]),
     "heatmap": (heatmap, ["table", "kind", "eps"]),
     "training_curves": (training_curves, ["models", "curves"]),

@@ -197,7 +197,7 @@ def resistance(points: pd.DataFrame) -> Figure:
     if points.empty:
         return _sentence("No answer was right without a hint, or not all were evaluated: see the table of hints.")
     models = _ordered(points.model)
-    kinds = sorted(points.seen.unique(), key=lambda seen: (seen != "clean", seen))
+    kinds = _sorted_as(points.seen, ["clean"])
     figure = Figure(figsize=(max(6.0, 4.2 * len(kinds)), 4.4))
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, seen in zip(panels, kinds, strict=True):
@@ -245,20 +245,13 @@ WORDS = {
 def pixels_and_words(table: pd.DataFrame) -> Figure:
     """Accuracy of each model (rows) under hints (columns), on clean images and on attacked ones (panels)."""
     told = _needed(table.dropna(subset="accuracy"), "complete row of pixels and words")
-    models, kinds = _ordered(told.model), sorted(told.seen.unique(), key=lambda seen: (seen != "clean", seen))
+    models, kinds = _ordered(told.model), _sorted_as(told.seen, ["clean"])
     figure = Figure(figsize=(2.2 + 3.6 * len(kinds), 1.7 + 0.42 * len(models)))
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for axes, seen in zip(panels, kinds, strict=True):
         part = told[told.seen == seen].pivot(index="model", columns="words", values="accuracy")
         values = part.reindex(models, columns=list(WORDS)).to_numpy(float)
-        mesh = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        for (i, j), value in np.ndenumerate(values):
-            _heatmap_cell(axes, j, i, value, float("nan"))
-        axes.set_xticks(range(len(WORDS)), WORDS.values(), rotation=30, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(models)), map(label, models))
-        axes.tick_params(length=0)
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
+        mesh = _accuracies(axes, values, list(map(label, models)), list(WORDS.values()))
         axes.set_title("Clean images" if seen == "clean" else f"Images of {seen}")
     figure.colorbar(mesh, ax=panels, format=PercentFormatter(1), label="accuracy", pad=0.01, aspect=30)
     return figure
@@ -318,8 +311,8 @@ def chain(table: pd.DataFrame) -> Figure:
     if table.empty:
         return _sentence("No image has questions of two stages of the chain of evidence.")
     told = _needed(table.dropna(subset="accuracy"), "complete chain of evidence")
-    conditions = sorted(told.condition.unique(), key=lambda name: (name != "plain", name))
-    stages, models = [stage for stage in STAGES if stage in set(told.stage)], _ordered(told.model)
+    conditions = _sorted_as(told.condition, ["plain"])
+    stages, models = _sorted_as(told.stage, list(STAGES)), _ordered(told.model)
     figure = Figure(figsize=(max(6.0, 4.4 * len(conditions)), 4.2))
     panels = figure.subplots(1, len(conditions), sharey=True, squeeze=False)[0]
     for axes, condition in zip(panels, conditions, strict=True):
@@ -520,16 +513,9 @@ def transfer_matrix(transfer: pd.DataFrame) -> Figure:
     values = transfer.pivot(index="source", columns="target", values="accuracy").reindex(models, columns=models)
     figure = Figure(figsize=(2.6 + 0.95 * len(models), 1.8 + 0.55 * len(models)))
     axes = figure.subplots()
-    mesh = axes.imshow(values.to_numpy(float), cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (i, j), value in np.ndenumerate(values.to_numpy(float)):
-        _heatmap_cell(axes, j, i, value, float("nan"))
-    axes.set_xticks(range(len(models)), map(label, models), rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(models)), map(label, models))
+    mesh = _accuracies(axes, values.to_numpy(float), *[list(map(label, models))] * 2)
     axes.set_xlabel("scored on")
     axes.set_ylabel("images made against")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     figure.colorbar(mesh, ax=axes, format=PercentFormatter(1), label="accuracy", pad=0.02, aspect=30)
     _title(axes, f"Transfer of {transfer.attack.iloc[0]}, ε = {transfer.eps.max():g}/255", _count(transfer.n))
     return figure
@@ -778,12 +764,18 @@ def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], parts: li
     priors = cells.groupby("part")[["blind", "chance"]].mean().T.reindex(columns=parts)
     values = np.vstack([accuracy.to_numpy(float), priors.to_numpy(float)])  # [models + 2, parts]
     counts = np.vstack([n.to_numpy(float), np.full((2, len(parts)), np.nan)])
+    mesh = _accuracies(axes, values, [*map(label, models), "text only", "chance"], parts, counts)
+    axes.axhline(len(models) - 0.5, color="white", linewidth=4)
+    return mesh
+
+
+def _accuracies(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], counts: np.ndarray | None = None):
+    """Accuracies [rows, columns] as coloured cells, their numbers over their n; returns the mesh for a colour bar."""
     mesh = axes.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (i, j), value in np.ndenumerate(values):
-        _heatmap_cell(axes, j, i, value, counts[i, j])
-    axes.axhline(len(models) - 0.5, color="white", linewidth=4)
-    axes.set_xticks(range(len(parts)), parts, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(models) + 2), [*map(label, models), "text only", "chance"])
+        _heatmap_cell(axes, j, i, value, float("nan") if counts is None else counts[i, j])
+    axes.set_xticks(range(len(columns)), columns, rotation=35, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
