@@ -61,6 +61,12 @@ def command(script: str, *arguments, settings: dict | None = None, fails: bool =
     return done.stderr
 
 
+def evaluation_arguments(data: Path, weights: Path | str, out: Path) -> list:
+    """What a rule gives every script that evaluates a model, of a thinking one."""
+    told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
+    return [*told, "--out", out]
+
+
 def refused(script: str, data: Path, start: Path, folder: Path, *more, settings: dict) -> str:
     """Run a training script that must fail before it writes a model; returns what it wrote to stderr."""
     said = command(script, *training_arguments(data, start, folder), *more, settings=settings, fails=True)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
-from helpers import command_line, here, killed_after
+from helpers import command_line, evaluation_arguments, here, killed_after
 from safemed import objectives, tables
 from safemed.attacks import Plan, l2_levels
 from safemed.certifier import Certifier
@@ -31,8 +31,7 @@ FIXED = Procedure(sigma=0.2, n0=8, n=24, alpha=0.01, mode="fixed")
 
 def arguments(data: Path, weights: Path | str, out: Path, function: str = "choice", shard: str = "1-of-1") -> list:
     """How the workflow calls scripts/certify.py on a thinking model."""
-    told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
-    return [*told, "--sigma", 0.05, "--function", function, "--shard", shard, "--out", out]
+    return [*evaluation_arguments(data, weights, out), "--sigma", 0.05, "--function", function, "--shard", shard]
 
 
 def certified(data: Path, weights: Path | str, out: Path, *told, **changes) -> pd.DataFrame:

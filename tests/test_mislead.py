@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import ROOT, command, command_line, here, killed_after
+from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
 from safemed import cues, misled
 from safemed.conditions import CLEAN, Condition, Material, conditions
 from safemed.data import as_arrays, load_questions
@@ -34,15 +34,9 @@ PGD = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"thin
        "pgd": {"kind": "pgd", "steps": 3, "restarts": 1}}  # fmt: skip
 
 
-def model_arguments(data: Path, weights: Path | str, out: Path) -> list:
-    """What the scripts that evaluate a thinking model have in common."""
-    told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
-    return [*told, "--out", out]
-
-
 def arguments(data: Path, weights: Path | str, out: Path, attack: Path) -> list:
     """How the workflow calls scripts/mislead.py, but with the templates of FEW, which lie beside the attack."""
-    return [*model_arguments(data, weights, out), "--templates", attack.parent / "few.yaml", "--attack", attack]
+    return [*evaluation_arguments(data, weights, out), "--templates", attack.parent / "few.yaml", "--attack", attack]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +49,7 @@ def attack(data: Path, weights: Path | str, root: Path, **changes) -> Path:
     """Attack the questions; the templates of FEW are written beside the folder that is returned."""
     here(
         "attack.py",
-        *model_arguments(data, weights, root / "pgd"),
+        *evaluation_arguments(data, weights, root / "pgd"),
         "--attack",
         "pgd",
         "--eps",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import command, command_line, here, killed_after
+from helpers import command, command_line, evaluation_arguments, here, killed_after
 from safemed import attacks, objectives, plans, suite, tables
 from safemed.attacks import Plan, apgd_checkpoints, l2_levels
 from safemed.data import subset
@@ -38,8 +38,7 @@ ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as 
 
 def arguments(data: Path, weights: Path | str, out: Path, attack: str, *eps) -> list:
     """How the workflow calls scripts/attack.py on a thinking model."""
-    told = ["--data", data, "--weights", weights, "--model", "sft-think", "--method", "sft", "--variant", "think"]
-    return [*told, "--attack", attack, "--eps", *eps, "--out", out]
+    return [*evaluation_arguments(data, weights, out), "--attack", attack, "--eps", *eps]
 
 
 def settings(attack: str, **changes) -> dict:
