@@ -43,7 +43,7 @@ def hint_rows(**changes) -> pd.DataFrame:
 
 
 def every_kind() -> pd.DataFrame:
-    """Hints, changed options, altered images and two chains of evidence of a thinking model."""
+    """Hints, changed options, altered images, answers that may abstain and two chains of evidence."""
     rows = [row(q, a, kind="options", name="permuted") for q, a in PLAIN.items()]
     for severity, answers in ((1, "AAAAC"), (5, "BBACC")):
         told = {"kind": "corruption", "name": "noise", "severity": severity, "ssim": 1 - severity / 10}
@@ -51,6 +51,9 @@ def every_kind() -> pd.DataFrame:
     rows += [row(q, a, kind="mark", name="box-right") for q, a in PLAIN.items()]
     rows += [row(q, "B", kind="mark", name="label", polarity="negative", claimed="B") for q in PLAIN]
     rows += [row(q, "C", kind="erasure", name="lesion") for q in PLAIN]
+    for image, answers in (("sound", "AAABD"), ("lesion", "ADDAB"), ("blank", "DDDDB")):  # D abstains
+        told = {"kind": "abstention", "name": image, "n_options": 4}
+        rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
     for image, answers in (("i1", "AAA"), ("i2", "ABA")):
         for kind, answer in zip(("Modality Recognition", "Lesion Grading", "Disease Diagnosis"), answers, strict=True):
             told = {"kind": "chain", "image_path": image, "question_type": kind}

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
-from safemed import cues, misled
-from safemed.conditions import CLEAN, Condition, Material, conditions
+from safemed import erasures, misled
+from safemed.conditions import CLEAN, ERASURES, SOUND, Condition, Material, conditions
 from safemed.data import as_arrays, load_questions
 from safemed.hints import Templates, claimed
 from safemed.misled import CONDITION
@@ -25,6 +25,7 @@ FEW = {
               for name, hint in ALL_TEMPLATES.hints.items() if hint.voice in ("patient", "report")},
     "paraphrases": {"task": "Your task: {question}"},
     "none_of_these": "none of these",
+    "abstain": ALL_TEMPLATES.abstain,
 }  # fmt: skip
 SETTINGS = {
     "questions": 24, "chains": 5, "severities": [1, 5], "eps": 8, "batch_size": 10,
@@ -90,9 +91,10 @@ def test_rows_of_every_condition_can_be_counted(rows, attacked):
     few = Templates.read(attacked.parent / "few.yaml")
     wanted = set(conditions(few, SETTINGS["severities"], "pgd"))
     found = {Condition(*key) for key in rows[CONDITION].itertuples(index=False)}
-    rare = {one for one in wanted if one.kind in ("mark", "erasure")} | {Condition("options", "distracted")}
+    some = ["mark", "erasure", "abstention"]  # what only questions about a known lesion are put to
+    rare = {one for one in wanted if one.kind in some} | {Condition("options", "distracted")}
     assert found <= wanted and wanted - found <= rare and {one.kind for one in found} == {one.kind for one in wanted}
-    asked = rows[~rows.kind.isin(["mark", "erasure", "options"])].groupby(CONDITION).question_id.nunique()
+    asked = rows[~rows.kind.isin([*some, "options"])].groupby(CONDITION).question_id.nunique()
     assert (asked == 24).all()
 
 
@@ -215,12 +217,24 @@ def test_an_erased_lesion_is_gone_and_nothing_else(material):
         noise = before.copy()
         noise[inside] = np.random.default_rng(0).integers(0, 256, noise[inside].shape)
         box = (max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, 32), min(y1 + margin, 32))
-        assert (cues.erase(noise, box, 0) == one.image).all()  # nothing of the inside is used
+        assert (erasures.erase(noise, box) == one.image).all()  # nothing of the inside is used
     beside = material.altered(Condition("erasure", "elsewhere"))
     assert [one.row for one in beside] == [one.row for one in erased]  # the same questions
     for one in beside:
         x0, y0, x1, y1 = one.row["box"]
         assert (one.image[y0:y1, x0:x1] == clean[one.row["question_id"]][y0:y1, x0:x1]).all()
+
+
+def test_every_question_may_abstain_and_its_other_options_stay(material):
+    plain = {row["question_id"]: row for row in material.rows}
+    for name in (SOUND, *ERASURES):
+        asked = material.altered(Condition("abstention", name))
+        shown = material.altered(Condition("plain", "plain") if name == SOUND else Condition("erasure", name))
+        assert [one.row["question_id"] for one in asked] == [one.row["question_id"] for one in shown]
+        for one, seen in zip(asked, shown, strict=True):
+            before = plain[one.row["question_id"]]
+            assert one.row["options"] == [*before["options"], ALL_TEMPLATES.abstain]
+            assert one.row["gold"] == before["gold"] and (one.image == seen.image).all()
 
 
 def test_marks_show_the_lesion_or_no_lesion(material):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from misled_rows import PLAIN, hint_rows, row
+from misled_rows import PLAIN, every_kind, hint_rows, row
 from safemed import misled
 from safemed.misled import MISLED_ROWS
 from safemed.prompts import FAILED
@@ -112,6 +112,26 @@ def test_an_answer_without_a_letter_is_the_least_sure():
     assert told.confidence == pytest.approx(0.9) and told.ece == pytest.approx(0.1)
 
 
+def test_who_abstains_chooses_the_last_option():
+    rows = every_kind()
+    rows.loc[(rows.kind == "abstention") & (rows.question_id == "q5"), "question_type"] = "Modality Recognition"
+    table = misled.abstention(rows).set_index(["image", "about"])
+    counts = ["n", "abstained", "accuracy", "answered_accuracy"]
+    assert table.loc[("sound", "all"), counts].tolist() == [5, 0.2, 0.6, 0.75]
+    assert table.loc[("sound", "context"), counts[:3]].tolist() == [1, 1.0, 0.0]
+    assert table.loc[("lesion", "all"), counts].tolist() == pytest.approx([5, 0.4, 0.4, 2 / 3])
+    assert table.loc[("blank", "lesion"), counts[:3]].tolist() == [4, 1.0, 0.0]
+    assert math.isnan(table.loc[("blank", "lesion"), "answered_accuracy"]) and (table.status == "complete").all()
+    assert table.loc[("lesion", "all")].abstained_low < 0.4 < table.loc[("lesion", "all")].abstained_high
+
+
+def test_where_an_answer_was_not_evaluated_nobody_abstains():
+    rows = every_kind()
+    rows.loc[rows.index[rows.kind == "abstention"][0], ["answer", "outcome", "said"]] = "", FAILED, ""
+    table = misled.abstention(rows).set_index(["image", "about"])
+    assert math.isnan(table.loc[("sound", "all"), "abstained"]) and table.loc[("blank", "all"), "abstained"] == 0.8
+
+
 @pytest.mark.parametrize(
     "change, told",
     [
@@ -164,7 +184,9 @@ def test_models_that_were_asked_other_questions_are_refused():
         misled.hints(pd.concat([rows, other[other.question_id != "q1"]], ignore_index=True))
 
 
-@pytest.mark.parametrize("name", ["hints", "changes", "visuals", "pixels_and_words", "calibration", "chained"])
+@pytest.mark.parametrize(
+    "name", ["hints", "changes", "visuals", "pixels_and_words", "calibration", "abstention", "chained"]
+)
 def test_no_rows_make_an_empty_table(name):
     table = getattr(misled, name)(pd.DataFrame(columns=MISLED_ROWS))
     assert table.empty and len(table.columns) > 3

@@ -15,6 +15,7 @@ from safemed.hints import POLARITIES, Templates
 from safemed.prompts import LETTERS, gold_text, thought
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
+EMPTY = {"version": 1, "hints": {}, "paraphrases": {}, "none_of_these": "none", "abstain": "unseen"}
 QUESTION = {
     "question_id": "q1", "question": "What is the diagnosis?", "options": ["cyst", "nodule", "fissure"], "gold": "B",
     "modality": "CT", "question_type": "Disease Diagnosis", "image_path": "a.png",
@@ -82,9 +83,9 @@ def test_no_neutral_wording_tells_the_answer(questions, templates):
 @pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
 def test_no_neutral_wording_tells_the_answer_of_a_published_question(templates):
     answers = {gold_text(row) for row in real_questions().to_dict("records")}
-    for hint in templates.hints.values():
-        told = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, hint.neutral)]
-        assert not told, (hint.neutral, told)
+    for text in (*(hint.neutral for hint in templates.hints.values()), templates.abstain):
+        told = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, text)]
+        assert not told, (text, told)
 
 
 def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, templates):
@@ -111,6 +112,13 @@ def test_changed_options_keep_the_right_one_right(questions):
         gone = words.removed(question, "none of these")
         assert gold_text(gone) == "none of these" and gold_text(question) not in gone["options"]
         assert len(gone["options"]) == len(question["options"])
+
+
+def test_to_abstain_is_the_last_option_and_needs_a_letter(templates, questions):
+    offered = words.abstainable(QUESTION, templates.abstain)
+    assert offered == QUESTION | {"options": [*QUESTION["options"], templates.abstain]}
+    assert words.abstainable(QUESTION | {"options": list("stuvwxyz")}, templates.abstain) is None
+    assert not any(names_the_answer(question, templates.abstain) for question in questions)
 
 
 def test_a_distractor_is_new_and_goes_last():
@@ -149,14 +157,14 @@ def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, told, tmp_
     sound = {"voice": "patient", "source": "patient", "train": True, "claim": "A patient: {option}.", "neutral": "Ah."}
     told_hints = {"h": sound | change, "i": sound | {"train": False}}
     file = tmp_path / "templates.yaml"
-    file.write_text(json.dumps({"version": 1, "hints": told_hints, "paraphrases": {}, "none_of_these": "none"}))
+    file.write_text(json.dumps(EMPTY | {"hints": told_hints}))
     with pytest.raises(ValueError, match=rf"templates.yaml: .*{told}"):
         Templates.read(file)
 
 
 def test_a_paraphrase_without_the_question_is_refused(tmp_path):
     file = tmp_path / "templates.yaml"
-    file.write_text(json.dumps({"version": 1, "hints": {}, "paraphrases": {"p": "Look."}, "none_of_these": "none"}))
+    file.write_text(json.dumps(EMPTY | {"paraphrases": {"p": "Look."}}))
     with pytest.raises(ValueError, match="paraphrases.p"):
         Templates.read(file)
 

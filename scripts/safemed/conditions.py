@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from safemed import cues, hints, words
-from safemed.cues import Box
+from safemed import cues, erasures, hints, words
 from safemed.data import lot
+from safemed.erasures import Box
 from safemed.hints import POLARITIES, Templates
 from safemed.prompts import LETTERS, gold_text
 from safemed.stages import STAGE_OF, STAGES
@@ -20,7 +20,7 @@ from safemed.stages import STAGE_OF, STAGES
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
 ERASURES = ("lesion", "elsewhere", "blank")  # its place; as large a place beside it; the whole image
-ERASED_MARGIN = 0.07  # round the box, in image sides: a lesion's halo is told from its surroundings
+SOUND = "sound"  # the image as it is, with abstention offered
 PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place of an image without a lesion
 
 
@@ -28,9 +28,9 @@ PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place 
 class Condition:
     """What is altered, and how.
 
-    kind: plain, hint, paraphrase, options, corruption, mark or erasure. name: which one of its kind. polarity: of a
-    hint or a label, else "". severity: of a corruption, else 0. seen: whose image is altered or shown, CLEAN or the
-    name of an attack.
+    kind: plain, hint, paraphrase, options, corruption, mark, erasure or abstention (SOUND or an erasure, with
+    abstention offered as the last option). name: which one of its kind. polarity: of a hint or a label, else "".
+    severity: of a corruption, else 0. seen: whose image is altered or shown, CLEAN or the name of an attack.
     """
 
     kind: str
@@ -70,6 +70,7 @@ def conditions(templates: Templates, severities: list[int], attack: str) -> Iter
         yield from (Condition("mark", f"{kind}-{place}") for place in PLACES)
     yield from (Condition("mark", "label", polarity) for polarity in ("positive", "negative"))
     yield from (Condition("erasure", name) for name in ERASURES)
+    yield from (Condition("abstention", name) for name in (SOUND, *ERASURES))
 
 
 def chains(questions: Dataset, n: int, seed: int) -> Dataset:
@@ -159,31 +160,37 @@ class Material:
         image = cues.mark(plain.image, kind, box)
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
 
-    def _place(self, plain: Altered, place: str, margin: int = 0) -> Box | None:
-        """One of PLACES; the lesion's is its box grown by a margin in pixels, and the one beside it as large.
+    def _place(self, plain: Altered, place: str) -> Box | None:
+        """One of PLACES, None where the image has not got it."""
+        if place != "normal":
+            return self._beside(plain, tuple(plain.row["box"]) or None, right=place == "right")
+        normal = plain.row["finding"] == "normal"
+        return cues.some_place(plain.image.shape, self._own(plain.row, "place")) if normal else None
 
-        None where the image has not got it, or there is no room beside the lesion: right and wrong places are of the
-        same questions.
+    def _beside(self, plain: Altered, lesion: Box | None, right: bool) -> Box | None:
+        """The lesion's place, or one as large beside it; None where either is not to be had: both are of the same
+        questions.
         """
-        shape, own = plain.image.shape[:2], self._own(plain.row, "place")
-        if place == "normal":
-            return cues.some_place(shape, own) if plain.row["finding"] == "normal" else None
-        box = cues.grown(plain.row["box"], margin, shape) if plain.row["box"] else (0, 0, *shape[::-1])
-        if box == (0, 0, *shape[::-1]):
+        if lesion is None or lesion == (0, 0, *plain.image.shape[1::-1]):
             return None
-        beside = cues.wrong_place(box, shape, own)
-        return None if _overlap(box, beside) else box if place == "right" else beside
+        beside = cues.wrong_place(lesion, plain.image.shape, self._own(plain.row, "place"))
+        return None if _overlap(lesion, beside) else lesion if right else beside
 
     def _erasure(self, condition: Condition, plain: Altered) -> Altered | None:
         if condition.name == "blank":
-            image = cues.blank(plain.image)
+            image = erasures.blank(plain.image)
         else:
-            margin = round(ERASED_MARGIN * len(plain.image))
-            box = self._place(plain, "right" if condition.name == "lesion" else "wrong", margin)
+            lesion = erasures.lesion_box(plain.row, plain.image.shape)
+            box = self._beside(plain, lesion, right=condition.name == "lesion")
             if box is None:
                 return None
-            image = cues.erase(plain.image, box, 0)
+            image = erasures.erase(plain.image, box)
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
+
+    def _abstention(self, condition: Condition, plain: Altered) -> Altered | None:
+        shown = plain if condition.name == SOUND else self._erasure(condition, plain)
+        row = words.abstainable(plain.row, self.templates.abstain)
+        return replace(shown, row=row) if shown and row else None
 
     def _own(self, row: dict, purpose: str) -> str:
         """What seeds a draw for an image: all its questions see the same."""

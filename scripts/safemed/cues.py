@@ -1,7 +1,7 @@
-"""Adversarial visuals (Med-R2 Bench's second kind of attack): images made worse, marked, or robbed of their finding.
+"""Adversarial visuals (Med-R2 Bench's second kind of attack): images made worse, or marked.
 
-Images are uint8 [H, W, 3]. Boxes are (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; a box that is empty or leaves the
-image raises ValueError. What is drawn at random is drawn from a hash of words: the same words give the same pixels.
+Images are uint8 [H, W, 3]. A box (`erasures.Box`) that is empty or leaves the image raises ValueError. What is drawn at
+random is drawn from a hash of words: the same words give the same pixels.
 """
 
 import hashlib
@@ -10,13 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from scipy.linalg import solve_sylvester
 from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
 from skimage.metrics import structural_similarity
 from skimage.transform import iradon, radon, resize
 
-Box = tuple[int, int, int, int]
+from safemed.erasures import Box, check
 
 CORRUPTIONS = ("noise", "blur", "contrast", "jpeg", "motion", "ring", "metal")
 SEVERITIES: dict[int, float] = {1: 0.95, 2: 0.85, 3: 0.7, 4: 0.55, 5: 0.4}  # the SSIM with the clean image to reach
@@ -67,7 +66,7 @@ def mark(image: np.ndarray, kind: str, box: Box, words: str = "") -> np.ndarray:
     label: the words on a black strip in the corner farthest from the box; no more changes.
     Raises KeyError for an unknown kind, ValueError for a label without words, or one that does not fit (`fits`).
     """
-    _check(box, image.shape)
+    check(box, image.shape)
     canvas = Image.fromarray(image)
     DRAWERS[kind](canvas, box, words)
     return np.array(canvas)
@@ -84,7 +83,7 @@ def wrong_place(box: Box, shape: tuple[int, ...], words: str) -> Box:
     It does not overlap the given box wherever there is room for that, and is never that box: raises ValueError if the
     box is as large as the image.
     """
-    _check(box, shape)
+    check(box, shape)
     x0, y0, x1, y1 = box
     down, across = _overlaps(y0, y1, shape[0]), _overlaps(x0, x1, shape[1])
     overlap = np.outer(down, across)  # [rows, columns] of upper left corners
@@ -102,46 +101,8 @@ def some_place(shape: tuple[int, ...], words: str) -> Box:
     return x, y, x + width, y + height
 
 
-def grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:
-    """The box with a margin in pixels on each side, as far as an image of that shape [H, W, ...] goes."""
-    (x0, y0, x1, y1), (height, width) = box, shape[:2]
-    return max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, width), min(y1 + margin, height)
-
-
-def erase(image: np.ndarray, box: Box, margin: int) -> np.ndarray:
-    """The image with the box, grown by `margin` pixels, filled smoothly from the pixels just outside it.
-
-    The fill solves Laplace's equation (no flow across the image's border): it keeps within the tones that surround it,
-    does not depend on any pixel that it replaces, and leaves the others alone. Raises ValueError if the grown box
-    leaves nothing of the image.
-    """
-    _check(box, image.shape)
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = grown(box, margin, image.shape)
-    if (x1 - x0, y1 - y0) == (width, height):
-        raise ValueError(f"box {box} with a margin of {margin} covers the whole image")
-    across = _second_differences(x1 - x0, x0 > 0, x1 < width)
-    down = _second_differences(y1 - y0, y0 > 0, y1 < height)
-    filled = image.copy()
-    for channel in range(image.shape[2]):  # a biharmonic fill would carry the rim's noise on and overshoot
-        fill = solve_sylvester(down, across, _rim(image[..., channel], (x0, y0, x1, y1)))  # down @ fill + fill @ across
-        filled[y0:y1, x0:x1, channel] = np.rint(fill)
-    return filled
-
-
-def blank(image: np.ndarray) -> np.ndarray:
-    """An image of the same shape in one colour, the mean of the image."""
-    return np.broadcast_to(np.rint(image.mean((0, 1))).astype(np.uint8), image.shape).copy()
-
-
 def _rng(purpose: str, words: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(f"{purpose}/{words}".encode()).digest()[:16]))
-
-
-def _check(box: Box, shape: tuple[int, ...]) -> None:
-    x0, y0, x1, y1 = box
-    if not (0 <= x0 < x1 <= shape[1] and 0 <= y0 < y1 <= shape[0]):
-        raise ValueError(f"box {box} is empty or leaves an image of {shape[1]} x {shape[0]} pixels")
 
 
 def _search(pixels: np.ndarray, distort: Callable[[float], np.ndarray], target: float) -> tuple[np.ndarray, float]:
@@ -354,21 +315,3 @@ def _overlaps(start: int, end: int, length: int) -> np.ndarray:
     """For each place of a segment as long as [start, end) on an axis: by how many pixels it overlaps that one."""
     places = np.arange(length - (end - start) + 1)
     return np.clip(end - start - np.abs(places - start), 0, None)
-
-
-def _second_differences(n: int, before: bool, after: bool) -> np.ndarray:
-    """Minus the second difference along an axis [n, n], with or without a pixel of known tone at either end."""
-    matrix = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
-    matrix[0, 0] -= not before
-    matrix[-1, -1] -= not after
-    return matrix
-
-
-def _rim(channel: np.ndarray, box: Box) -> np.ndarray:
-    """For each pixel of the box, the sum of its neighbours outside [y1 - y0, x1 - x0], zero away from the edges."""
-    x0, y0, x1, y1 = box
-    outside = np.pad(channel.astype(float), 1)
-    outside[y0 + 1 : y1 + 1, x0 + 1 : x1 + 1] = 0  # the padding shifts all by one
-    above, below = outside[y0:y1, x0 + 1 : x1 + 1], outside[y0 + 2 : y1 + 2, x0 + 1 : x1 + 1]
-    left, right = outside[y0 + 1 : y1 + 1, x0:x1], outside[y0 + 1 : y1 + 1, x0 + 2 : x1 + 2]
-    return above + below + left + right

@@ -36,12 +36,15 @@ class Hint:
 
 @dataclass(frozen=True)
 class Templates:
-    """The versioned file of templates: hints and paraphrases by name, and the option for a removed right answer."""
+    """The versioned file of templates: hints and paraphrases by name, and what two options say: the one that takes the
+    place of a removed right answer, and the one to choose where the image does not tell.
+    """
 
     version: int
     hints: dict[str, Hint]
     paraphrases: dict[str, str]
     none_of_these: str
+    abstain: str
 
     @classmethod
     def read(cls, path: Path) -> Self:

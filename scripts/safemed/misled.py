@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from safemed.prompts import FAILED
-from safemed.stages import LESION_STAGES, STAGE_OF
+from safemed.prompts import FAILED, LETTERS
+from safemed.stages import about
 from safemed.stats import clustered_wilson
 from safemed.tables import COMPLETE, accuracy, check_answers, refuse, status
 
@@ -33,6 +33,10 @@ VISUALS = [
 PIXELS_AND_WORDS = ["model", "seen", "words", "n", "accuracy", "ci_low", "ci_high", "status"]
 CALIBRATION = [
     "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "selective", "status",
+]  # fmt: skip
+ABSTENTION = [
+    "model", "image", "about", "n", "abstained", "abstained_low", "abstained_high", "accuracy", "answered_accuracy",
+    "chance", "status",
 ]  # fmt: skip
 ALL = "all"
 BINS = 10  # of the calibration error
@@ -107,7 +111,7 @@ def visuals(rows: pd.DataFrame) -> pd.DataFrame:
     """
     check_misled_rows(rows)
     drawn = _beside_plain(rows[rows.kind.isin(["corruption", "mark", "erasure"])], rows)
-    drawn["about"] = drawn.question_type.map(_about)
+    drawn["about"] = drawn.question_type.map(about)
     keys = ["model", "kind", "name", "polarity", "severity"]
     records = []
     for key, group in drawn.groupby(keys):
@@ -163,11 +167,39 @@ def calibration(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(records, columns=CALIBRATION)
 
 
+def abstention(rows: pd.DataFrame) -> pd.DataFrame:
+    """Where a model abstains that may (ABSTENTION), by what the question is about (lesion, context, or ALL).
+
+    image: as it is (sound), or the erasure that it has seen.
+    abstained: the share that chooses the last option, which says that the image does not show it. accuracy: the share
+    that is right, as if nothing had been erased; answered_accuracy: that of the answers that do not abstain.
+    """
+    check_misled_rows(rows)
+    shown = rows[rows.kind == "abstention"].copy()
+    shown["about"] = shown.question_type.map(about)
+    records = []
+    for (model, image), group in shown.groupby(["model", "name"]):
+        for topic, part in [(ALL, group), *group.groupby("about")]:
+            records.append({"model": model, "image": image, "about": topic} | _abstained(part))
+    return pd.DataFrame(records).reindex(columns=ABSTENTION)
+
+
 def chained(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of chains of evidence as safemed.chain reads them; condition: plain, or the hint's polarity."""
     check_misled_rows(rows)
     asked = rows[rows.kind == "chain"]
     return asked.assign(condition=asked.polarity.where(asked.polarity != "", "plain"))
+
+
+def _abstained(part: pd.DataFrame) -> dict:
+    """The numbers of `abstention` for the rows of one model and image."""
+    told = accuracy(part)
+    if told["status"] != COMPLETE:
+        return told
+    abstained = part.answer == part.n_options.map(lambda n: LETTERS[n - 1])
+    told["abstained_low"], told["abstained_high"] = clustered_wilson(abstained, part.image_path)
+    answered = _share(part.outcome == "right", ~abstained)
+    return told | {"abstained": abstained.mean(), "answered_accuracy": answered}
 
 
 def _calibrated(confidence: np.ndarray, right: np.ndarray) -> dict:
@@ -190,11 +222,6 @@ def selective(confidence: np.ndarray, right: np.ndarray) -> float:
     """Accuracy on the COVERAGE of the answers [n] with the greatest confidence; ties in the order given."""
     kept = np.argsort(-confidence, kind="stable")[: max(1, round(COVERAGE * len(right)))]
     return float(right[kept].mean())
-
-
-def _about(question_type: str) -> str:
-    """Whether a question can be told from the lesion alone, or from what surrounds it."""
-    return "lesion" if STAGE_OF.get(question_type) in (*LESION_STAGES, "diagnosis") else "context"
 
 
 def _beside_plain(altered: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

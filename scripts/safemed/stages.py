@@ -13,3 +13,8 @@ STAGE_OF = {
 }
 STAGES = tuple(STAGE_OF.values())  # in the order of the workflow
 LESION_STAGES = ("presence", "place", "size")
+
+
+def about(question_type: str) -> str:
+    """Whether a question is about the lesion, "lesion", or can be told from what surrounds it, "context"."""
+    return "lesion" if STAGE_OF.get(question_type) in (*LESION_STAGES, "diagnosis") else "context"

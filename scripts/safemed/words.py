@@ -29,6 +29,13 @@ def removed(question: dict, none_of_these: str) -> dict:
     return question | {"options": [*question["options"][:place], none_of_these, *question["options"][place + 1 :]]}
 
 
+def abstainable(question: dict, abstain: str) -> dict | None:
+    """With the option to abstain at the end, where it moves no other; None where no letter is left for it."""
+    if len(question["options"]) == len(LETTERS):
+        return None
+    return question | {"options": [*question["options"], abstain]}
+
+
 def distracted(question: dict, others: Iterable[str], truths: Iterable[str], seed: int) -> dict | None:
     """With one more wrong option, drawn from `others`, at the end; None where all of them are options already.
 
