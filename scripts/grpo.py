@@ -1,4 +1,4 @@
-"""GRPO on a fine-tuned variant: plain, on noisy or adversarial views, or under misleading hints."""
+"""GRPO on a fine-tuned variant: plain, on noisy, adversarial or erased views, or under misleading hints."""
 
 from pathlib import Path
 
@@ -6,7 +6,6 @@ from trl import GRPOConfig
 
 from safemed import rewards, training
 from safemed.at_grpo import ATGRPOTrainer
-from safemed.hints import Templates
 from safemed.views import View
 from safemed.vlm import load_processor, placeholder_ids
 
@@ -15,7 +14,7 @@ def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, clock = training.begin(__doc__, __file__)
     settings, checkpoint = args.settings, args.checkpoint
-    processor = load_processor(args.start)
+    processor, templates = load_processor(args.start), training.templates(args)
     trainer = ATGRPOTrainer(
         model=training.load_policy(args.start, settings["peft"]),
         args=grpo_config(settings, checkpoint, args, processor.tokenizer),
@@ -25,7 +24,8 @@ def main() -> None:
         peft_config=training.adapter(settings["peft"]),
         view=View(**settings["view"]),
         beta=settings["beta"],
-        hints=[hint for path in args.templates for hint in Templates.read(path).taught()],
+        hints=templates.taught() if templates else (),
+        abstain=templates.abstain if templates else "",
     )
     training.train(trainer, args, clock, __file__)
 

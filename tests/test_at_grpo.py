@@ -90,11 +90,12 @@ class Watched(ATGRPOTrainer):
 
 
 def grpo_trainer(
-    start, questions, folder, view: View, beta: float = 1.0, peft=None, trl=None, hints=(), watched=Watched, **config
+    start, questions, folder, view: View, beta: float = 1.0, peft=None, trl=None, told=(), watched=Watched, **config
 ) -> Watched:
     """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
 
     A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
+    told: what hints and abstaining are told by.
     """
     processor = load_processor(start)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
@@ -118,7 +119,7 @@ def grpo_trainer(
         peft_config=training.adapter(peft),
         view=view,
         beta=beta,
-        hints=hints,
+        **dict(told),
     )
     trainer.recorder = Recorder()
     trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -1,6 +1,7 @@
-"""Training against misleading hints, on the real trainers: who is asked what; and stepwise targets."""
+"""Training against misleading hints, and to abstain, on the real trainers: who is asked what; and stepwise targets."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,19 +25,23 @@ from helpers import (
     weights,
 )  # fmt: skip
 from safemed import prompts, training
+from safemed.abstention import offered
 from safemed.at_grpo import forward_kl, step_wordings
-from safemed.data import FEATURES, load_questions
+from safemed.data import FEATURES, as_array, as_arrays, load_questions
 from safemed.hints import Templates
 from safemed.objectives import words_away
-from safemed.sft import earlier_answers
+from safemed.sft import ViewCollator, earlier_answers
+from safemed.stages import about
 from safemed.views import View
-from safemed.vlm import VLM, frozen, to_float
+from safemed.vlm import VLM, frozen, load_processor, to_float
 from test_at_grpo import Watched, grpo_trainer, nearest, on_eight_images
 from test_processes import finish, shared, views
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
-HINTS = Templates.read(TEMPLATES).taught()
+TOLD = Templates.read(TEMPLATES)
+HINTS = TOLD.taught()
 K = 3
+ERASED = {"kind": "clean", "erased": 0.5}
 HINTED = {**GRPO, "view": {**ADVERSARIAL, "hints": K}}
 
 
@@ -86,10 +91,15 @@ class Asked(Watched):
         self.made = super()._generate_and_score_completions(inputs)
         return self.made
 
+    def _calculate_rewards(self, inputs, *args, **kwargs):
+        self.rewarded = inputs
+        return super()._calculate_rewards(inputs, *args, **kwargs)
+
 
 def asked(start, questions, folder, view: View, **more) -> Asked:
     """A trainer that listens, of two prompts of four rollouts; trained."""
-    trainer = grpo_trainer(start, questions, folder, view, hints=HINTS, watched=Asked, **more)
+    told = {"hints": HINTS, "abstain": TOLD.abstain}
+    trainer = grpo_trainer(start, questions, folder, view, told=told, watched=Asked, **more)
     trainer.listen("policy", trainer.vlm.backbone)
     trainer.listen("anchor", trainer.anchor.model)
     trainer.train()
@@ -206,7 +216,7 @@ def test_hints_that_are_kept_for_the_evaluation_are_never_drawn(tmp_path, tiny_m
     left = Templates.read(tmp_path / "templates.yaml").taught()
     assert [hint.name for hint in left] == ["report-2"]
     with pytest.raises(ValueError, match="view.hints: 2 cannot be drawn from 1"):
-        grpo_trainer(tiny_model, questions, tmp_path / "x", View(hints=2), hints=left)
+        grpo_trainer(tiny_model, questions, tmp_path / "x", View(hints=2), told={"hints": left})
 
 
 def test_hints_change_the_training_and_a_killed_one_ends_as_an_undisturbed_one(study_data, tiny_model, tmp_path):
@@ -226,7 +236,7 @@ def test_hints_change_the_training_and_a_killed_one_ends_as_an_undisturbed_one(s
     here("grpo.py", *training_arguments(study_data, tiny_model, without), settings=plain)
     assert weights(without) != weights(undisturbed)
     said = refused("grpo.py", study_data, tiny_model, other, settings=settings)
-    assert "cannot be drawn from 0 hints" in said
+    assert "need the file of templates" in said
 
 
 def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(study_data, tiny_model, tmp_path):
@@ -237,6 +247,80 @@ def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(stu
     changed.write_text(TEMPLATES.read_text().replace("Most readers", "Most people"))
     assert training.identity(args, "grpo.py", changed) != training.identity(args, "grpo.py", TEMPLATES)
     assert training.identity(args, "grpo.py") != training.identity(args, "grpo.py", TEMPLATES)
+
+
+@pytest.fixture(scope="module")
+def lesions(train_questions) -> list[dict]:
+    """Questions about a lesion whose place is known, as the trainer has them."""
+    rows = training.training_rows(train_questions.select(range(120)), "think")
+    return [row for row in rows if row["box"] and about(row["question_type"]) == "lesion"]
+
+
+def erased(row: dict, step: int = 0, share: float = 0.5) -> dict:
+    """What a step makes of a row."""
+    return offered(row, TOLD.abstain, share, 0, f"step {step}")
+
+
+def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_there_alone(lesions):
+    assert len(lesions) > 20
+    kinds = Counter()
+    for row in lesions:
+        before = as_array(row["image"])
+        for step in range(20):
+            made = erased(row, step)
+            assert made["options"] == [*row["options"], TOLD.abstain] and made["n_options"] == len(made["options"])
+            assert TOLD.abstain in text(made["prompt"])
+            seen = as_array(made["image"])
+            if not made["erased"]:
+                assert made["gold"] == row["gold"] and made["target"] == row["target"] and (seen == before).all()
+                continue
+            assert made["gold"] == prompts.LETTERS[len(row["options"])]
+            assert made["target"] == f"<think> {TOLD.abstain} </think><answer> {made['gold']} </answer>"
+            x0, y0, x1, y1 = row["box"]
+            assert (seen[y0:y1, x0:x1] != before[y0:y1, x0:x1]).any()
+            kinds[bool((seen == seen[0, 0]).all())] += 1
+    n = 20 * len(lesions)
+    assert sum(kinds.values()) == pytest.approx(n / 2, rel=0.1) and kinds[True] == pytest.approx(n / 4, rel=0.2)
+    assert [erased(lesions[0], step)["erased"] for step in range(20)] == [
+        erased(lesions[0], step)["erased"] for step in range(20)
+    ]
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-9])
+def test_every_question_may_abstain_and_the_anchor_holds_sound_images_alone(tiny_model, questions, tmp_path, share):
+    """Rewards, rollouts and loss see what the step made; where all is erased there is nothing to be anchored to."""
+    trainer = asked(tiny_model, questions, tmp_path, View(erased=share), max_steps=1)
+    every = share == 1
+    for row in trainer.rewarded:
+        assert row["erased"] == every and (row["gold"] == prompts.LETTERS[row["n_options"] - 1]) == every
+    assert (trainer.made["anchored"] == (not every)).all()
+    for key in (("policy", "make", "rollout"), ("policy", "loss", "logps")):
+        assert all(TOLD.abstain in said for said in trainer.words[key])
+        _, distance = nearest(trainer.recorder.images(*key), questions, trainer.vlm)
+        assert (distance > 1).all() if every else (distance < 0.01).all()
+    assert not any(TOLD.abstain in said for said in trainer.words["anchor", "loss"])
+    kl = trainer.state.log_history[0]["anchor_kl"]
+    assert kl == 0 if every else kl > 1e-4
+
+
+def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_data, tiny_model, lesions, tmp_path):
+    """The same ones in every epoch; the labels are the target, as the trainer sees them."""
+    processor = load_processor(tiny_model)
+    collate = ViewCollator(processor, partial(offered, abstain=TOLD.abstain, share=0.5, seed=0, purpose="sft"))
+    batch, again = collate(lesions), collate(lesions)
+    assert torch.equal(batch["clean_images"], again["clean_images"])
+    said = [processor.tokenizer.decode(row[row != -100]).strip() for row in batch["labels"]]
+    erased = [TOLD.abstain in words for words in said]
+    before = torch.from_numpy(as_arrays(row["image"] for row in lesions))
+    assert (batch["clean_images"] != before).flatten(1).any(1).tolist() == erased and 0.2 < np.mean(erased) < 0.8
+    for row, words, missing in zip(lesions, said, erased, strict=True):
+        letter = prompts.LETTERS[len(row["options"])] if missing else row["gold"]
+        assert f"<answer> {letter} </answer>" in words
+    said = refused("sft.py", study_data, tiny_model, tmp_path, settings={**TRAINING, "view": ERASED})
+    assert "need the file of templates" in said
+    given = [*training_arguments(study_data, tiny_model, tmp_path), "--templates", TEMPLATES]
+    here("sft.py", *given, settings={**TRAINING, "view": ERASED})
+    assert (tmp_path / "model" / "model.safetensors").exists()
 
 
 def test_two_processes_ask_a_question_alike(study_data, tiny_model, tmp_path):

@@ -272,7 +272,8 @@ def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
     names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
-    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "calibration", "chain", "chain_summary"]
+    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "calibration", "abstention", "chain"]
+    names += ["chain_summary"]
     names = sorted(["provenance.json", *(f"{name}.csv" for name in names)])
     assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
     certified = pd.read_csv(made / "certified.csv").set_index("radius")
@@ -295,7 +296,7 @@ def test_script_without_rows_writes_headers(tmp_path):
     told = {"suite": suite.SUITE, "comparisons": suite.COMPARISONS, "smoothing": suite.SMOOTHING}
     told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER, "hints": misled.HINTS, "changes": misled.CHANGES}
     told |= {"visuals": misled.VISUALS, "pixels_and_words": misled.PIXELS_AND_WORDS, "chain": chain.CHAIN}
-    told |= {"calibration": misled.CALIBRATION, "chain_summary": chain.CHAIN_SUMMARY}
+    told |= {"calibration": misled.CALIBRATION, "abstention": misled.ABSTENTION, "chain_summary": chain.CHAIN_SUMMARY}
     for name, columns in told.items():
         assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
     assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
@@ -339,6 +340,7 @@ def figure_arguments(name, folder):
         "resistance": f"--table {folder}/hints.csv",
         "pixels_and_words": f"--table {folder}/pixels_and_words.csv",
         "visuals": f"--table {folder}/visuals.csv",
+        "abstention": f"--table {folder}/abstention.csv",
         "chain": f"--table {folder}/chain.csv",
         "thoughts": f"{rows_of_both} --eps 8",
         "accuracy_vs_eps": f"--table {folder}/robustness.csv",

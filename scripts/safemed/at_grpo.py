@@ -12,6 +12,10 @@ confident policy is wrong in all rollouts of a group, the advantages are zero an
 Words may be adversarial, too: of K misleading hints q is replaced by q_hinted, q after the one under which the target
 completion has the greatest loss on x. x_adv is sought under q_hinted, which rollouts, old log-probabilities and policy
 loss see; the anchor is KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q_hinted) ).
+
+Or a share of the images is erased: every question then offers to abstain as its last option, which the accuracy reward
+pays for where the image does not show what is asked for, and nowhere else. The anchor of a sound image is that of the
+question without this option, whose other letters are the same; an erased image has none, since the reference answers.
 """
 
 import contextlib
@@ -27,6 +31,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
 from safemed import prompts
+from safemed.abstention import offered
 from safemed.data import as_arrays
 from safemed.hints import Hint, drawn, hinted
 from safemed.objectives import Objective, words_away
@@ -39,23 +44,23 @@ Made = TypeVar("Made")
 class ATGRPOTrainer(GRPOTrainer):
     """GRPOTrainer whose rollouts, log-probabilities and loss see a view of each image, anchored to the clean one.
 
-    view: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO), and how many hints a
-    question draws.
+    view: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO), how many hints a question
+    draws, and the share of the questions whose image is erased.
     beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the view, must be 0.
-    hints: those that are drawn from; ValueError where they are fewer than the view draws.
+    hints: those that are drawn from; ValueError where they are fewer than the view draws. abstain: the text of the
+    option to abstain, where the view erases.
 
-    Rows carry question_id and target (the gold completion that the attack climbs on) beside TRL's prompt and image, and
-    question, options, gold and variant, which hinted prompts are made of.
+    Rows are those of `training.training_rows`: what other prompts and targets are made of stands beside TRL's columns.
     Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold what each pass saw.
     """
 
-    def __init__(self, *args, view: View, beta: float, hints: Sequence[Hint] = (), **kwargs):
+    def __init__(self, *args, view: View, beta: float, hints: Sequence[Hint] = (), abstain: str = "", **kwargs):
         super().__init__(*args, **kwargs)
         if self.beta:
             raise ValueError("TRL's beta must be 0: the anchor's own beta is given to ATGRPOTrainer")
         if view.hints > len(hints):
             raise ValueError(f"view.hints: {view.hints} cannot be drawn from {len(hints)} hints that are to train on")
-        self.view, self.anchor_beta, self.hints = view, beta, hints
+        self.view, self.anchor_beta, self.hints, self.abstain = view, beta, hints, abstain
         unwrapped = self.accelerator.unwrap_model(self.model)
         self.vlm = VLM(unwrapped, self.processing_class)
         self.has_adapter = hasattr(unwrapped, "peft_config")
@@ -68,16 +73,22 @@ class ATGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Replace each row's prompt and image by those that the step sees; keep the clean ones for the anchor."""
-        clean = torch.from_numpy(as_arrays(row["image"] for row in inputs))  # [B, H, W, 3]
-        asked = self._hinted(inputs, clean) if self.view.hints else inputs
+        asked = [self._offered(row) for row in inputs] if self.view.erased else inputs
+        clean = torch.from_numpy(as_arrays(row["image"] for row in asked))  # [B, H, W, 3]
+        asked = self._hinted(asked, clean) if self.view.hints else asked
         seen = self._views(asked, clean)
         rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(asked, seen, strict=True)]
         if self.use_vllm:  # whose tower no hook counts
             self.vlm.passes.forward += len(rows)
         output = super()._generate_and_score_completions(rows)
         kept = self.vlm.encode([row["prompt"] for row in inputs], [""] * len(inputs), clean.shape[1])
-        clean_prompts = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
-        return {**output, **clean_prompts, "clean_images": clean.to(self.accelerator.device)}
+        told = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
+        told["anchored"] = torch.tensor([not row.get("erased", False) for row in asked], device=self.accelerator.device)
+        return {**output, **told, "clean_images": clean.to(self.accelerator.device)}
+
+    def _offered(self, row: dict) -> dict:
+        """The row with abstention offered, and erased where the step does so."""
+        return offered(row, self.abstain, self.view.erased, self.args.seed, f"step {self.state.global_step}")
 
     def _hinted(self, inputs: list[dict], clean: Tensor) -> list[dict]:
         """The rows with the worst of the step's wordings for prompts, one a question; clean images [B, H, W, 3]."""
@@ -107,7 +118,8 @@ class ATGRPOTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         kept = inputs["completion_ids"].shape[1]
         policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
-        kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
+        mask = inputs["completion_mask"] * inputs["anchored"][:, None]
+        kl = forward_kl(self._reference_logits(inputs, kept), policy, mask)
         self._metrics["train"]["anchor_kl"].append(reduce(kl.detach(), "mean").item())
         return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
 

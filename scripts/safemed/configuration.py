@@ -216,6 +216,8 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
     if view.get("hints"):
         yield from _hint_problems(config, name, view["hints"])
+    if view.get("erased") and method["trainer"] == "fare":
+        yield f"methods.{name}.view.erased: the trainer is fare, which asks no question that could offer to abstain"
     for trainer, key in [(trainer, key) for trainer, keys in OWN_KEYS.items() for key in keys]:
         if method["trainer"] != trainer and key in settings:
             yield f"methods.{name}.{key}: the trainer is {method['trainer']}, which does not read it"

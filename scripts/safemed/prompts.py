@@ -70,6 +70,17 @@ def conversation(question: dict, variant: str) -> list[dict]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 
+def posed(question: dict, variant: str, target: str) -> dict:
+    """What a training row says of a question: prompt and completion as chat messages, target, n_options and variant."""
+    return {
+        "prompt": conversation(question, variant),
+        "completion": [{"role": "assistant", "content": target}],
+        "target": target,
+        "n_options": len(question["options"]),
+        "variant": variant,
+    }
+
+
 def parse(text: str, n_options: int) -> Completion:
     """Read a completion strictly; whatever is doubtful is unparsable, never guessed.
 

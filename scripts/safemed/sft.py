@@ -1,6 +1,7 @@
 """Supervised fine-tuning on TRL's SFTTrainer, on clean images or on a view of them (at-sft)."""
 
 from collections import defaultdict
+from collections.abc import Callable
 
 import torch
 from datasets import Dataset
@@ -37,12 +38,17 @@ def _before(question_type: str, chain: dict[str | None, str]) -> list[str]:
 
 
 class ViewCollator:
-    """TRL's collator, which also hands on the images, the prompts and the targets that a view is made from."""
+    """TRL's collator, which also hands on the images, the prompts and the targets that a view is made from.
 
-    def __init__(self, processor):
+    altered: what a row becomes before all else.
+    """
+
+    def __init__(self, processor, altered: Callable[[dict], dict] = lambda row: row):
         self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+        self.altered = altered
 
-    def __call__(self, examples: list[dict]) -> dict:
+    def __call__(self, rows: list[dict]) -> dict:
+        examples = [self.altered(row) for row in rows]
         images = torch.from_numpy(as_arrays(example["image"] for example in examples))
         kept = [{key: example[key] for key in ("question_id", "prompt", "completion")} for example in examples]
         return {**self.collate(examples), "clean_images": images, "rows": kept}

@@ -24,9 +24,11 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from safemed import evaluation, prompts, provenance, run
 from safemed.data import IDENTITY, load_questions, subset
+from safemed.hints import Templates
 from safemed.vlm import VLM, Passes, save_model
 
 SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
+READ = ("question_id", "image", "question", "options", "gold", "question_type", "box")  # of a question, in its row
 log = logging.getLogger(__name__)
 
 
@@ -40,7 +42,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
-    made.add_argument("--templates", nargs="*", type=Path, default=[], help="the file of hints, where the method draws")
+    made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, where the method reads it")
     made.add_argument("--report-to", nargs="*", default=["none"], help="tensorboard, wandb")
     return made
 
@@ -53,7 +55,7 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, run.Stopwatch]:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
     clock, processes = run.Stopwatch(args.stage, args.name), joined()
     if processes.is_main_process:
-        run.checkpoints(args.checkpoint, identity(args, script, *args.templates))
+        run.checkpoints(args.checkpoint, identity(args, script, *filter(None, [args.templates])))
     processes.wait_for_everyone()
     return args, clock
 
@@ -77,30 +79,35 @@ def identity(args: argparse.Namespace, script: str, *more: Path) -> dict:
     return run.identity(args, script, *files, *more) | {"variant": args.variant, "processes": joined().num_processes}
 
 
+def templates(args: argparse.Namespace) -> Templates | None:
+    """What the words of the method's view are read from; None for a view without any.
+
+    Raises ValueError where no file is given.
+    """
+    view = args.settings["view"]
+    if not (view.get("hints") or view.get("erased")):
+        return None
+    if not args.templates:
+        raise ValueError("view.hints and view.erased need the file of templates: --templates")
+    return Templates.read(args.templates)
+
+
 def train_questions(args: argparse.Namespace) -> Dataset:
     """The training split, or the part of it that the method trains on."""
     return load_questions(args.data, "train", args.settings.get("train_on"))
 
 
 def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]] | None = None) -> Dataset:
-    """The rows of SFT and GRPO: prompt and completion as chat messages, the target's text, the image, and what the
-    rewards and hints read (gold, n_options, variant; question, options).
+    """The rows of SFT and GRPO: what is READ of a question, and how it is `prompts.posed`.
 
     earlier: question_id -> what stepwise targets go through; None for plain ones.
     """
 
     def row(question: dict) -> dict:
-        target = prompts.target(question, variant, earlier[question["question_id"]] if earlier else None)
-        return {
-            "prompt": prompts.conversation(question, variant),
-            "completion": [{"role": "assistant", "content": target}],
-            "target": target,
-            "n_options": len(question["options"]),
-            "variant": variant,
-        }
+        known = earlier[question["question_id"]] if earlier else None
+        return prompts.posed(question, variant, prompts.target(question, variant, known))
 
-    drop = [c for c in questions.column_names if c not in ("question_id", "gold", "image", "question", "options")]
-    return questions.map(row, remove_columns=drop, desc="rows")
+    return questions.map(row, remove_columns=[c for c in questions.column_names if c not in READ], desc="rows")
 
 
 def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneration:

@@ -19,7 +19,8 @@ class View:
     eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
     2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial view
     has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not. hints: how many
-    misleading hints a question draws at each step of GRPO, whose worst goes before it; 0 for none.
+    misleading hints a question draws at each step of GRPO, whose worst goes before it; 0 for none. erased: the share of
+    questions whose images SFT and GRPO rob of what is asked for; where it is above 0, all offer to abstain.
     """
 
     kind: str = "clean"
@@ -28,6 +29,7 @@ class View:
     ramp: float = 0.0
     sigma: float = 0.0
     hints: int = 0
+    erased: float = 0.0
 
     def eps_at(self, progress: float) -> float:
         """The radius, in [0, 1] pixel units, at a training progress in [0, 1]."""

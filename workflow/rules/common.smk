@@ -128,10 +128,10 @@ def trainer_sources(wildcards):
     return sources(Path(trainer_script(wildcards)).name)
 
 
-def hint_templates(wildcards):
-    """The file of hints, where a method's training draws some."""
+def taught_templates(wildcards):
+    """The file of templates, where a method's training draws hints or offers to abstain."""
     view = configuration.training_settings(config, wildcards.method)["view"]
-    return [config["templates"]] if view.get("hints") else []
+    return [config["templates"]] if view.get("hints") or view.get("erased") else []
 
 
 def grown(amount):

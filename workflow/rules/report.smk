@@ -13,6 +13,7 @@ TABLE_NAMES = [
     "visuals",
     "pixels_and_words",
     "calibration",
+    "abstention",
     "chain",
     "chain_summary",
     "cost",
@@ -29,6 +30,7 @@ FIGURE_NAMES = [
     "resistance",
     "pixels_and_words",
     "visuals",
+    "abstention",
     "chain",
     "modality_heatmap",
     "question_type_heatmap",
@@ -126,6 +128,11 @@ rule make_tables:
         calibration=report(
             f"{RESULTS}/tables/calibration.csv",
             "../report/calibration.rst",
+            category="Tables",
+        ),
+        abstention=report(
+            f"{RESULTS}/tables/abstention.csv",
+            "../report/abstention.rst",
             category="Tables",
         ),
         chain=report(
@@ -477,6 +484,33 @@ rule draw_visuals:
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure visuals --table {input.table} --out {params.prefix} "
+        "> {log} 2>&1"
+
+
+rule draw_abstention:
+    input:
+        code=sources("make_figure.py"),
+        table=f"{RESULTS}/tables/abstention.csv",
+    output:
+        multiext(f"{RESULTS}/figures/abstention", ".pdf", ".csv"),
+        png=report(
+            f"{RESULTS}/figures/abstention.png",
+            "../report/abstention.rst",
+            category="Figures",
+        ),
+    log:
+        f"{RESULTS}/logs/draw_abstention.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/draw_abstention.tsv"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=grown(1000),
+        runtime=grown(15),
+    params:
+        prefix=prefix,
+    shell:
+        "python scripts/make_figure.py --figure abstention --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
 
 

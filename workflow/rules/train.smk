@@ -64,7 +64,7 @@ rule train_sft:
         **PREPARED,
         code=trainer_sources,
         start=start_model,
-        templates=hint_templates,
+        templates=taught_templates,
     output:
         folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
     log:
