@@ -19,7 +19,8 @@ from safemed.stages import STAGE_OF, STAGES
 
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
-ERASURES = ("lesion", "elsewhere", "blank")  # its place; as large a place beside it; the whole image
+# The lesion's place; as large a place beside it; the organ's place; the whole image.
+ERASURES = ("lesion", "elsewhere", "organ", "blank")
 ERASED_MARGIN = 0.07  # round the box, in image sides: a lesion's halo is told from its surroundings
 PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place of an image without a lesion
 
@@ -107,7 +108,7 @@ class Material:
             self.truths.setdefault(row["image_path"], set()).add(gold_text(row))
 
     def altered(self, condition: Condition) -> list[Altered]:
-        """The questions that the condition can be put to: a lesion that is not known cannot be marked or erased."""
+        """The questions that the condition can be put to: where a place is not known, it is not marked or erased."""
         made = []
         for row, image in zip(self.rows, self.images[condition.seen], strict=True):
             failed = condition.seen != CLEAN and row["question_id"] in self.failed
@@ -168,8 +169,7 @@ class Material:
         shape, own = plain.image.shape[:2], self._own(plain.row, "place")
         if place == "normal":
             return cues.some_place(shape, own) if plain.row["finding"] == "normal" else None
-        box = cues.grown(plain.row["box"], margin, shape) if plain.row["box"] else (0, 0, *shape[::-1])
-        if box == (0, 0, *shape[::-1]):
+        if (box := _known(plain.row["box"], margin, shape)) is None:
             return None
         beside = cues.wrong_place(box, shape, own)
         return None if _overlap(box, beside) else box if place == "right" else beside
@@ -177,17 +177,31 @@ class Material:
     def _erasure(self, condition: Condition, plain: Altered) -> Altered | None:
         if condition.name == "blank":
             image = cues.blank(plain.image)
-        else:
-            margin = round(ERASED_MARGIN * len(plain.image))
-            box = self._place(plain, "right" if condition.name == "lesion" else "wrong", margin)
-            if box is None:
-                return None
+        elif (box := self._erased(plain, condition.name)) is not None:
             image = cues.erase(plain.image, box, 0)
+        else:
+            return None
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
+
+    def _erased(self, plain: Altered, name: str) -> Box | None:
+        """The place that an erasure fills; None where it is not known, or where nothing would be left to fill it from.
+
+        An organ's box is taken as it is: grown as a lesion's is, many would be the whole image.
+        """
+        if name == "organ":
+            return _known(plain.row["organ"], 0, plain.image.shape[:2])
+        margin = round(ERASED_MARGIN * len(plain.image))
+        return self._place(plain, "right" if name == "lesion" else "wrong", margin)
 
     def _own(self, row: dict, purpose: str) -> str:
         """What seeds a draw for an image: all its questions see the same."""
         return f"{self.seed}:{purpose}:{row['image_path']}"
+
+
+def _known(box: list[int], margin: int, shape: tuple[int, int]) -> Box | None:
+    """A row's box grown by a margin in pixels; None where it has none, or where that is all of an image [H, W]."""
+    grown = cues.grown(box, margin, shape) if box else None
+    return None if grown == (0, 0, *shape[::-1]) else grown
 
 
 def _overlap(first: Box, second: Box) -> bool:

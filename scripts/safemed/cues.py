@@ -1,4 +1,4 @@
-"""Adversarial visuals (Med-R2 Bench's second kind of attack): images made worse, marked, or robbed of their finding.
+"""Adversarial visuals (Med-R2 Bench's second kind of attack): images made worse, marked, or robbed of what they show.
 
 Images are uint8 [H, W, 3]. Boxes are (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; a box that is empty or leaves the
 image raises ValueError. What is drawn at random is drawn from a hash of words: the same words give the same pixels.
