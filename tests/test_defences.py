@@ -346,7 +346,7 @@ def test_two_processes_ask_a_question_alike(study_data, tiny_model, tmp_path):
 
 def question(number: int, image: str, kind: str, gold: str, **more) -> dict:
     """A question whose right answer is its second option."""
-    empty = dict.fromkeys(FEATURES, "") | {"box": [], "image": None}
+    empty = dict.fromkeys(FEATURES, "") | {"box": [], "organ": [], "image": None}
     asked = {"question_type": kind, "question": "What?", "options": ["wrong", gold], "gold": "B"}
     return (
         empty | asked | {"question_id": f"q{number}", "image_path": image, "modality": "CT", "finding": "nodule"} | more

@@ -94,7 +94,9 @@ def test_rows_of_every_condition_can_be_counted(rows, attacked):
     some = ["mark", "erasure", "abstention"]  # what only questions about a known lesion are put to
     rare = {one for one in wanted if one.kind in some} | {Condition("options", "distracted")}
     assert found <= wanted and wanted - found <= rare and {one.kind for one in found} == {one.kind for one in wanted}
-    asked = rows[~rows.kind.isin([*some, "options"])].groupby(CONDITION).question_id.nunique()
+    assert {Condition("erasure", name) for name in ("organ", "blank")} <= found  # every phantom has both
+    asked = rows[~rows.kind.isin([*some, "options"]) | rows.name.isin(["organ", "blank", SOUND])]
+    asked = asked.groupby(CONDITION).question_id.nunique()
     assert (asked == 24).all()
 
 
@@ -235,6 +237,31 @@ def test_every_question_may_abstain_and_its_other_options_stay(material):
             before = plain[one.row["question_id"]]
             assert one.row["options"] == [*before["options"], ALL_TEMPLATES.abstain]
             assert one.row["gold"] == before["gold"] and (one.image == seen.image).all()
+
+
+def test_an_erased_organ_is_gone_and_nothing_else(material):
+    """With a lesion or without: images that differ in the organ alone are the same after it, the rest untouched."""
+    noise, places = np.random.default_rng(0), []
+    scrambled = material.images[CLEAN].clone()
+    for row, image in zip(material.rows, scrambled.numpy(), strict=True):
+        x0, y0, x1, y1 = row["organ"]
+        places.append((slice(y0, y1), slice(x0, x1)))
+        image[places[-1]] = noise.integers(0, 256, image[places[-1]].shape)
+    other = Material(material.rows, {CLEAN: scrambled}, set(), material.rows, ALL_TEMPLATES, 0)
+    erased, again = (one.altered(Condition("erasure", "organ")) for one in (material, other))
+    assert [one.row for one in erased] == [one.row for one in again] == material.rows
+    for one, same, before, place in zip(erased, again, material.images[CLEAN].numpy(), places, strict=True):
+        assert (one.image == same.image).all() and one.ssim < 1
+        changed = (one.image != before).any(-1)
+        assert changed[place].mean() > 0.5 and changed.sum() == changed[place].sum()
+
+
+def test_an_organ_that_is_not_known_or_is_the_whole_image_is_not_erased(material):
+    organs, images = ([], [0, 0, 32, 32], [0, 0, 32, 31]), material.images[CLEAN][:3]
+    rows = [row | {"organ": organ} for row, organ in zip(material.rows, organs, strict=False)]
+    few = Material(rows, {CLEAN: images}, set(), rows, ALL_TEMPLATES, 0)
+    assert images.shape[1:3] == (32, 32)
+    assert [one.row for one in few.altered(Condition("erasure", "organ"))] == rows[2:]
 
 
 def test_marks_show_the_lesion_or_no_lesion(material):

@@ -28,6 +28,8 @@ from safemed.phantoms import (
     SIDES,
     SOUND,
     WORDINGS,
+    Canvas,
+    Room,
     cases,
     impair,
     render,
@@ -154,6 +156,31 @@ def test_place_names_where_the_centre_lies():
         assert abs((columns.mean() + 0.5) / 64 - x) < 0.01 and abs((rows.mean() + 0.5) / 64 - y) < 0.01
 
 
+def holds(box: list[int] | tuple[int, ...], point) -> bool:
+    """Whether a point x, y in pixels lies in a box."""
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]
+
+
+@pytest.mark.parametrize("modality, anatomy", ANATOMIES)
+def test_the_organ_is_the_box_of_its_room_and_holds_the_lesions_centre(modality, anatomy):
+    scene = MODALITIES[modality].anatomies[anatomy]
+    for seed in range(60):
+        side, size = (32, 64, 100)[seed % 3], list(RADII)[seed // 3 % 3]
+        _, truth = render(modality, anatomy, LESIONS[seed % 4], size, np.random.default_rng(seed), side)
+        _, normal = render(modality, anatomy, "normal", None, np.random.default_rng(seed), side)
+        room = scene.paint(Canvas(side, scene.ground, np.random.default_rng(seed)))
+        edges = (room.x - room.rx, room.y - room.ry, room.x + room.rx, room.y + room.ry)
+        outward = np.subtract(truth.organ, np.multiply(edges, side)) * (-1, -1, 1, 1)
+        assert (outward > -1e-9).all() and (outward < 1 + 1e-9).all()  # an edge on a pixel's may be rounded past it
+        assert min(truth.organ) >= 0 and max(truth.organ) <= side and normal.organ == truth.organ
+        assert holds(truth.organ, np.multiply(truth.centre, side))
+
+
+def test_a_room_that_leaves_the_image_has_the_box_of_what_is_in_it():
+    assert Room(0.5, 0.25, 0.28, 0.3).box(10) == (2, 0, 8, 6)
+    assert Room(0.9, 0.75, 0.28, 0.3).box(10) == (6, 4, 10, 10)
+
+
 @pytest.mark.parametrize("arguments", [("sonar", "chest", "cyst", "small"), ("X-Ray", "head", "cyst", "small")])
 def test_render_refuses_unknown_names(arguments):
     with pytest.raises(KeyError):
@@ -169,10 +196,12 @@ def test_records_are_whole(study, records):
         assert options.count(record["gt_answer"]) == 1
         assert record["question"] in WORDINGS[record["question_type"]]
         assert (record["size"] is None) == (record["finding"] == "normal") == (record["box"] is None)
+        assert record["finding"] == "normal" or holds(record["organ"], np.add(record["box"][:2], record["box"][2:]) / 2)
         assert record["modality_type"] in MODALITIES
         assert (study / record["image_path"]).is_file()
     per_image = Counter(record["image_path"] for record in records)
     assert len(per_image) == IMAGES
+    assert len({(r["image_path"], *r["organ"]) for r in records}) == IMAGES  # known of all, and one an image
     assert all(per_image[r["image_path"]] == (3 if r["finding"] == "normal" else 4) for r in records)
 
 

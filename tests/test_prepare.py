@@ -14,7 +14,7 @@ from helpers import command_line
 from records import MINI, picture, prepare_arguments, prepared, record, write_source
 from safemed import data
 from safemed.prompts import gold_text
-from safemed.records import MODALITIES, normalise, read_records
+from safemed.records import BOXES, MODALITIES, normalise, read_records
 
 SETTINGS = {"image_size": 8, "questions": "published"}
 
@@ -82,23 +82,26 @@ def test_images_are_resized_by_lanczos_once(tmp_path):
     assert (np.asarray(stored) == np.asarray(expected)).all()
 
 
-def boxes(tmp_path, *published, side: int = 8, width: int = 30, height: int = 20) -> tuple[list, list[str]]:
-    """The prepared boxes of records that publish these, and what drops.csv says of them."""
+def boxes(tmp_path, key: str, *published, side: int = 8, width: int = 30, height: int = 20) -> tuple[list, list[str]]:
+    """The prepared boxes of records that publish these under a key of BOXES, and what drops.csv says of them."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    records = [record(question_id=f"c{i}", box=box) for i, box in enumerate(published)]
+    records = [record(question_id=f"c{i}", **{key: box}) for i, box in enumerate(published)]
     prepared(write_source(tmp_path / "source", records, {"Images/a.png": pixels}), tmp_path / "data", side=side)
     questions, drops = read(tmp_path / "data")
-    return [box.tolist() for box in questions["box"]], drops["reason"].tolist()
+    assert all(len(box) == 0 for other in BOXES if other != key for box in questions[other])
+    return [box.tolist() for box in questions[key]], drops["reason"].tolist()
 
 
-def test_boxes_are_scaled_with_the_image_and_rounded_outward(tmp_path):
-    found, said = boxes(tmp_path, [3, 5, 15, 20], [0, 0, 30, 20], [4.5, 1, 4.75, 2], [15, 10, 30, 20])
+@pytest.mark.parametrize("key", BOXES)
+def test_boxes_are_scaled_with_the_image_and_rounded_outward(tmp_path, key):
+    found, said = boxes(tmp_path, key, [3, 5, 15, 20], [0, 0, 30, 20], [4.5, 1, 4.75, 2], [15, 10, 30, 20])
     # 8 / 30 a column, 8 / 20 a row: 0.8, 2, 4, 8; the whole; 1.2, 0.4, 1.27, 0.8; exact halves.
     assert found == [[0, 2, 4, 8], [0, 0, 8, 8], [1, 0, 2, 1], [4, 4, 8, 8]] and not said
 
 
-def test_a_box_that_is_not_told_is_empty_and_one_that_is_none_is_left_out(tmp_path):
-    out, none = "reaches out of the image", "not x0, y0, x1, y1"
+@pytest.mark.parametrize("key", BOXES)
+def test_a_box_that_is_not_told_is_empty_and_one_that_is_none_is_left_out(tmp_path, key):
+    out, none = f"{key} left out: it reaches out of the image", f"{key} left out: not x0, y0, x1, y1"
     wrong = [
         [0, 0, 31, 20],
         [0, 0, 30, 21],
@@ -109,16 +112,17 @@ def test_a_box_that_is_not_told_is_empty_and_one_that_is_none_is_left_out(tmp_pa
         "1234",
         [1, 2, 3, "4"],
     ]
-    found, said = boxes(tmp_path, None, *wrong, [1, 2, 3, float("inf")])
+    found, said = boxes(tmp_path, key, None, *wrong, [1, 2, 3, float("inf")])
     assert found == [[]] * 10 and len(said) == 9
     assert sum(out in reason for reason in said) == 2 and sum(none in reason for reason in said) == 7
 
 
 def test_the_phantoms_boxes_are_kept(source, study_data):
-    questions = data.read_questions(study_data / "questions")
-    published = {told["question_id"]: told["box"] or [] for _, told in read_records(source)}
-    assert all(q["box"] == published[q["question_id"]] for q in questions)  # of the study's side already
-    assert any(questions["box"]) and not all(questions["box"])
+    questions = data.read_questions(study_data / "questions").remove_columns("image")
+    published = {told["question_id"]: told for _, told in read_records(source)}
+    for key in BOXES:  # of the study's side already
+        assert all(q[key] == (published[q["question_id"]][key] or []) for q in questions)
+    assert any(questions["box"]) and not all(questions["box"]) and all(questions["organ"])
 
 
 def test_hardened_questions_are_those_prepared_and_the_published_texts_stay(tmp_path):

@@ -43,6 +43,16 @@ def test_a_question_that_tells_its_answer_no_longer_does():
     assert row["question"] == "Is it normal?" and repairs == ["the question told its answer"]
 
 
+@pytest.mark.parametrize("key, other", [("box", "organ"), ("organ", "box")])
+def test_a_box_that_is_none_is_left_out_and_the_other_one_kept(key, other):
+    for wrong in ([5, 5, 5, 9], [0, 9, 5, 5], [1, 2, 3], "1234", [1, 2, 3, "4"], [-1, 0, 5, 5]):
+        row, repairs = parse_record(record(**{key: wrong, other: [1, 2, 3.5, 4]}))
+        assert (row[key], row[other]) == ([], [1, 2, 3.5, 4])
+        assert [told.partition(": ")[0] for told in repairs] == [f"{key} left out"]
+    row, repairs = parse_record(record(**{other: [1, 2, 3, 4]}))
+    assert (row[key], row[other]) == ([], [1, 2, 3, 4]) and not repairs
+
+
 @pytest.mark.parametrize(
     "changes, reason",
     [

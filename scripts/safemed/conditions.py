@@ -19,7 +19,8 @@ from safemed.stages import STAGE_OF, STAGES
 
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
-ERASURES = ("lesion", "elsewhere", "blank")  # its place; as large a place beside it; the whole image
+# The lesion's place; as large a place beside it; the organ's place; the whole image.
+ERASURES = ("lesion", "elsewhere", "organ", "blank")
 SOUND = "sound"  # the image as it is, with abstention offered
 PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place of an image without a lesion
 
@@ -108,7 +109,7 @@ class Material:
             self.truths.setdefault(row["image_path"], set()).add(gold_text(row))
 
     def altered(self, condition: Condition) -> list[Altered]:
-        """The questions that the condition can be put to: a lesion that is not known cannot be marked or erased."""
+        """The questions that the condition can be put to: where a place is not known, it is not marked or erased."""
         made = []
         for row, image in zip(self.rows, self.images[condition.seen], strict=True):
             failed = condition.seen != CLEAN and row["question_id"] in self.failed
@@ -163,7 +164,7 @@ class Material:
     def _place(self, plain: Altered, place: str) -> Box | None:
         """One of PLACES, None where the image has not got it."""
         if place != "normal":
-            return self._beside(plain, tuple(plain.row["box"]) or None, right=place == "right")
+            return self._beside(plain, erasures.known(plain.row["box"], plain.image.shape), right=place == "right")
         normal = plain.row["finding"] == "normal"
         return cues.some_place(plain.image.shape, self._own(plain.row, "place")) if normal else None
 
@@ -171,7 +172,7 @@ class Material:
         """The lesion's place, or one as large beside it; None where either is not to be had: both are of the same
         questions.
         """
-        if lesion is None or lesion == (0, 0, *plain.image.shape[1::-1]):
+        if lesion is None:
             return None
         beside = cues.wrong_place(lesion, plain.image.shape, self._own(plain.row, "place"))
         return None if _overlap(lesion, beside) else lesion if right else beside
@@ -179,13 +180,21 @@ class Material:
     def _erasure(self, condition: Condition, plain: Altered) -> Altered | None:
         if condition.name == "blank":
             image = erasures.blank(plain.image)
-        else:
-            lesion = erasures.lesion_box(plain.row, plain.image.shape)
-            box = self._beside(plain, lesion, right=condition.name == "lesion")
-            if box is None:
-                return None
+        elif (box := self._erased(plain, condition.name)) is not None:
             image = erasures.erase(plain.image, box)
+        else:
+            return None
         return replace(plain, image=image, ssim=cues.ssim(plain.image, image))
+
+    def _erased(self, plain: Altered, name: str) -> Box | None:
+        """The place that an erasure fills; None where it is not known, or where nothing would be left to fill it from.
+
+        An organ's box is taken as it is: grown as a lesion's is, many would be the whole image.
+        """
+        if name == "organ":
+            return erasures.known(plain.row["organ"], plain.image.shape)
+        lesion = erasures.lesion_box(plain.row, plain.image.shape)
+        return self._beside(plain, lesion, right=name == "lesion")
 
     def _abstention(self, condition: Condition, plain: Altered) -> Altered | None:
         shown = plain if condition.name == SOUND else self._erasure(condition, plain)

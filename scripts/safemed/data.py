@@ -27,6 +27,7 @@ FEATURES = Features(
         "image_key": Value("string"),
         "dhash": Value("string"),
         "box": List(Value("int32")),  # x0, y0, x1, y1 of the lesion in the image's pixels; [] where it is not known
+        "organ": List(Value("int32")),  # the same of the organ
         "image": ImageFeature(),
     }
 )

@@ -14,14 +14,18 @@ Box = tuple[int, int, int, int]
 LESION_MARGIN = 0.07  # round a lesion's box, in image sides: its halo is told from its surroundings
 
 
-def lesion_box(question: dict, shape: tuple[int, ...]) -> Box | None:
-    """What is erased of a lesion: its box grown by LESION_MARGIN; None where it is not known, or is all of the image.
+def known(box: list[int], shape: tuple[int, ...], margin: int = 0) -> Box | None:
+    """A box of the prepared questions grown by a margin in pixels; None where there is none, or it is all of the image.
 
-    question: a row of the prepared questions. shape: of its image, [H, W, ...].
+    shape: of the image, [H, W, ...].
     """
-    height, width = shape[:2]
-    box = grown(question["box"], round(LESION_MARGIN * height), shape) if question["box"] else None
-    return None if box == (0, 0, width, height) else box
+    found = grown(box, margin, shape) if box else None
+    return None if found == (0, 0, shape[1], shape[0]) else found
+
+
+def lesion_box(question: dict, shape: tuple[int, ...]) -> Box | None:
+    """What is erased of a lesion: its `known` box, grown by LESION_MARGIN."""
+    return known(question["box"], shape, round(LESION_MARGIN * shape[0]))
 
 
 def unseen(question: dict, image: np.ndarray, whole: bool) -> np.ndarray:

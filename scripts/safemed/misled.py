@@ -105,8 +105,8 @@ def visuals(rows: pd.DataFrame) -> pd.DataFrame:
     """Accuracy on altered images (VISUALS), by what the question is about (lesion, context, or ALL).
 
     plain: that of the same questions on the clean image. ssim: mean likeness to the clean image. kept: share whose
-    answer is the plain one: after an erasure of the lesion it was not read from its pixels, though what fills its place
-    still shows where it was, and how large.
+    answer is the plain one: after an erasure of the lesion or the organ it was not read from its pixels, though what
+    fills its place still shows where it was, and how large.
     followed: share that gives the option that a burnt-in label claims, of those that did not without it.
     """
     check_misled_rows(rows)

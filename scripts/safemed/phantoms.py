@@ -5,6 +5,7 @@ positive outside, in fractions of the image side. x runs right, y runs down, bot
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,15 +50,18 @@ WORDINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """What was drawn over the background; of a normal image the mask is empty and all else is None.
+    """Where the organ lies, and what was drawn over the background: of a normal image an empty mask, and all else None.
 
     mask: bool [side, side], the pixels that the lesion covers by half or more.
+    organ: the box of the room (see `Room.box`), whether there is a lesion or not; it holds the centre of a lesion, but
+        a large one may reach out of it.
     box: x0, y0, x1, y1 in pixels, the mask's tightest box, x1 and y1 exclusive.
     centre: x, y in fractions of the side.
     place: where in the image the centre lies, as the viewer sees it, such as "upper left", "right" or "centre".
     """
 
     mask: np.ndarray
+    organ: tuple[int, int, int, int]
     box: tuple[int, int, int, int] | None = None
     centre: tuple[float, float] | None = None
     place: str | None = None
@@ -71,6 +75,12 @@ class Room:
     y: float
     rx: float
     ry: float
+
+    def box(self, side: int) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 in pixels of an image of that side, rounded outward and kept in it, x1 and y1 exclusive."""
+        x0, y0 = (max(math.floor(edge * side), 0) for edge in (self.x - self.rx, self.y - self.ry))
+        x1, y1 = (min(math.ceil(edge * side), side) for edge in (self.x + self.rx, self.y + self.ry))
+        return x0, y0, x1, y1
 
 
 class Canvas:
@@ -521,7 +531,7 @@ def render(
     canvas.image *= np.float32(canvas.near(1.0, 0.06))
     # Drawn before the lesion, so that the same generator gives the same background and noise whatever the finding.
     noise = SENSOR_NOISE * rng.standard_normal(canvas.image.shape, np.float32)
-    truth = Truth(np.zeros((side, side), bool))
+    truth = Truth(np.zeros((side, side), bool), room.box(side))
     if finding != "normal":
         truth = _add_lesion(canvas, room, finding, RADII[size], scene)
     tones = np.clip(canvas.image + noise, 0, 1) * 255
@@ -538,7 +548,7 @@ def _add_lesion(canvas: Canvas, room: Room, finding: str, radius: float, scene: 
     mask = distance <= 0
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return Truth(mask, box, (x, y), _place(x, y))
+    return Truth(mask, room.box(canvas.side), box, (x, y), _place(x, y))
 
 
 def _centre(room: Room, radius: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -709,6 +719,7 @@ def _records(
             "anatomy": case.anatomy,
             "place": truth.place,
             "box": truth.box,
+            "organ": truth.organ,
         }
 
 

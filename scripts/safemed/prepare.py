@@ -22,7 +22,7 @@ from tqdm import tqdm
 from safemed import images, run
 from safemed.data import FEATURES, IDENTITY
 from safemed.harden import harden
-from safemed.records import BadRecord, parse_record, read_records
+from safemed.records import BOXES, BadRecord, parse_record, read_records
 
 BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
 LOG_BLOCKS = 16  # blocks between log lines
@@ -58,8 +58,8 @@ class Journal:
 def parse(source: Path, journal: Journal) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The questions' texts, as published but for the repairs, and the counts of all records.
 
-    The texts have the columns of FEATURES that need no image, the box still in pixels of the published image, and
-    `record`. Counts: dataset, modality, questions, images, with what was published, whether it could be read or not.
+    The texts have the columns of FEATURES that need no image, the boxes still in pixels of the published image,
+    and `record`. Counts: dataset, modality, questions, images, with what was published, be it readable or not.
     Raises what `read_records` does, and BadRecord where no record is a question.
     """
     rows, seen, counted = [], set(), []
@@ -167,9 +167,9 @@ def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journa
         journal.dropped(row["record"], row["question_id"], repairs[0])
         return None
     repairs = [f"image: {repair}" for repair in repairs]
-    box = _scaled(row["box"], size, side, repairs)
+    boxes = {key: _scaled(row, key, size, side, repairs) for key in BOXES}
     journal.repaired(row["record"], row["question_id"], repairs)
-    return row | stored | {"box": box}
+    return row | stored | boxes
 
 
 def _stored(path: Path, side: int) -> tuple[dict | None, tuple[int, int] | None, list[str]]:
@@ -184,16 +184,16 @@ def _stored(path: Path, side: int) -> tuple[dict | None, tuple[int, int] | None,
     return columns, image.size, repairs
 
 
-def _scaled(box: list[float], size: tuple[int, int], side: int, repairs: list[str]) -> list[int]:
-    """A box in pixels of an image of `size` (width, height) in those of the stored one, rounded outward.
+def _scaled(row: dict, key: str, size: tuple[int, int], side: int, repairs: list[str]) -> list[int]:
+    """A box of the row in pixels of an image of `size` (width, height) in those of the stored one, rounded outward.
 
     [] where it is, and, with a repair, where it reaches out of the image.
     """
-    if not box:
+    if not row[key]:
         return []
-    (x0, y0, x1, y1), (width, height) = box, size
+    (x0, y0, x1, y1), (width, height) = row[key], size
     if x1 > width or y1 > height:
-        repairs.append("a box that reaches out of the image left out")
+        repairs.append(f"{key} left out: it reaches out of the image")
         return []
     low = [math.floor(x0 * side / width), math.floor(y0 * side / height)]
     return low + [math.ceil(x1 * side / width), math.ceil(y1 * side / height)]

@@ -23,6 +23,7 @@ MODALITIES = {
     "OCT (Optical Coherence Tomography": "OCT",
     "Microscopy Images": "microscopy",
 }
+BOXES = ("box", "organ")  # keys of a record: where its lesion lies, and where the organ
 TOLD = re.compile(r"\s*\(answer:[^)]*\)", re.IGNORECASE)  # "(Answer: No)", in a few published questions
 OPTION = re.compile(r"(?:^|, )([A-D])\)")
 SOLUTION = re.compile(r"<answer>\s*([A-D])\s*</answer>")
@@ -66,12 +67,12 @@ def read_list(file: Path) -> list[dict]:
 def parse_record(record: dict) -> tuple[dict, list[str]]:
     """An OmniMedVQA record as a question (a row of data.FEATURES, without its image), and the repairs it needed.
 
-    box, which OmniMedVQA's own records lack and the phantoms' have: x0, y0, x1, y1 of the lesion in pixels of the image
-    as it is shown, x1 and y1 exclusive; [] where the record does not say.
+    box and organ, which OmniMedVQA's own records lack and the phantoms' have: x0, y0, x1, y1 of the lesion and of the
+    organ in pixels of the image as it is shown, x1 and y1 exclusive; [] where the record does not say.
 
     Repaired: the key `modality` instead of `modality_type`; gaps among the options; options equal but for case, blanks
     or a trailing dot (the answer's own writing is kept); an answer written otherwise than its option; a question that
-    tells its answer; a box that is none is left out. Raises BadRecord with the reason.
+    tells its answer; a box or an organ that is no box is left out. Raises BadRecord with the reason.
     """
     for key in ("question_id", "question_type", "question", "gt_answer", "image_path"):
         if not _text(record, key):
@@ -90,7 +91,7 @@ def parse_record(record: dict) -> tuple[dict, list[str]]:
         "gold": gold,
         "finding": _text(record, "finding") or None,
         "image_path": inside(_text(record, "image_path")),
-        "box": _box(record.get("box"), repairs),
+        **{key: _box(record, key, repairs) for key in BOXES},
     }
     return row, repairs
 
@@ -159,15 +160,15 @@ def _question(record: dict, repairs: list[str]) -> str:
     return question
 
 
-def _box(box, repairs: list[str]) -> list[float]:
+def _box(record: dict, key: str, repairs: list[str]) -> list[float]:
     """x0 < x1 and y0 < y1, none negative, or []; whether they lie in the image shows when it is read."""
-    if box is None:
+    if (box := record.get(key)) is None:
         return []
     if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         x0, y0, x1, y1 = box
         if 0 <= x0 < x1 and 0 <= y0 < y1:
             return box
-    repairs.append("a box that is not x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1 left out")
+    repairs.append(f"{key} left out: not x0, y0, x1, y1 with 0 <= x0 < x1 and 0 <= y0 < y1")
     return []
 
 
