@@ -14,8 +14,8 @@ completion has the greatest loss on x. x_adv is sought under q_hinted, which rol
 loss see; the anchor is KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q_hinted) ).
 
 Or a share of the images is erased: every question then offers to abstain as its last option, which the accuracy reward
-pays for where the image does not show what is asked for, and nowhere else. The anchor of a sound image is that of the
-question without this option, whose other letters are the same; an erased image has none, since the reference answers.
+pays for where the image does not show what is asked for, and nowhere else. x and q are then the erased image and the
+question with this option, for the anchor too: it is for a start that has learned what the option means.
 """
 
 import contextlib
@@ -30,8 +30,7 @@ from transformers import PreTrainedModel
 from trl import GRPOTrainer
 from trl.trainer.utils import use_adapter
 
-from safemed import prompts
-from safemed.abstention import offered
+from safemed import abstention, prompts
 from safemed.data import as_arrays
 from safemed.hints import Hint, drawn, hinted
 from safemed.objectives import Objective, words_away
@@ -73,22 +72,21 @@ class ATGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
         """Replace each row's prompt and image by those that the step sees; keep the clean ones for the anchor."""
-        asked = [self._offered(row) for row in inputs] if self.view.erased else inputs
-        clean = torch.from_numpy(as_arrays(row["image"] for row in asked))  # [B, H, W, 3]
-        asked = self._hinted(asked, clean) if self.view.hints else asked
+        offered = [self._offered(row) for row in inputs] if self.view.erased else inputs
+        clean = torch.from_numpy(as_arrays(row["image"] for row in offered))  # [B, H, W, 3]
+        asked = self._hinted(offered, clean) if self.view.hints else offered
         seen = self._views(asked, clean)
         rows = [{**row, "image": Image.fromarray(view.numpy())} for row, view in zip(asked, seen, strict=True)]
         if self.use_vllm:  # whose tower no hook counts
             self.vlm.passes.forward += len(rows)
         output = super()._generate_and_score_completions(rows)
-        kept = self.vlm.encode([row["prompt"] for row in inputs], [""] * len(inputs), clean.shape[1])
-        told = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
-        told["anchored"] = torch.tensor([not row.get("erased", False) for row in asked], device=self.accelerator.device)
-        return {**output, **told, "clean_images": clean.to(self.accelerator.device)}
+        kept = self.vlm.encode([row["prompt"] for row in offered], [""] * len(inputs), clean.shape[1])
+        clean_prompts = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
+        return {**output, **clean_prompts, "clean_images": clean.to(self.accelerator.device)}
 
     def _offered(self, row: dict) -> dict:
         """The row with abstention offered, and erased where the step does so."""
-        return offered(row, self.abstain, self.view.erased, self.args.seed, f"step {self.state.global_step}")
+        return abstention.offered(row, self.abstain, self.view.erased, self.args.seed, f"step {self.state.global_step}")
 
     def _hinted(self, inputs: list[dict], clean: Tensor) -> list[dict]:
         """The rows with the worst of the step's wordings for prompts, one a question; clean images [B, H, W, 3]."""
@@ -118,8 +116,7 @@ class ATGRPOTrainer(GRPOTrainer):
             loss = super()._compute_loss(model, inputs)
         kept = inputs["completion_ids"].shape[1]
         policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
-        mask = inputs["completion_mask"] * inputs["anchored"][:, None]
-        kl = forward_kl(self._reference_logits(inputs, kept), policy, mask)
+        kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
         self._metrics["train"]["anchor_kl"].append(reduce(kl.detach(), "mean").item())
         return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
 
