@@ -135,7 +135,7 @@ FIGURES = {
     "resistance": of_table(plots.resistance, plots.resistance_points),
     "pixels_and_words": of_table(plots.pixels_and_words),
     "visuals": of_table(plots.visuals, plots.drawn_visuals),
-    "abstention": of_table(plots.abstention, plots.drawn_abstention),
+    "abstention": of_table(plots.abstention),
     "chain": of_table(plots.chain),
     "success_vs_eps": of_table(plots.success_vs_eps, plots.success_by_eps),
     "success_vs_steps": (success_vs_steps, ["sanity_rows"]),

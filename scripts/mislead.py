@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Write a folder with rows.parquet (one row a question and condition) and cost.json."""
     parser = run.evaluation_parser(__doc__)
-    parser.add_argument("--templates", type=Path, required=True, help="the file of hints and paraphrases")
+    parser.add_argument("--templates", type=Path, required=True, help="the file of templates")
     parser.add_argument("--attack", type=Path, required=True, help="folder of the attack whose images are shown, too")
     args = parser.parse_args()
     run.start_logging()

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from safemed.conditions import ERASURES
+from safemed.erasures import ERASURES
 
 # question -> what is said without a hint; gold is A, the misleading claim B, of three options.
 PLAIN = {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"}
@@ -53,7 +53,7 @@ def every_kind() -> pd.DataFrame:
     rows += [row(q, a, kind="mark", name="box-right") for q, a in PLAIN.items()]
     rows += [row(q, "B", kind="mark", name="label", polarity="negative", claimed="B") for q in PLAIN]
     rows += [row(q, "C", kind="erasure", name=name) for name in ERASURES for q in PLAIN]
-    for image, answers in (("sound", "AAABD"), ("lesion", "ADDAB"), ("blank", "DDDDB")):  # D abstains
+    for image, answers in (("sound", ["A", "A", "A", "B", "D"]), ("lesion", ["A", "D", "D", "", "B"])):  # D abstains
         told = {"kind": "abstention", "name": image, "n_options": 4}
         rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
     for image, answers in (("i1", "AAA"), ("i2", "ABA")):

@@ -26,7 +26,7 @@ from helpers import (
 )  # fmt: skip
 from safemed import prompts, training
 from safemed.abstention import offered
-from safemed.at_grpo import forward_kl, step_wordings
+from safemed.at_grpo import ATGRPOTrainer, forward_kl, step_wordings
 from safemed.data import FEATURES, as_array, as_arrays, load_questions
 from safemed.hints import Templates
 from safemed.objectives import words_away
@@ -271,8 +271,8 @@ def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_t
             assert made["options"] == [*row["options"], TOLD.abstain] and made["n_options"] == len(made["options"])
             assert TOLD.abstain in text(made["prompt"])
             seen = as_array(made["image"])
-            if not made["erased"]:
-                assert made["gold"] == row["gold"] and made["target"] == row["target"] and (seen == before).all()
+            if made["gold"] == row["gold"]:
+                assert made["target"] == row["target"] and (seen == before).all()
                 continue
             assert made["gold"] == prompts.LETTERS[len(row["options"])]
             assert made["target"] == f"<think> {TOLD.abstain} </think><answer> {made['gold']} </answer>"
@@ -281,9 +281,18 @@ def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_t
             kinds[bool((seen == seen[0, 0]).all())] += 1
     n = 20 * len(lesions)
     assert sum(kinds.values()) == pytest.approx(n / 2, rel=0.1) and kinds[True] == pytest.approx(n / 4, rel=0.2)
-    assert [erased(lesions[0], step)["erased"] for step in range(20)] == [
-        erased(lesions[0], step)["erased"] for step in range(20)
-    ]
+
+
+def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
+    def golds(step: int, share: float = 0.5, seed: int = 0) -> list[str]:
+        trainer = SimpleNamespace(
+            args=SimpleNamespace(seed=seed), state=SimpleNamespace(global_step=step), view=View(erased=share),
+            abstain=TOLD.abstain,
+        )  # fmt: skip
+        return [ATGRPOTrainer._offered(trainer, row)["gold"] for row in lesions]
+
+    assert golds(0) == golds(0) != golds(1) and golds(0) != golds(0, seed=1)
+    assert golds(0, share=1e-9) == [row["gold"] for row in lesions]
 
 
 def test_every_pass_sees_what_the_step_erased_and_is_offered_to_abstain(tiny_model, questions, tmp_path):

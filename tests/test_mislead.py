@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
 from safemed import erasures, misled
-from safemed.conditions import CLEAN, ERASURES, SOUND, Condition, Material, conditions
+from safemed.conditions import CLEAN, Condition, Material, conditions
 from safemed.data import as_arrays, load_questions
+from safemed.erasures import ERASURES, SOUND
 from safemed.hints import Templates, claimed
 from safemed.misled import CONDITION
 from safemed.prompts import FAILED, LETTERS

@@ -112,24 +112,35 @@ def test_an_answer_without_a_letter_is_the_least_sure():
     assert told.confidence == pytest.approx(0.9) and told.ece == pytest.approx(0.1)
 
 
+def test_calibration_is_of_questions_that_do_not_offer_to_abstain():
+    assert set(misled.calibration(every_kind()).kind) == {"plain", "hint", "erasure"}
+
+
 def test_who_abstains_chooses_the_last_option():
     rows = every_kind()
     rows.loc[(rows.kind == "abstention") & (rows.question_id == "q5"), "question_type"] = "Modality Recognition"
     table = misled.abstention(rows).set_index(["image", "about"])
-    counts = ["n", "abstained", "accuracy", "answered_accuracy"]
-    assert table.loc[("sound", "all"), counts].tolist() == [5, 0.2, 0.6, 0.75]
-    assert table.loc[("sound", "context"), counts[:3]].tolist() == [1, 1.0, 0.0]
-    assert table.loc[("lesion", "all"), counts].tolist() == pytest.approx([5, 0.4, 0.4, 2 / 3])
-    assert table.loc[("blank", "lesion"), counts[:3]].tolist() == [4, 1.0, 0.0]
-    assert math.isnan(table.loc[("blank", "lesion"), "answered_accuracy"]) and (table.status == "complete").all()
-    assert table.loc[("lesion", "all")].abstained_low < 0.4 < table.loc[("lesion", "all")].abstained_high
+    counts = ["lacks", "n", "abstained", "sound", "right", "wrong", "unparsable"]
+    assert table.loc[("sound", "lesion"), counts].tolist() == ["no", 4, 0.0, 0.0, 0.75, 0.25, 0.0]
+    assert table.loc[("sound", "context"), counts].tolist() == ["no", 1, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert table.loc[("lesion", "lesion"), counts].tolist() == ["yes", 4, 0.5, 0.0, 0.25, 0.0, 0.25]
+    assert table.loc[("lesion", "context"), counts].tolist() == ["no", 1, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert (table.status == "complete").all()
+    assert table.loc[("lesion", "lesion")].abstained_low < 0.5 < table.loc[("lesion", "lesion")].abstained_high
 
 
 def test_where_an_answer_was_not_evaluated_nobody_abstains():
     rows = every_kind()
     rows.loc[rows.index[rows.kind == "abstention"][0], ["answer", "outcome", "said"]] = "", FAILED, ""
-    table = misled.abstention(rows).set_index(["image", "about"])
-    assert math.isnan(table.loc[("sound", "all"), "abstained"]) and table.loc[("blank", "all"), "abstained"] == 0.8
+    table = misled.abstention(rows).set_index("image")
+    assert table.loc["sound", ["abstained", "sound", "right"]].isna().all() and "1 of 5" in table.loc["sound", "status"]
+    assert table.loc["lesion", "abstained"] == 0.4 and math.isnan(table.loc["lesion", "sound"])
+
+
+def test_abstaining_is_held_against_the_same_questions_with_nothing_erased():
+    rows = every_kind()
+    with pytest.raises(ValueError, match="nothing erased: .*q2"):
+        misled.abstention(rows[(rows.kind != "abstention") | (rows.name != "sound") | (rows.question_id != "q2")])
 
 
 @pytest.mark.parametrize(

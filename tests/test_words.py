@@ -162,6 +162,14 @@ def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, told, tmp_
         Templates.read(file)
 
 
+@pytest.mark.parametrize("text", [None, " "])
+def test_an_option_that_says_nothing_is_refused(text, tmp_path):
+    file = tmp_path / "templates.yaml"
+    file.write_text(json.dumps(EMPTY | {"abstain": text}))
+    with pytest.raises(ValueError, match="abstain: it must say something"):
+        Templates.read(file)
+
+
 def test_a_paraphrase_without_the_question_is_refused(tmp_path):
     file = tmp_path / "templates.yaml"
     file.write_text(json.dumps(EMPTY | {"paraphrases": {"p": "Look."}}))

@@ -217,6 +217,7 @@ REFUSED = [
     ("methods: {grpo-hints: {view: {hints: -1}}}", "hints"),
     ("methods: {sft: {targets: stepwise}}", r"methods\.sft\.targets.*instruct"),
     ("methods: {grpo: {targets: plain}}", r"methods\.grpo\.targets"),
+    ("methods: {grpo: {view: {kind: clean, erased: 0.5}}}", r"methods\.grpo\.view\.erased.*anchored"),
     ("methods: {fare: {view: {kind: noisy, sigma: 0.1, erased: 0.5}}}", r"methods\.fare\.view\.erased"),
     ("methods: {grpo-hints: {view: {hints: 8}}}", r"methods\.grpo-hints\.view\.hints.*7 to train on"),
     ("templates: no-such-file.yaml", r"no-such-file\.yaml"),

@@ -10,19 +10,18 @@ from safemed.words import abstainable
 
 
 def offered(row: dict, abstain: str, share: float, seed: int, purpose: str) -> dict:
-    """A row of `training.training_rows` with abstention offered; `erased` tells whether that is right.
+    """A row of `training.training_rows` with abstention offered.
 
-    It is for a `share` of the questions, whose images are robbed of what is asked for: of the lesion alone, or of
-    everything. Which, is drawn by seed, question and purpose: the same for all rows of a question, in every process. A
-    question that has no letter left stays as it is.
+    That is right for a `share` of the questions, whose images are robbed of what is asked for: of the lesion alone,
+    where its place is known, or of everything. Which, is drawn by seed, question and purpose: the same for all rows of
+    a question, in every process. A question that has no letter left stays as it is.
     """
     asked = abstainable(row, abstain)
     if asked is None:
-        return {**row, "erased": False}
-    erased = drawn(seed, row["question_id"], f"erased {purpose}", 2**32) < round(share * 2**32)
-    if not erased:
-        return {**asked, **prompts.posed(asked, row["variant"], row["target"]), "erased": False}
+        return row
+    if drawn(seed, row["question_id"], f"erased {purpose}", 2**32) >= round(share * 2**32):
+        return {**asked, **prompts.posed(asked, row["variant"], row["target"])}
     whole = bool(drawn(seed, row["question_id"], f"whole {purpose}", 2))
-    asked |= {"gold": prompts.LETTERS[len(row["options"])], "erased": True}
+    asked["gold"] = prompts.LETTERS[len(row["options"])]
     asked["image"] = Image.fromarray(unseen(row, as_array(row["image"]), whole))
     return {**asked, **prompts.posed(asked, row["variant"], prompts.target(asked, row["variant"], earlier=()))}

@@ -13,9 +13,9 @@ Words may be adversarial, too: of K misleading hints q is replaced by q_hinted, 
 completion has the greatest loss on x. x_adv is sought under q_hinted, which rollouts, old log-probabilities and policy
 loss see; the anchor is KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q_hinted) ).
 
-Or a share of the images is erased: every question then offers to abstain as its last option, which the accuracy reward
-pays for where the image does not show what is asked for, and nowhere else. x and q are then the erased image and the
-question with this option, for the anchor too: it is for a start that has learned what the option means.
+Or the images of a share of the questions are erased: every question then offers to abstain as its last option, which
+the accuracy reward pays for where the image does not show what is asked for, and nowhere else. x and q are then the
+erased image and the question with this option, for the anchor too: it is for a start that has learned to abstain.
 """
 
 import contextlib

@@ -12,16 +12,13 @@ from datasets import Dataset
 
 from safemed import cues, erasures, hints, words
 from safemed.data import lot
-from safemed.erasures import Box
+from safemed.erasures import ERASURES, SOUND, Box
 from safemed.hints import POLARITIES, Templates
 from safemed.prompts import LETTERS, gold_text
 from safemed.stages import STAGE_OF, STAGES
 
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
-# The lesion's place; as large a place beside it; the organ's place; the whole image.
-ERASURES = ("lesion", "elsewhere", "organ", "blank")
-SOUND = "sound"  # the image as it is, with abstention offered
 PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place of an image without a lesion
 
 
@@ -193,6 +190,8 @@ class Material:
         """
         if name == "organ":
             return erasures.known(plain.row["organ"], plain.image.shape)
+        if name == "normal":
+            return self._place(plain, name)
         lesion = erasures.lesion_box(plain.row, plain.image.shape)
         return self._beside(plain, lesion, right=name == "lesion")
 

@@ -216,8 +216,8 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         yield f"methods.{name}.view: a noisy view needs sigma > 0"
     if view.get("hints"):
         yield from _hint_problems(config, name, view["hints"])
-    if view.get("erased") and method["trainer"] == "fare":
-        yield f"methods.{name}.view.erased: the trainer is fare, which asks no question that could offer to abstain"
+    if view.get("erased"):
+        yield from _erased_problems(config, name, settings)
     for trainer, key in [(trainer, key) for trainer, keys in OWN_KEYS.items() for key in keys]:
         if method["trainer"] != trainer and key in settings:
             yield f"methods.{name}.{key}: the trainer is {method['trainer']}, which does not read it"
@@ -247,6 +247,15 @@ def _hint_problems(config: dict, name: str, drawn: int) -> Iterator[str]:
     known = len(Templates.read(Path(templates)).taught())
     if drawn > known:
         yield f"methods.{name}.view.hints: {drawn}; {templates} has {known} to train on"
+
+
+def _erased_problems(config: dict, name: str, settings: dict) -> Iterator[str]:
+    trainer, before = config["methods"][name]["trainer"], _chain(config, name)[1:]
+    if trainer == "fare":
+        yield f"methods.{name}.view.erased: the trainer is fare, which asks no question that could offer to abstain"
+    taught = any(training_settings(config, start)["view"].get("erased") for start in before)
+    if settings.get("beta") and not taught:
+        yield f"methods.{name}.view.erased: with beta > 0 it is anchored to its start, which never learned to abstain"
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:

@@ -11,6 +11,9 @@ from safemed.stages import about
 
 Box = tuple[int, int, int, int]
 
+SOUND = "sound"  # nothing is erased
+# The lesion's place; as large a place beside it; a place of an image without one; the organ's place; the whole image.
+ERASURES = ("lesion", "elsewhere", "normal", "organ", "blank")
 LESION_MARGIN = 0.07  # round a lesion's box, in image sides: its halo is told from its surroundings
 
 

@@ -74,6 +74,9 @@ class Templates:
                 yield f"hints.{hint.name}.source: {hint.source!r} does not stand in the claim"
             if _FIELDS.findall(hint.neutral):
                 yield f"hints.{hint.name}.neutral: it must not name anything"
+        for name in ("none_of_these", "abstain"):
+            if not isinstance(text := getattr(self, name), str) or not text.strip():
+                yield f"{name}: it must say something, got {text!r}"
         for name, text in self.paraphrases.items():
             if _FIELDS.findall(text) != ["question"]:
                 yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"

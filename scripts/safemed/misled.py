@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from safemed.prompts import FAILED, LETTERS
+from safemed.erasures import SOUND
+from safemed.prompts import FAILED, LETTERS, OUTCOMES
 from safemed.stages import about
 from safemed.stats import clustered_wilson
 from safemed.tables import COMPLETE, accuracy, check_answers, refuse, status
@@ -35,8 +36,8 @@ CALIBRATION = [
     "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "selective", "status",
 ]  # fmt: skip
 ABSTENTION = [
-    "model", "image", "about", "n", "abstained", "abstained_low", "abstained_high", "accuracy", "answered_accuracy",
-    "chance", "status",
+    "model", "image", "about", "lacks", "n", "abstained", "abstained_low", "abstained_high", "sound", "right", "wrong",
+    "unparsable", "status",
 ]  # fmt: skip
 ALL = "all"
 BINS = 10  # of the calibration error
@@ -156,7 +157,7 @@ def calibration(rows: pd.DataFrame) -> pd.DataFrame:
     """
     check_misled_rows(rows)
     new = (rows.kind == "hint") & ~rows.taught.astype(bool)
-    shown = rows[(rows.kind == "plain") | new | (rows.name == "blank")]
+    shown = rows[(rows.kind == "plain") | new | ((rows.kind == "erasure") & (rows.name == "blank"))]
     keys = ["model", "kind", "polarity", "seen"]
     records = []
     for key, group in shown.groupby(keys):
@@ -168,20 +169,25 @@ def calibration(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def abstention(rows: pd.DataFrame) -> pd.DataFrame:
-    """Where a model abstains that may (ABSTENTION), by what the question is about (lesion, context, or ALL).
+    """Where a model abstains that may (ABSTENTION), by what the question is about (lesion or context).
 
-    image: as it is (sound), or the erasure that it has seen.
-    abstained: the share that chooses the last option, which says that the image does not show it. accuracy: the share
-    that is right, as if nothing had been erased; answered_accuracy: that of the answers that do not abstain.
+    image: as it is (sound), or the erasure that it has seen; lacks: whether what is asked for is gone with it, so that
+    to abstain is right. abstained: the share that chooses the last option, which says that the image does not show it;
+    right, wrong and unparsable: the shares of the other answers, as if nothing had been erased. sound: the share that
+    abstains on the same questions where nothing is.
     """
     check_misled_rows(rows)
-    shown = rows[rows.kind == "abstention"].copy()
-    shown["about"] = shown.question_type.map(about)
-    records = []
-    for (model, image), group in shown.groupby(["model", "name"]):
-        for topic, part in [(ALL, group), *group.groupby("about")]:
-            records.append({"model": model, "image": image, "about": topic} | _abstained(part))
-    return pd.DataFrame(records).reindex(columns=ABSTENTION)
+    shown = rows[rows.kind == "abstention"]
+    last = shown.n_options.map(lambda n: LETTERS[n - 1])
+    shown = shown.assign(about=shown.question_type.map(about), abstained=shown.answer == last)
+    plain = shown[shown.name == SOUND][["model", "question_id", "abstained", "outcome"]]
+    shown = shown.merge(plain, on=["model", "question_id"], how="left", suffixes=("", "_sound"), validate="many_to_one")
+    refuse(shown, shown.outcome_sound.isna(), ["model", *CONDITION], "the question was not asked with nothing erased")
+    records = [
+        {"model": model, "image": image, "about": topic, "lacks": _lacks(image, topic)} | _abstained(part)
+        for (model, image, topic), part in shown.groupby(["model", "name", "about"])
+    ]
+    return pd.DataFrame(records, columns=ABSTENTION)
 
 
 def chained(rows: pd.DataFrame) -> pd.DataFrame:
@@ -191,15 +197,22 @@ def chained(rows: pd.DataFrame) -> pd.DataFrame:
     return asked.assign(condition=asked.polarity.where(asked.polarity != "", "plain"))
 
 
+def _lacks(image: str, topic: str) -> str:
+    """Whether an erasure takes away what a question about a topic asks for: yes, no, or in part."""
+    if image == "organ" and topic == "context":
+        return "in part"  # the modality may be told from the rest
+    return "yes" if image == "blank" or (image in ("lesion", "organ") and topic == "lesion") else "no"
+
+
 def _abstained(part: pd.DataFrame) -> dict:
-    """The numbers of `abstention` for the rows of one model and image."""
-    told = accuracy(part)
+    """The numbers of `abstention` for the rows of one model, image and topic."""
+    told = {"n": len(part), "status": status(part)}
     if told["status"] != COMPLETE:
         return told
-    abstained = part.answer == part.n_options.map(lambda n: LETTERS[n - 1])
-    told["abstained_low"], told["abstained_high"] = clustered_wilson(abstained, part.image_path)
-    answered = _share(part.outcome == "right", ~abstained)
-    return told | {"abstained": abstained.mean(), "answered_accuracy": answered}
+    told["abstained_low"], told["abstained_high"] = clustered_wilson(part.abstained, part.image_path)
+    told |= {name: ((part.outcome == name) & ~part.abstained).mean() for name in OUTCOMES}
+    sound = {} if (part.outcome_sound == FAILED).any() else {"sound": part.abstained_sound.mean()}
+    return told | {"abstained": part.abstained.mean()} | sound
 
 
 def _calibrated(confidence: np.ndarray, right: np.ndarray) -> dict:

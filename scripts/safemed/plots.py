@@ -307,47 +307,40 @@ def visuals(drawn: pd.DataFrame) -> Figure:
 
 
 ERASED = {
-    "sound": "nothing\nerased",
-    "elsewhere": "a place\nbeside",
+    "sound": "nothing",
+    "elsewhere": "beside\nlesion",
+    "normal": "no lesion\nthere",
     "lesion": "lesion",
     "organ": "organ",
     "blank": "all",
 }
 
 
-def drawn_abstention(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the table of abstention that the figure shows: by what the question is about."""
-    return _needed(table[table.about != "all"].dropna(subset="abstained"), "complete row of abstention")
+def abstention(table: pd.DataFrame) -> Figure:
+    """The share of questions on which each model abstains, a panel a topic, by what of the image is erased.
 
-
-def abstention(drawn: pd.DataFrame) -> Figure:
-    """The share of questions on which each model abstains, a panel a topic, by what is left of the image.
-
-    drawn: `drawn_abstention`. To abstain is right where the image lacks what the question is about.
+    Short lines are the same questions' shares on the image as it is. Where the image lacks what is asked for, to
+    abstain is right: those places have a grey ground.
     """
+    drawn = _needed(table.dropna(subset="abstained"), "complete row of abstention")
     topics, models = _sorted_as(drawn.about, ["lesion", "context"]), _ordered(drawn.model)
-    figure = Figure(figsize=(max(6.0, 4.6 * len(topics)), 4.2))
+    figure = Figure(figsize=(max(6.0, 5.0 * len(topics)), 4.4))
     panels = figure.subplots(1, len(topics), sharey=True, squeeze=False)[0]
     for axes, topic in zip(panels, topics, strict=True):
         part = drawn[drawn.about == topic]
         images = _sorted_as(part.image, list(ERASED))
         for place, model in enumerate(models):
             _abstention_marks(axes, part[part.model == model].set_index("image").reindex(images), place, models)
+        for x in {images.index(image) for image in part.image[part.lacks == "yes"]}:
+            axes.axvspan(x - 0.5, x + 0.5, color="#eeeeee", zorder=0)
         axes.set_xticks(range(len(images)), [ERASED[image] for image in images])
+        axes.set_xlim(-0.5, len(images) - 0.5)
         _percent(axes)
         _title(axes, f"Questions about the {topic}", f"{_count(part.n)} questions · 95% intervals, clustered by image")
     panels[0].set_ylabel("abstains, where that is offered")
+    figure.supxlabel("what is erased · grey: to abstain is right", fontsize=9)
     _legend(figure, panels[0], len(models))
     return figure
-
-
-ERASED = {
-    "sound": "nothing\nerased",
-    "elsewhere": "a place\nbeside",
-    "lesion": "lesion",
-    "organ": "organ",
-    "blank": "all",
-}
 
 
 def _abstention_marks(axes: Axes, line: pd.DataFrame, place: int, models: list[str]) -> None:
@@ -357,6 +350,7 @@ def _abstention_marks(axes: Axes, line: pd.DataFrame, place: int, models: list[s
     reach = [(line.abstained - line.abstained_low).clip(lower=0), (line.abstained_high - line.abstained).clip(lower=0)]
     x = np.arange(len(line)) + 0.6 * ((place + 0.5) / len(models) - 0.5)
     axes.errorbar(x, line.abstained, reach, label=label(model), linestyle="", elinewidth=1, clip_on=False, **style)
+    axes.plot(x, line.sound, color=style["color"], marker="_", markersize=7, linestyle="", clip_on=False)
 
 
 def chain(table: pd.DataFrame) -> Figure:

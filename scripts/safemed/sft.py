@@ -57,7 +57,8 @@ class ViewCollator:
 class ViewSFTTrainer(SFTTrainer):
     """SFTTrainer whose training steps see a view of each image.
 
-    view: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the loss of the same target).
+    view: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the loss of the same target). What it
+    erases, the collator has erased.
     Rows carry question_id beside TRL's prompt, completion and image.
     """
 

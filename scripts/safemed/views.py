@@ -1,4 +1,7 @@
-"""What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy."""
+"""What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy.
+
+Misleading hints and erased images, which change the question too, are a view's, but made by the trainers.
+"""
 
 from dataclasses import dataclass
 
