@@ -98,10 +98,11 @@ rule certify:
         smoothed_rows(CERTIFIED_MODELS),
 
 
-# Words and cues as the attack.
+# Words and cues as the attack, and an attack on the pixels that knows the words.
 rule mislead:
     input:
         of_every("misled", STUDY_MODELS),
+        adaptive_rows(STUDY_MODELS),
 
 
 rule tables:

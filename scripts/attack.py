@@ -2,6 +2,8 @@
 
 Goes on after a kill with the batch that it was at. A batch that runs out of memory is halved; a question whose loss,
 gradient or logits are not numbers is stored as "failed", which no table counts as an answer.
+
+An attack that knows a hint is on the question after it: the clean words, the loss and the verdict are under the hint.
 """
 
 import logging
@@ -30,6 +32,9 @@ def main() -> None:
     parser.add_argument("--attack", required=True, help="clean, or the name of the settings' attack")
     parser.add_argument("--eps", type=float, nargs="+", required=True, help="radii: 8-bit levels, or L2; 0 for clean")
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="attacks whose survivors alone are attacked")
+    parser.add_argument(
+        "--templates", type=Path, nargs="?", help="the file of templates, where the attack knows a hint"
+    )
     args = parser.parse_args()
     run.start_logging()
     if args.attack == "clean" and args.eps != [0]:
@@ -38,11 +43,13 @@ def main() -> None:
     vlm = VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
     longest = args.settings["max_new_tokens"][args.variant]
-    exam = plans.exam_of(vlm, questions, args.variant, longest, args.settings.get(args.attack), args.seed)
+    plan = args.settings.get(args.attack)
+    exam = plans.exam_of(vlm, questions, args.variant, longest, plan, args.seed, args.templates)
     with run.atomic_folder(args.out, resume=True) as folder:
         before = {str(path): run.content_hash(path / "rows.parquet") for path in args.before}
         told = {"attack": args.attack, "eps": args.eps, "before": before}
-        identity = run.identity(args, __file__, args.weights / "cost.json", args.data / "splits.csv") | told
+        files = (args.weights / "cost.json", args.data / "splits.csv", *filter(None, [args.templates]))
+        identity = run.identity(args, __file__, *files) | told
         shards = Shards(folder / "shards", identity, clock, vlm.passes)
         rows, images = evaluate(exam, args, shards)
         rows.to_parquet(folder / "rows.parquet", index=False)
@@ -126,6 +133,7 @@ class Sweep:
             raise RuntimeError(f"a stored image is {far:g} away from its clean one in {norm}, eps is {eps:g}")
         table = pd.DataFrame([self.exam.about(i, self.args) for i in self.rows.tolist()])
         table["row"], table["attack"] = self.rows.numpy(), self.args.attack
+        table["hint"] = [self.exam.rows[i].get("hint", "") for i in self.rows.tolist()]
         table["norm"], table["eps"] = norm, float(eps)
         table["function"], table["sigma"] = settings.get("function", "generate"), settings.get("sigma", 0.0)
         read = list(zip(self.texts, self.rows.tolist(), strict=True))

@@ -1,7 +1,7 @@
 """Compute every table of the study from rows: robustness, the attack suite and whether it is sound, certificates, cost.
 
 Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv,
-smoothing.csv, those of misled models (hints, changes, visuals, pixels_and_words, calibration, abstention, chain,
+smoothing.csv, those of misled models (hints, changes, visuals, pixels_and_words, adaptive, calibration, abstention, chain,
 chain_summary) and cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
 What the rows came from goes into provenance.json.
 """
@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> None:
     certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
     on_smoothed = read_rows(args.smoothed_rows, tables.ATTACK_ROWS)
     misled_rows = read_rows(args.misled_rows, misled.MISLED_ROWS)
+    knowing = read_rows(args.adaptive_rows, tables.ATTACK_ROWS)
     evidence = misled.chained(misled_rows)
     costs = read_costs(args.costs)
     made = {
@@ -38,6 +39,7 @@ def main(argv: list[str] | None = None) -> None:
         "changes": misled.changes(misled_rows),
         "visuals": misled.visuals(misled_rows),
         "pixels_and_words": misled.pixels_and_words(misled_rows),
+        "adaptive": misled.adaptive(knowing, misled_rows, args.eps),
         "calibration": misled.calibration(misled_rows),
         "abstention": misled.abstention(misled_rows),
         "chain": chain.chain_table(evidence),
@@ -90,6 +92,14 @@ def parser() -> argparse.ArgumentParser:
         help="of the certified models: clean, pgd and the attacks on smoothed models",
     )
     add("--misled-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="misled/*/rows.parquet")
+    add(
+        "--adaptive-rows",
+        nargs="*",
+        type=Path,
+        default=[],
+        metavar="PARQUET",
+        help="attacks/*/*/rows.parquet of the attack that knows the hint",
+    )
     add("--config", type=json.loads, default={}, help="the study's config, as JSON, for provenance.json")
     add("--costs", nargs="*", type=Path, default=[], metavar="JSON", help="the stages' cost.json")
     add("--baselines", required=True, type=Path, metavar="CSV", help="data/audit/baselines.csv")

@@ -80,8 +80,8 @@ def chain_puts(chained: Exam, templates: Templates, args) -> Iterator[Put]:
     stage.
     """
     material = Material(chained.rows, {CLEAN: chained.images}, set(), [], templates, args.seed)
-    new = next(hint.name for hint in templates.hints.values() if not hint.train)
-    for condition in (Condition("plain", "plain"), Condition("hint", new, "negative")):
+    new, *_ = templates.untaught()
+    for condition in (Condition("plain", "plain"), Condition("hint", new.name, "negative")):
         told = Condition("chain", condition.name, condition.polarity)
         yield told, lambda condition=condition: material.altered(condition)
 

@@ -26,6 +26,7 @@ def main() -> None:
     """Write a folder with rows.parquet, one row a source model, attack, eps and question, and cost.json."""
     parser = run.evaluation_parser(__doc__)
     parser.add_argument("--attacks", type=Path, nargs="+", required=True, help="folders of scripts/attack.py")
+    parser.add_argument("--templates", type=Path, nargs="?", help="the file of templates, where an attack knew a hint")
     parser.add_argument("--same", action="store_true", help="fail unless the rows are those of the attack")
     args = parser.parse_args()
     run.start_logging()
@@ -41,9 +42,10 @@ def main() -> None:
 
 
 def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
-    """The rows of one attack's folder, with the outcomes of this model, smoothed where the attacked one was.
+    """The rows of one attack's folder, with the outcomes of this model, smoothed where the attacked one was, and asked
+    after the hint where that one was.
 
-    Raises ValueError where the folder is about other questions, or, with --same, a row is not what it was.
+    Raises ValueError where the folder is about other questions or hints, or, with --same, a row is not what it was.
     """
     stored = pd.read_parquet(folder / "rows.parquet")
     if args.settings["eps"] is not None:
@@ -52,11 +54,13 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
         raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
     asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
     plan = args.settings["attacks"].get(folder.name)
-    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan, args.seed)
+    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan, args.seed, args.templates)
     tables = []
     for eps, rows in stored.groupby("eps"):
         if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
             raise ValueError(f"{folder}: other questions than this study's; re-run that attack")
+        if rows.hint.tolist() != [row.get("hint", "") for row in exam.rows]:
+            raise ValueError(f"{folder}: other hints than --templates has now; re-run that attack")
         with np.load(folder / "images.npz") as archive:
             images = torch.from_numpy(archive[f"eps{eps:g}"])
         again = answered(exam, rows.reset_index(drop=True), images, args)

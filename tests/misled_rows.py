@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from safemed.erasures import ERASURES
+from safemed.tables import ATTACK_ROWS
 
 # question -> what is said without a hint; gold is A, the misleading claim B, of three options.
 PLAIN = {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"}
@@ -16,6 +17,13 @@ HINTED = {
     ("two", "neutral"): {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"},
     ("two", "positive"): {"q1": "A", "q2": "A", "q3": "C", "q4": "A", "q5": "C"},
 }
+
+
+# question -> the misleading wording that an attack on it knows, and what is said to it before and after the attack.
+KNOWING = {
+    "q1": ("two", "A", "A"), "q2": ("two", "A", "B"), "q3": ("one", "A", "C"), "q4": ("one", "B", "B"),
+    "q5": ("two", "A", ""),
+}  # fmt: skip
 
 
 def row(question: str, answer: str, **changes) -> dict:
@@ -42,6 +50,16 @@ def hint_rows(**changes) -> pd.DataFrame:
             for q, a in answers.items()
         ]
     return pd.DataFrame(rows).assign(**changes)
+
+
+def attacked_rows(**changes) -> pd.DataFrame:
+    """The rows of KNOWING of an attack that knows the hint, unattacked and at 8."""
+    rows = []
+    for eps, place in ((0.0, 1), (8.0, 2)):
+        told = {"attack": "pgd-hint", "norm": "linf", "eps": eps, "linf": eps, "l2": eps / 10, "steps": int(eps),
+                "attacked": eps > 0, "function": "generate", "sigma": 0.0}  # fmt: skip
+        rows += [row(q, said[place]) | told | {"hint": said[0]} for q, said in KNOWING.items()]
+    return pd.DataFrame(rows)[ATTACK_ROWS].assign(**changes)
 
 
 def every_kind() -> pd.DataFrame:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
-from safemed import erasures, misled
+from safemed import erasures, misled, tables
 from safemed.conditions import CLEAN, Condition, Material, conditions
 from safemed.data import as_arrays, load_questions
 from safemed.erasures import ERASURES, SOUND
@@ -28,12 +28,14 @@ FEW = {
     "none_of_these": "none of these",
     "abstain": ALL_TEMPLATES.abstain,
 }  # fmt: skip
+EPS = 16
 SETTINGS = {
-    "questions": 24, "chains": 5, "severities": [1, 5], "eps": 8, "batch_size": 10,
+    "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10,
     "max_new_tokens": {"instruct": 8, "think": 24},
 }  # fmt: skip
-PGD = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
-       "pgd": {"kind": "pgd", "steps": 3, "restarts": 1}}  # fmt: skip
+BUDGET = {"kind": "pgd", "steps": 4, "restarts": 3}
+ATTACKS = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
+           "pgd": BUDGET, "pgd-hint": BUDGET | {"hint": "negative"}}  # fmt: skip
 
 
 def arguments(data: Path, weights: Path | str, out: Path, attack: Path) -> list:
@@ -49,15 +51,8 @@ def attacked(shown_data, skilled, tmp_path_factory) -> Path:
 
 def attack(data: Path, weights: Path | str, root: Path, **changes) -> Path:
     """Attack the questions; the templates of FEW are written beside the folder that is returned."""
-    here(
-        "attack.py",
-        *evaluation_arguments(data, weights, root / "pgd"),
-        "--attack",
-        "pgd",
-        "--eps",
-        8,
-        settings=PGD | changes,
-    )
+    told = [*evaluation_arguments(data, weights, root / "pgd"), "--attack", "pgd", "--eps", EPS]
+    here("attack.py", *told, settings=ATTACKS | changes)
     (root / "few.yaml").write_text(json.dumps(FEW))
     return root / "pgd"
 
@@ -69,6 +64,15 @@ def rows(shown_data, skilled, attacked, tmp_path_factory) -> pd.DataFrame:
     here("mislead.py", *arguments(shown_data, skilled.model.name_or_path, out, attacked), settings=SETTINGS)
     assert not (out / "shards").exists() and json.loads((out / "cost.json").read_text())["forward_passes"] > 1000
     return pd.read_parquet(out / "rows.parquet")
+
+
+@pytest.fixture(scope="module")
+def knowing(shown_data, skilled, attacked) -> Path:
+    """The folder of the same attack, but one that knows the hint."""
+    out = attacked.parent / "pgd-hint"
+    told = [*evaluation_arguments(shown_data, skilled.model.name_or_path, out), "--attack", "pgd-hint"]
+    here("attack.py", *told, "--eps", 0, EPS, "--templates", attacked.parent / "few.yaml", settings=ATTACKS)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +174,43 @@ def test_what_the_attack_could_not_evaluate_is_no_answer(shown_data, skilled, at
     assert set(failed.seen) == {"pgd"} and set(failed.question_id) == {told.question_id[3]}
     table = misled.pixels_and_words(rows).set_index("seen")
     assert table.loc["pgd"].accuracy.isna().all() and table.loc[CLEAN].accuracy.notna().all()
+
+
+def under_the_same_hints(knowing: Path, rows: pd.DataFrame, eps: int, seen: str) -> pd.DataFrame:
+    """The rows of an attack that knows the hint, each beside the misled one (`..._misled`) under its wording."""
+    attacked = pd.read_parquet(knowing / "rows.parquet").query("eps == @eps")
+    asked = rows[(rows.kind == "hint") & (rows.polarity == "negative") & (rows.seen == seen)].assign(hint=rows.name)
+    both = attacked.merge(asked, on=["question_id", "hint"], suffixes=("", "_misled"), validate="one_to_one")
+    assert len(both) == len(attacked) == 24
+    return both
+
+
+def test_what_an_attack_that_knows_the_hint_is_put_to_is_the_misled_question(knowing, rows):
+    """A lie, in words that no training draws: without an attack, it is answered as scripts/mislead.py heard it."""
+    both = under_the_same_hints(knowing, rows, 0, CLEAN)
+    assert (both.claimed != both.gold).all() and not both.taught.any() and both.hint.nunique() == 2
+    assert both.text.tolist() == both.text_misled.tolist() and both.outcome.tolist() == both.outcome_misled.tolist()
+    assert 8 < (both.outcome == "right").sum() < 24 and not both.attacked.any() and (both.linf == 0).all()
+
+
+def test_an_attack_that_knows_the_hint_breaks_what_one_that_does_not_left_right(knowing, attacked, rows):
+    both = under_the_same_hints(knowing, rows, EPS, "pgd")
+    right, left = both.outcome == "right", both.outcome_misled == "right"
+    assert (left & ~right).sum() >= 4 and (right & ~left).sum() <= 1
+    tables.check_attack_rows(both[tables.ATTACK_ROWS])
+    images, before = (np.load(folder / "images.npz") for folder in (knowing, attacked))
+    assert (images["clean"] == before["clean"]).all() and (images["eps0"] == images["clean"]).all()
+    moved = np.abs(images[f"eps{EPS}"].astype(int) - images["clean"]).max((1, 2, 3))
+    assert (moved <= EPS).all() and ((moved > 0) == both.attacked).all() and (moved == both.linf).all()
+    assert (both.attacked == (under_the_same_hints(knowing, rows, 0, CLEAN).outcome == "right")).all()
+
+
+def test_the_table_of_that_attack_counts_what_its_rows_and_the_misled_ones_say(knowing, rows):
+    (told,) = misled.adaptive(pd.read_parquet(knowing / "rows.parquet"), rows, EPS).to_dict("records")
+    clean, both = under_the_same_hints(knowing, rows, 0, CLEAN), under_the_same_hints(knowing, rows, EPS, "pgd")
+    assert (told["attack"], told["seen"], told["n"], told["failed"]) == ("pgd-hint", "pgd", 24, 0)
+    assert told["hinted"] == (clean.outcome == "right").mean() > told["adaptive"] == (both.outcome == "right").mean()
+    assert told["both"] == (both.outcome_misled == "right").mean() and told["ci_high"] < 0 and told["p"] < 0.05
 
 
 def test_images_of_other_questions_are_refused(shown_data, skilled, attacked, tmp_path):

@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from misled_rows import PLAIN, every_kind, hint_rows, row
+from misled_rows import PLAIN, attacked_rows, every_kind, hint_rows, row
 from safemed import misled
 from safemed.misled import MISLED_ROWS
 from safemed.prompts import FAILED
+from safemed.stats import wilson
+from safemed.tables import ATTACK_ROWS
 
 
 def test_hints_are_counted_as_they_say():
@@ -69,6 +71,53 @@ def test_a_plain_answer_that_was_not_evaluated_leaves_no_number():
     rows = hint_rows()
     rows.loc[(rows.kind == "plain") & (rows.question_id == "q1"), ["answer", "outcome", "said"]] = "", FAILED, ""
     assert (misled.hints(rows).status != "complete").all()
+
+
+def test_what_knowing_the_hint_adds_is_counted_under_the_wording_of_each_question():
+    """Under the other wording, each question is answered otherwise on the images that are shown."""
+    other = {"model": "at-grpo-think", "method": "at-grpo", "answer": "A", "outcome": "right"}  # nothing falls
+    attacked = pd.concat([attacked_rows(), attacked_rows(**other)])
+    shown = pd.concat([hint_rows(), hint_rows(seen="pgd"), hint_rows(seen="pgd", confidence=0.9, **other)])
+    table = misled.adaptive(attacked, shown, 8)
+    assert table.model.tolist() == ["sft-think", "at-grpo-think"]
+    assert set(table.attack) == {"pgd-hint"} and set(table.seen) == {"pgd"} and set(table.eps) == {8}
+    told, unbroken = table.to_dict("records")
+    assert (told["n"], told["failed"], told["hinted"], told["both"], told["adaptive"]) == (5, 0, 0.8, 0.8, 0.2)
+    assert (told["adaptive_low"], told["adaptive_high"]) == wilson(1, 5)
+    assert told["difference"] == pytest.approx(-0.6) and -1 <= told["ci_low"] < -0.6 < told["ci_high"] <= 0
+    assert told["p"] == 2 * 0.5**3  # q2, q4 and q5, all the same way
+    assert (unbroken["adaptive"], unbroken["difference"], unbroken["p"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("where, key", [("attacked", 0.0), ("attacked", 8.0), ("shown", "one")])
+def test_what_knowing_the_hint_adds_has_no_number_where_a_question_failed(where, key):
+    rows = {"attacked": attacked_rows(), "shown": hint_rows(seen="pgd")}
+    spoilt = rows[where]
+    failing = spoilt.eps == key if where == "attacked" else (spoilt.name == key) & (spoilt.polarity == "negative")
+    spoilt.loc[failing & (spoilt.question_id == "q4"), ["answer", "outcome"]] = "", FAILED
+    (told,) = misled.adaptive(rows["attacked"], rows["shown"], 8).to_dict("records")
+    numbers = misled.ADAPTIVE[misled.ADAPTIVE.index("failed") + 1 :]
+    assert (told["n"], told["failed"]) == (5, 1) and all(math.isnan(told[name]) for name in numbers)
+
+
+def test_a_failure_under_words_that_the_attack_did_not_know_is_not_in_the_way():
+    shown = hint_rows(seen="pgd")
+    shown.loc[(shown.question_id == "q4") & (shown.name == "two"), ["answer", "outcome"]] = "", FAILED
+    assert misled.adaptive(attacked_rows(), shown, 8).failed.tolist() == [0]
+
+
+@pytest.mark.parametrize("change", [{"seen": "clean"}, {"name": "three"}, {"kind": "paraphrase"}])
+def test_an_attack_under_words_that_were_not_put_on_stored_images_is_refused(change):
+    shown = hint_rows(seen="pgd")
+    one = shown.index[(shown.question_id == "q2") & (shown.name == "two") & (shown.polarity == "negative")]
+    shown.loc[one, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match="mislead_model did not ask this.*sft-think.*two.*q2 .*re-run"):
+        misled.adaptive(attacked_rows(), shown, 8)
+
+
+def test_without_an_attack_that_knows_the_hint_the_table_is_empty():
+    table = misled.adaptive(pd.DataFrame(columns=ATTACK_ROWS), hint_rows(), 8)
+    assert table.empty and table.columns.tolist() == misled.ADAPTIVE
 
 
 def test_changes_are_held_against_the_same_questions_unchanged():

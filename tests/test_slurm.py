@@ -250,7 +250,7 @@ def test_jobs_on_the_one_gpu_never_overlap(story):
 def test_the_rows_are_those_of_a_run_that_nothing_disturbed(story):
     paths = evaluations(story.undisturbed)
     assert (
-        paths == evaluations(story.folder) and len(paths) == 2 + 1 + 1 + 1 + 2
+        paths == evaluations(story.folder) and len(paths) == 3 + 1 + 1 + 1 + 2
     )  # attacks, sanity, transfer, misled, certificates
     for path in paths:
         wanted, found = (

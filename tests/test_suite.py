@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
-from helpers import command, command_line, evaluation_arguments, here, killed_after
+from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
 from safemed import attacks, objectives, plans, suite, tables
 from safemed.attacks import Plan, apgd_checkpoints, l2_levels
 from safemed.data import subset
@@ -20,6 +21,7 @@ from safemed.prompts import FAILED
 from safemed.vlm import to_float
 
 EVERYTHING = torch.arange(24)
+TEMPLATES = ROOT / "workflow" / "templates.yaml"
 SMOOTHED = {"sigma": 0.05, "draws": 2, "votes": 3}
 ATTACKS = {
     "pgd": {"kind": "pgd", "steps": 5, "restarts": 3},
@@ -31,8 +33,9 @@ ATTACKS = {
     "square": {"kind": "square", "steps": 4},
     "smoothed": {"kind": "pgd", "norm": "l2", "steps": 2, "function": "generate", **SMOOTHED},
     "smoothed-choice": {"kind": "pgd", "steps": 2, "restarts": 3, "function": "choice", **SMOOTHED},
+    "pgd-hint": {"kind": "pgd", "steps": 3, "restarts": 3, "hint": "negative"},
 }
-RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8]}
+RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8], "pgd-hint": [0, 8]}
 ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
 
 
@@ -56,7 +59,8 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
     for attack, plan in ATTACKS.items():
         told = arguments(shown_data, weights, root / attack, attack, *RADII.get(attack, [8]))
         before = ["--before", root / "pgd"] if plan.get("survivors") else []
-        here("attack.py", *told, *before, settings=settings(attack))
+        templates = ["--templates", TEMPLATES] if "hint" in plan else []
+        here("attack.py", *told, *before, *templates, settings=settings(attack))
     return root
 
 
@@ -64,8 +68,9 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
     asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0)
+    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0, [TEMPLATES])
     assert isinstance(exam, SmoothedExam) == ("sigma" in plan) and set(rows.columns) == set(tables.ATTACK_ROWS)
+    assert (rows.hint != "").all() if "hint" in plan else (rows.hint == "").all()
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
     for eps, part in rows.groupby("eps"):
         stored = torch.from_numpy(images[f"eps{eps:g}"])
@@ -126,10 +131,13 @@ def test_the_suites_table_counts_by_hand(folder):
     assert spoilt.failed["apgd"] == 1 and np.isnan(spoilt.accuracy["apgd"]) and spoilt.worst.isna().all()
 
 
-def replay(data: Path, weights: Path | str, out: Path, *folders, eps: float | None = None, same: bool = True):
+def replay(
+    data: Path, weights: Path | str, out: Path, *folders, eps: float | None = None, same: bool = True,
+    templates: Path = TEMPLATES,
+):  # fmt: skip
     """The rows of scripts/replay.py on some attacks' folders."""
-    told = arguments(data, weights, out, "pgd", 8)
-    told = [*told[: told.index("--attack")], "--out", out, *(["--same"] if same else []), "--attacks", *folders]
+    told = [*evaluation_arguments(data, weights, out), "--templates", templates]
+    told += [*(["--same"] if same else []), "--attacks", *folders]
     longest = {"think": 24}
     plan = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
     here("replay.py", *told, settings=plan)
@@ -144,7 +152,7 @@ def changed(folder: Path, to: Path, edit) -> Path:
 
 
 def test_a_replay_gives_the_same_rows_and_refuses_other_images(folder, shown_data, skilled, tmp_path):
-    """Of all attacks, those with fewer questions and those on smoothed models, too."""
+    """Of all attacks, those with fewer questions, on smoothed models and under hints, too."""
     weights, folders = skilled.model.name_or_path, [folder / name for name in ("clean", *ATTACKS)]
     again = replay(shown_data, weights, tmp_path / "replay", *folders)
     before = pd.concat([pd.read_parquet(f / "rows.parquet") for f in folders], ignore_index=True)
@@ -165,6 +173,25 @@ def test_a_replay_refuses_other_questions_and_a_radius_that_was_not_run(folder, 
     with pytest.raises(ValueError, match="no rows at eps 3; re-run"):
         replay(shown_data, weights, tmp_path / "replay", folder / "pgd", eps=3)
     assert not (tmp_path / "replay").exists()
+
+
+def one_new_wording(folder: Path, name: str) -> Path:
+    """The file of hints, with all but one of those that no training draws left out."""
+    told = yaml.safe_load(TEMPLATES.read_text())
+    told["hints"] = {key: hint for key, hint in told["hints"].items() if hint["train"] or key == name}
+    (folder / "templates.yaml").write_text(json.dumps(told))
+    return folder / "templates.yaml"
+
+
+def test_under_a_hint_there_is_no_attack_and_no_replay_without_its_words(folder, shown_data, skilled, tmp_path):
+    weights = skilled.model.name_or_path
+    told = arguments(shown_data, weights, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
+    with pytest.raises(ValueError, match="none to draw: --templates"):
+        here("attack.py", *told, settings=settings("pgd-hint"))
+    other = one_new_wording(tmp_path, "report-2")
+    with pytest.raises(ValueError, match="pgd-hint: other hints than --templates has now; re-run that attack"):
+        replay(shown_data, weights, tmp_path / "replay", folder / "pgd-hint", templates=other)
+    assert not (tmp_path / "pgd-hint").exists() and not (tmp_path / "replay").exists()
 
 
 def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(
@@ -353,6 +380,34 @@ def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_r
             pd.testing.assert_frame_equal(done, whole)
         else:
             assert done.attacked[one] and not whole.attacked[one]  # what failed before is attacked on
+    assert counts == {"the same": 2, "other": 3}
+
+
+def test_an_interrupted_attack_under_hints_goes_on_with_the_same_file_of_them_alone(
+    folder, shown_data, skilled, tmp_path, monkeypatch
+):
+    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
+    templates = tmp_path / "templates.yaml"
+    shutil.copy(TEMPLATES, templates)
+    with monkeypatch.context() as patch:
+        interrupted(patch, [], after=1)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            here("attack.py", *told, "--templates", templates, settings=settings("pgd-hint"))
+    shutil.copytree(tmp_path / ".pgd-hint.partial", tmp_path / "kept")
+    counts, whole = {}, pd.read_parquet(folder / "pgd-hint" / "rows.parquet")
+    for name in ("the same", "other"):
+        if name == "other":
+            shutil.copytree(tmp_path / "kept", tmp_path / ".pgd-hint.partial")
+            one_new_wording(tmp_path, "report-2")
+        carried_out: list = []
+        with monkeypatch.context() as patch:
+            interrupted(patch, carried_out, after=-1)
+            here("attack.py", *told, "--templates", templates, settings=settings("pgd-hint"))
+        counts[name], done = len(carried_out), pd.read_parquet(tmp_path / "pgd-hint" / "rows.parquet")
+        if name == "the same":
+            pd.testing.assert_frame_equal(done, whole)
+        else:
+            assert set(done.hint) == {"report-2"} != set(whole.hint)
     assert counts == {"the same": 2, "other": 3}
 
 

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 import make_figure
 import make_tables
-from misled_rows import every_kind
+from misled_rows import attacked_rows, every_kind, hint_rows
 from safemed import chain, misled, plots, prompts, sanity, suite, tables
 from safemed.stats import clustered_wilson
 
@@ -33,7 +33,8 @@ def attack_rows(model="sft-think", attack="clean", eps=0, outcomes=OUTCOMES):
             "question_id": [f"q{i}" for i in range(n)], "image_path": [f"{i // 2}.png" for i in range(n)],
             "modality": [MODALITIES[i // 4 % 2] for i in range(n)], "question_type": "Disease Diagnosis",
             "n_options": [2, 4] * (n // 2), "gold": "B", "model": model, "method": method, "variant": variant,
-            "function": "generate", "sigma": 0.0, "attack": attack, "norm": "linf", "eps": eps, "outcome": outcomes,
+            "function": "generate", "sigma": 0.0, "attack": attack, "hint": "", "norm": "linf", "eps": eps,
+            "outcome": outcomes,
             "answer": [{"right": "B", "wrong": "A", "unparsable": ""}[outcome] for outcome in outcomes],
             "text": "<answer> $B </answer>", "linf": eps, "l2": eps / 10, "steps": 10, "attacked": attack != "clean",
         }
@@ -256,12 +257,14 @@ def made(tmp_path):
     probed().to_parquet(tmp_path / "sanity.parquet")
     study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'").to_parquet(tmp_path / "transfer.parquet")
     held_against_smoothed().to_parquet(tmp_path / "smoothed.parquet")
-    every_kind().to_parquet(tmp_path / "misled.parquet")
+    pd.concat([every_kind(), hint_rows(seen="pgd")]).to_parquet(tmp_path / "misled.parquet")
+    attacked_rows().to_parquet(tmp_path / "adaptive.parquet")
     costs = " ".join(f"{tmp_path}/{i}/cost.json" for i in range(len(paid)))
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
         f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
         f" --smoothed-rows {tmp_path}/smoothed.parquet --misled-rows {tmp_path}/misled.parquet"
+        f" --adaptive-rows {tmp_path}/adaptive.parquet"
         f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables"
         ' --config {"seed":7}'.split()
     )
@@ -272,13 +275,14 @@ def test_script_writes_the_tables(made):
     expected = tables.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
     names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
-    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "calibration", "abstention", "chain"]
-    names += ["chain_summary"]
+    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "adaptive", "calibration", "abstention"]
+    names += ["chain", "chain_summary"]
     names = sorted(["provenance.json", *(f"{name}.csv" for name in names)])
     assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
     certified = pd.read_csv(made / "certified.csv").set_index("radius")
     assert certified.empirical_accuracy.dropna().to_dict() == {0.0: 0.6, 0.25: 0.4}  # of l2, whose rows were given
     assert pd.read_csv(made / "smoothing.csv").attacked_smoothed.tolist() == [0.4]
+    assert pd.read_csv(made / "adaptive.csv").adaptive.tolist() == [0.2]
 
 
 def test_what_the_tables_came_from_is_collected_with_each_environment_told_once(made):
@@ -296,7 +300,8 @@ def test_script_without_rows_writes_headers(tmp_path):
     told = {"suite": suite.SUITE, "comparisons": suite.COMPARISONS, "smoothing": suite.SMOOTHING}
     told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER, "hints": misled.HINTS, "changes": misled.CHANGES}
     told |= {"visuals": misled.VISUALS, "pixels_and_words": misled.PIXELS_AND_WORDS, "chain": chain.CHAIN}
-    told |= {"calibration": misled.CALIBRATION, "abstention": misled.ABSTENTION, "chain_summary": chain.CHAIN_SUMMARY}
+    told |= {"adaptive": misled.ADAPTIVE, "calibration": misled.CALIBRATION, "abstention": misled.ABSTENTION}
+    told |= {"chain_summary": chain.CHAIN_SUMMARY}
     for name, columns in told.items():
         assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
     assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
@@ -578,9 +583,10 @@ def test_resistance_is_drawn_of_taught_and_of_new_wordings(made, tmp_path):
     drawn = pd.read_csv(tmp_path / "resistance.csv").set_index("taught")
     assert drawn.resistance.to_dict() == {"taught": 0.25, "new": 0.75}
     figure = plots.resistance(drawn.reset_index())
-    (axes,) = figure.axes
-    marks = {round(float(y), 9) for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
-    assert {0.25, 0.75} <= marks
+    assert len(figure.axes) == 2  # on clean images, and on those of an attack: the same answers
+    for axes in figure.axes:
+        marks = {round(float(y), 9) for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
+        assert {0.25, 0.75} <= marks
 
 
 def test_the_chain_is_drawn_as_far_as_images_are_right(made):

@@ -104,6 +104,23 @@ def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, t
     assert 0.3 < np.mean(other) < 0.7
 
 
+def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_others_are(questions, templates):
+    known, told = templates.untaught(), Counter()
+    assert {hint.name for hint in known} == {name for name, hint in templates.hints.items() if not hint.train}
+    assert not set(known) & set(templates.taught()) and len(known) + len(templates.taught()) == len(templates.hints)
+    fewer, other = known[1:], []
+    for question in questions:
+        asked = hints.hinted_by_one(question, known, "negative", 0)
+        hint = templates.hints[asked["hint"]]
+        assert not hint.train and asked == hints.hinted(question, hint, "negative", 0) | {"hint": hint.name}
+        assert hints.hinted_by_one(question, known[::-1], "negative", 0) == asked
+        if hint in fewer:
+            assert hints.hinted_by_one(question, fewer, "negative", 0) == asked
+        told[hint.name] += 1
+        other.append(hints.hinted_by_one(question, known, "negative", 1)["hint"] != hint.name)
+    assert len(told) == len(known) and max(told.values()) < 2 * len(questions) / len(known) and np.mean(other) > 0.7
+
+
 def test_changed_options_keep_the_right_one_right(questions):
     for question in questions:
         moved = words.permuted(question, 0)

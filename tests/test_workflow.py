@@ -42,8 +42,9 @@ def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
     assert jobs["train_sft"] == jobs["train_fare"] == jobs["train_grpo"] == len(config["variants"])
     attacks = sum(1 + len(configuration.suite(config["attack"], variant)) for variant in config["variants"])
     assert certify["methods"] == config["study_methods"]
-    assert jobs["attack_model"] == attacks * len(config["study_methods"]) + models * len(certify["attacks"])
-    assert jobs["probe_attacks"] == jobs["transfer_images"] == models
+    adaptive = models  # one attack each that knows the hint
+    assert jobs["attack_model"] == attacks * len(config["study_methods"]) + models * len(certify["attacks"]) + adaptive
+    assert jobs["probe_attacks"] == jobs["transfer_images"] == jobs["mislead_model"] == models
     assert jobs["certify_model"] == models * len(certify["functions"]) * len(certify["sigma"]) * certify["shards"]
     assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
 
@@ -96,6 +97,19 @@ def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(untouched)
         (line,) = re.findall(rf"scripts/replay.py .*--out \S*/{folder}/sft-think .*", done.stdout)
         assert f"--model {model} " in line and ("--same" in line) == (on is None)
         assert f"--weights {on or 'results/phantoms/models/sft-think'} " in line
+
+
+def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(untouched):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    name, eps, file = config["mislead"]["adaptive"], config["attack"]["headline_eps"], config["templates"]
+    told = snakemake("-n", "mislead", "attack", "replay", "--printshellcmds", cwd=untouched).stdout
+    attacks = re.findall(r"--attack (\S+) --eps ([\d. ]+) --before .*--templates (\S*) +--out \S+/(\S+)/\S+ ", told)
+    models = configuration.models(config, config["study_methods"])
+    assert sorted(model for attack, *_, model in attacks if attack == name) == sorted(models)
+    assert {(radii, given) for attack, radii, given, _ in attacks if attack == name} == {(f"0 {eps}", file)}
+    assert {given for attack, _, given, _ in attacks if attack != name} == {""}
+    for model in models:
+        assert re.search(rf"scripts/replay.py .*/{model}/{name} .*--templates {file} .*replay/{model} .*--same", told)
 
 
 def test_the_ablation_trains_every_further_method(untouched):
@@ -189,6 +203,17 @@ REFUSED = [
     ("attack: {attacks: {smoothed-linf: {kind: square}}}", r"attack\.attacks\.smoothed-linf\.kind"),
     ("attack: {attacks: {smoothed-linf: {survivors: true}}}", r"attack\.attacks\.smoothed-linf\.kind"),
     ("attack: {attacks: {pgd-100: {restarts: 1}}}", r"attack\.attacks\.pgd-100\.restarts"),
+    ("mislead: {adaptive: hint}", r"mislead\.adaptive: unknown 'hint'"),
+    ("mislead: {adaptive: pgd-100}", r"mislead\.adaptive: 'pgd-100'.*with hint"),
+    ("attack: {suite: [pgd, pgd-hint]}", r"attack\.suite: 'pgd-hint'.*mislead\.adaptive"),
+    ("certify: {attacks: [pgd-hint]}", r"certify\.attacks: 'pgd-hint'.*mislead\.adaptive"),
+    ("attack: {attacks: {pgd-hint: {hint: positive}}}", "hint|positive"),
+    ("attack: {attacks: {pgd-hint: {steps: 10}}}", r"attack\.attacks\.pgd-hint\.steps.*attacks\.pgd: give both"),
+    ("attack: {attacks: {pgd-hint: {targets: {think: [answer]}}}}", r"attack\.attacks\.pgd-hint\.targets"),
+    ("attack: {attacks: {pgd-hint: {survivors: true}}}", r"attack\.attacks\.pgd-hint\.survivors"),
+    ("attack: {attacks: {pgd-hint: {norm: l2, eps: 1}}}", r"attack\.attacks\.pgd-hint\.(norm|eps)"),
+    ("attack: {attacks: {pgd-hint: {sigma: 0.25}}}", r"attack\.attacks\.pgd-hint\.sigma"),
+    ("mislead: {attack: fgsm}", r"attack\.attacks\.pgd-hint\.steps.*attacks\.fgsm"),
     ("methods: {sft: {view: {kind: clean, sigma: 0.1}}}", r"methods\.sft\.view"),
     ("attack: {headline_eps: 3}", "headline_eps"),
     ("attack: {suite: [pgd, bim]}", "bim"),
@@ -380,6 +405,9 @@ def test_the_whole_study_ends_in_its_tables_figures_and_report(study):
     assert set(certified.n) == {4} and set(certified.status) == {"complete"}  # gathered from two shards
     assert certified.empirical_accuracy.notna().all() and (certified.unconfirmed == 0).all()
     assert smoothing[["model", "function", "n", "failed"]].values.tolist() == [["at-grpo-instruct", "generate", 4, 0]]
+    adaptive = pd.read_csv(results / "tables" / "adaptive.csv")
+    assert adaptive[["attack", "seen", "eps", "n", "failed"]].values.tolist() == [["pgd-hint", "pgd", 8, 8, 0]] * 2
+    assert set(adaptive.model) == set(robustness.model) and adaptive.difference.notna().all()
     attacked = pd.read_parquet(results / "attacks" / "at-grpo-instruct" / "smoothed-l2" / "rows.parquet")
     assert attacked.groupby("eps").size().to_dict() == {0: 4, 0.1: 4}  # the questions that are certified
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
@@ -410,6 +438,7 @@ def test_the_stored_images_are_replayed_to_the_same_rows(study):
     again = pd.read_parquet(results / "replay" / "sft-instruct" / "rows.parquet")
     rows = pd.read_parquet(results / "attacks" / "sft-instruct" / "pgd" / "rows.parquet")
     assert again[again.attack == "pgd"].text.tolist() == rows.text.tolist()
+    assert (again[again.attack == "pgd-hint"].groupby("eps").size() == 8).all()  # under the same hints
 
 
 def test_nothing_runs_again_where_nothing_changed(study):
@@ -428,10 +457,20 @@ def test_an_edit_of_the_plots_redraws_figures_and_nothing_else(study):
     assert not [name for name in jobs if not name.startswith("draw_") and name not in ("write_report", "all")]
 
 
+def test_an_edit_of_the_hints_reruns_what_is_asked_after_them_and_nothing_else(study):
+    path = study / smoke_config()["templates"]
+    before = path.read_text()
+    path.write_text(before + "\n# edited\n")
+    jobs = to_be_run(study)
+    path.write_text(before)
+    assert jobs["attack_model"] == jobs["mislead_model"] == 2 and jobs["make_tables"] == 1
+    assert not [name for name in jobs if name.startswith(("train_", "certify_", "transfer_"))]
+
+
 def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study):
     jobs = edited(study, "rewards.py")
     config = smoke_config()
-    attacks = 1 + len(config["attack"]["suite"]) + len(config["certify"]["attacks"])
+    attacks = 1 + len(config["attack"]["suite"]) + len(config["certify"]["attacks"]) + 1  # clean; one under a hint
     assert jobs["train_grpo"] == 1 and jobs["attack_model"] == attacks
     assert jobs["certify_model"] == len(config["certify"]["functions"]) * config["certify"]["shards"] == 4
     assert jobs["probe_attacks"] == 1 and jobs["transfer_images"] == 2  # every model is shown its images

@@ -42,6 +42,7 @@ def _problems(config: dict) -> Iterator[str]:
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
     if config["mislead"]["questions"] > config["attack"]["questions"]:
         yield "mislead.questions: more than attack.questions, whose images they are shown with"
+    yield from _adaptive_problems(config["mislead"], config["attack"]["attacks"])
     asked = config["resources"]
     if asked["shard_training"] and (asked["train_nodes"] * asked["train_processes"] == 1 or not asked["gpus"]):
         yield "resources.shard_training: only for several processes, each with a GPU"
@@ -88,6 +89,17 @@ def _smoothed_problems(certify: dict, attacks: dict) -> Iterator[str]:
             yield f"{where}.{odd}: what smoothing adds is told beside attack.attacks.pgd: give both the same {odd}"
 
 
+def _adaptive_problems(mislead: dict, attacks: dict) -> Iterator[str]:
+    """Whether the attack that knows a hint is, but for that, the one whose images hints are shown with."""
+    plan, unknowing = attacks[mislead["adaptive"]], attacks[mislead["attack"]]
+    for key in sorted((plan.keys() | unknowing.keys()) - {"hint"}):
+        if plan.get(key) != unknowing.get(key):
+            yield (
+                f"attack.attacks.{mislead['adaptive']}.{key}: what knowing the hint adds is told beside "
+                f"attack.attacks.{mislead['attack']}: give both the same {key}"
+            )
+
+
 def _grid_problems(config: dict) -> Iterator[str]:
     tiny, side = config["model"]["tiny"], config["data"]["image_size"]
     grid = tiny["patch"] * tiny["merge"]
@@ -96,16 +108,20 @@ def _grid_problems(config: dict) -> Iterator[str]:
 
 
 def _attack_problems(config: dict) -> Iterator[str]:
-    attack, certify = config["attack"], config["certify"]
+    attack, certify, adaptive = config["attack"], config["certify"], [config["mislead"]["adaptive"]]
     if attack["headline_eps"] not in attack["eps"]:
         yield f"attack.headline_eps: {attack['headline_eps']} is not in attack.eps {attack['eps']}"
-    for key, names in (("attack.suite", attack["suite"]), ("certify.attacks", certify["attacks"])):
+    named = {"attack.suite": attack["suite"], "certify.attacks": certify["attacks"], "mislead.adaptive": adaptive}
+    for key, names in named.items():
         if unknown := [name for name in names if name not in attack["attacks"]]:
             yield f"{key}: unknown {unknown[0]!r}; attack.attacks has {', '.join(attack['attacks'])}"
             return
         for name in names:
-            if ("sigma" in attack["attacks"][name]) != (key == "certify.attacks"):
-                yield f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, others to suite"
+            if key != _place(attack["attacks"][name]):
+                yield (
+                    f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, one that knows a "
+                    "hint (with hint) to mislead.adaptive, others to attack.suite"
+                )
     if "pgd" not in sweeps(attack):
         yield "attack.attacks.pgd: figures show it at all eps: it must be a linf attack of every question"
     for key, name in (("attack.transfer", attack["transfer"]), ("mislead.attack", config["mislead"]["attack"])):
@@ -117,6 +133,11 @@ def _attack_problems(config: dict) -> Iterator[str]:
     for name in (*attack["suite"], *certify["attacks"]):
         for problem in _plan_problems(attack["attacks"][name], config["variants"]):
             yield f"attack.attacks.{name}.{problem}"
+
+
+def _place(plan: dict) -> str:
+    """The key that an attack is to be named under."""
+    return "mislead.adaptive" if "hint" in plan else "certify.attacks" if "sigma" in plan else "attack.suite"
 
 
 def _plan_problems(plan: dict, variants: list[str]) -> Iterator[str]:
@@ -168,16 +189,17 @@ def radii(attack: dict, name: str, studied: bool) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
     A sweep of a model that is not `studied` ends at headline_eps. cw has no bound: its radius is infinite. A smoothed
-    model is also asked without an attack, at 0.
+    model, and one under a hint, is also asked without an attack, at 0.
     """
     plan = attack["attacks"].get(name, {})
     if name == "clean":
         return [0]
-    unattacked = [0] if "sigma" in plan else []
+    apart = "sigma" in plan or "hint" in plan  # the clean images of the suite say nothing of it
+    unattacked = [0] if apart else []
     if plan.get("norm") == "l2":
         own = plan.get("eps", math.inf)
         return [*unattacked, *sorted(own if isinstance(own, list) else [own])]
-    if plan.get("survivors") or "sigma" in plan:
+    if plan.get("survivors") or apart:
         return [*unattacked, attack["headline_eps"]]
     return [eps for eps in sorted(attack["eps"]) if studied or eps <= attack["headline_eps"]]
 

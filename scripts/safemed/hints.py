@@ -6,7 +6,7 @@ can be compared.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -63,6 +63,10 @@ class Templates:
         """The hints that a training may draw."""
         return [hint for hint in self.hints.values() if hint.train]
 
+    def untaught(self) -> list[Hint]:
+        """The hints that no training draws."""
+        return [hint for hint in self.hints.values() if not hint.train]
+
     def _faults(self) -> Iterator[str]:
         if not all(any(hint.train == train for hint in self.hints.values()) for train in (True, False)):
             yield "hints: some must be for training, and some not"
@@ -109,6 +113,18 @@ def hinted(question: dict, hint: Hint, polarity: str, seed: int) -> dict:
     option = question["options"][LETTERS.index(letter)] if letter else ""
     said = hint.claim.format(option=option, letter=letter) if letter else hint.neutral
     return question | {"question": f"{said} {question['question']}"}
+
+
+def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed: int) -> dict:
+    """The question after one of some hints, whose name its row tells as `hint`.
+
+    It is drawn by question and seed alone: a hint that is new among them is drawn by some questions, and no other
+    question draws another one. Raises ValueError where there is none to draw.
+    """
+    if not wordings:
+        raise ValueError("a question is to come after a hint, and there is none to draw: --templates names their file")
+    hint = min(wordings, key=lambda one: drawn(seed, question["question_id"], f"wording {one.name}", 2**32))
+    return hinted(question, hint, polarity, seed) | {"hint": hint.name}
 
 
 def mentions(thought: str | None, hint: Hint) -> bool:

@@ -13,7 +13,8 @@ from safemed.erasures import SOUND
 from safemed.prompts import FAILED, LETTERS, OUTCOMES
 from safemed.stages import about
 from safemed.stats import clustered_wilson
-from safemed.tables import COMPLETE, accuracy, check_answers, refuse, status
+from safemed.suite import CLEAN, paired
+from safemed.tables import COMPLETE, accuracy, check_answers, check_attack_rows, refuse, status
 
 MISLED_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant", "kind",
@@ -32,6 +33,10 @@ VISUALS = [
     "kept", "followed", "chance", "status",
 ]  # fmt: skip
 PIXELS_AND_WORDS = ["model", "seen", "words", "n", "accuracy", "ci_low", "ci_high", "status"]
+ADAPTIVE = [
+    "model", "attack", "seen", "eps", "n", "failed", "hinted", "both", "adaptive", "adaptive_low", "adaptive_high",
+    "difference", "ci_low", "ci_high", "p",
+]  # fmt: skip
 CALIBRATION = [
     "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "selective", "status",
 ]  # fmt: skip
@@ -145,6 +150,41 @@ def pixels_and_words(rows: pd.DataFrame) -> pd.DataFrame:
         for key, group in pd.concat([shown, worst.drop(columns="bad")]).groupby(keys)
     ]
     return pd.DataFrame(records, columns=PIXELS_AND_WORDS)
+
+
+def adaptive(attacked: pd.DataFrame, rows: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """What an attack on the pixels gains by knowing the misleading hint: one row a model (ADAPTIVE).
+
+    attacked: ATTACK_ROWS of that `attack`, at eps and without an attack, 0; rows: MISLED_ROWS. Each question is under
+    one misleading wording throughout, the `hint` of its attacked row. hinted: accuracy on the clean images; both: on
+    the stored images of the attack `seen`, which did not know the hint, and broke some questions at smaller radii;
+    adaptive: on those of the one that did, with its interval. difference: adaptive minus both, with its 95 % paired
+    bootstrap over images and McNemar's exact p. Where a question was not evaluated (`failed` of n), there is no number.
+
+    Raises ValueError if `check_attack_rows` or `check_misled_rows` does, or a model was not asked under a question's
+    wording on stored images.
+    """
+    check_attack_rows(attacked)
+    check_misled_rows(rows)
+    shown = rows[(rows.kind == "hint") & (rows.polarity == "negative") & (rows.seen != CLEAN)]
+    shown = shown.rename(columns={"name": "hint", "outcome": "unknowing"})
+    shown = shown[["model", "question_id", "hint", "seen", "unknowing"]]
+    told = attacked.merge(shown, on=["model", "question_id", "hint"], how="left", validate="many_to_one")
+    refuse(told, told.seen.isna(), ["model", "attack", "hint"], "mislead_model did not ask this on stored images")
+    records = []
+    for (model, attack, seen), part in told.groupby(["model", "attack", "seen"], sort=False):
+        knowing = part[part.eps == eps]
+        answers = {
+            "hinted": part[part.eps == 0],
+            "both": knowing.assign(outcome=knowing.unknowing),
+            "adaptive": knowing,
+        }
+        record = {"model": model, "attack": attack, "seen": seen, "eps": eps} | paired(answers, "adaptive", "both")
+        if "adaptive" in record:
+            interval = clustered_wilson(knowing.outcome == "right", knowing.image_path)
+            record |= dict(zip(("adaptive_low", "adaptive_high"), interval, strict=True))
+        records.append(record)
+    return pd.DataFrame(records, columns=ADAPTIVE)
 
 
 def calibration(rows: pd.DataFrame) -> pd.DataFrame:

@@ -163,16 +163,27 @@ def smoothing(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
             "clean": own[own.attack == CLEAN], "clean_smoothed": group[group.eps == 0],
             "attacked": own[own.attack == "pgd"], "attacked_smoothed": group[group.eps == eps],
         }  # fmt: skip
-        by_question = {name: part.set_index(["question_id", "image_path"]).outcome for name, part in answers.items()}
-        told = pd.DataFrame(by_question).dropna()
-        failed = int((told == FAILED).any(axis=1).sum())
-        record = dict(zip(SMOOTHED, key, strict=True)) | {"eps": eps, "n": len(told), "failed": failed}
-        if len(told) and not failed:
-            right = told == "right"
-            found = _compared(right[["attacked_smoothed", "attacked"]])
-            record |= right.mean().to_dict() | {name: found[name] for name in ("difference", "ci_low", "ci_high", "p")}
-        records.append(record)
+        told = dict(zip(SMOOTHED, key, strict=True)) | {"eps": eps}
+        records.append(told | paired(answers, "attacked_smoothed", "attacked"))
     return pd.DataFrame(records, columns=SMOOTHING)
+
+
+def paired(answers: dict[str, pd.DataFrame], first: str, second: str) -> dict:
+    """Accuracies of a model under several conditions on the questions that all of them asked; first minus second.
+
+    answers: the accuracy's name -> rows, one a question. n: how many questions; difference, with its 95 % paired
+    bootstrap over images (ci_low, ci_high) and McNemar's exact p. Where one of them was not evaluated under some
+    condition (`failed`), there is neither an accuracy nor a difference.
+    """
+    by_question = {name: part.set_index(["question_id", "image_path"]).outcome for name, part in answers.items()}
+    told = pd.DataFrame(by_question).dropna()
+    failed = int((told == FAILED).any(axis=1).sum())
+    record = {"n": len(told), "failed": failed}
+    if failed or told.empty:
+        return record
+    right = told == "right"
+    found = _compared(right[[first, second]])
+    return record | right.mean().to_dict() | {name: found[name] for name in ("difference", "ci_low", "ci_high", "p")}
 
 
 def transfer(rows: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,8 @@ from safemed.stats import clustered_wilson
 
 ATTACK_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
-    "function", "sigma", "attack", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps", "attacked",
+    "function", "sigma", "attack", "hint", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps",
+    "attacked",
 ]  # fmt: skip
 CERTIFICATE_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",

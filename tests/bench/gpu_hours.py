@@ -72,8 +72,11 @@ def scale(stage: str, what: str, small: dict, large: dict) -> float:
     certified = large["certify"]["questions"] / small["certify"]["questions"]
     if stage == "certificates":  # at most: many are decided before n draws
         return certified * large["certify"]["n"] / small["certify"]["n"]
-    if "sigma" in small["attack"]["attacks"].get(what, {}):
+    plan = small["attack"]["attacks"].get(what, {})
+    if "sigma" in plan:
         return certified
+    if stage == "misled" or "hint" in plan:
+        return large["mislead"]["questions"] / small["mislead"]["questions"]
     asked = (study["attack"]["sanity"] if stage == "sanity" else study["attack"] for study in (large, small))
     return next(asked)["questions"] / next(asked)["questions"]
 

@@ -177,9 +177,15 @@ def attacked_radii(wildcards):
 
 
 def attack_settings(wildcards):
-    """What an attack's script is given; a smoothed model is attacked on the questions that are certified."""
+    """What an attack's script is given; a smoothed model is attacked on the questions that are certified, and one under
+    a hint on those that hints are put to.
+    """
     attack, plan = config["attack"], config["attack"]["attacks"].get(wildcards.attack)
-    asked = config["certify"] if plan and "sigma" in plan else attack
+    asked = attack
+    if plan and "sigma" in plan:
+        asked = config["certify"]
+    elif plan and "hint" in plan:
+        asked = config["mislead"]
     return settings(
         {
             **{key: attack[key] for key in ("batch_size", "amp")},
@@ -188,6 +194,12 @@ def attack_settings(wildcards):
             "max_new_tokens": config["max_new_tokens"],
         }
     )
+
+
+def attack_templates(wildcards):
+    """The file of hints, where an attack knows one."""
+    plan = config["attack"]["attacks"].get(wildcards.attack, {})
+    return [config["templates"]] if "hint" in plan else []
 
 
 def earlier_attacks(wildcards):
@@ -239,15 +251,20 @@ def smoothed_rows(models):
     )
 
 
+def adaptive_rows(models):
+    """The folders of the attack that knows the hint."""
+    return attack_folders(models, lambda variant: [config["mislead"]["adaptive"]])
+
+
 def stored_images(wildcards):
     """The folders of all attacks on a studied or certified model."""
     model = f"{wildcards.method}-{wildcards.variant}"
-    found = sweep_rows([model]) + suite_rows([model]) if model in STUDY_MODELS else []
-    return list(
-        dict.fromkeys(
-            found + (smoothed_rows([model]) if model in CERTIFIED_MODELS else [])
-        )
-    )
+    found = []
+    if model in STUDY_MODELS:
+        found += sweep_rows([model]) + suite_rows([model]) + adaptive_rows([model])
+    if model in CERTIFIED_MODELS:
+        found += smoothed_rows([model])
+    return list(dict.fromkeys(found))
 
 
 def of_every(kind, models):

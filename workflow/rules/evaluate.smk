@@ -5,6 +5,7 @@ rule attack_model:
         **PREPARED,
         code=sources("attack.py"),
         before=earlier_attacks,
+        templates=attack_templates,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
         folder=directory(f"{RESULTS}/attacks/{{method}}-{{variant}}/{{attack}}"),
@@ -26,8 +27,8 @@ rule attack_model:
     shell:
         "python scripts/attack.py --data {params.data} --weights {input.weights} --model "
         "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--attack {wildcards.attack} --eps {params.eps} --before {input.before} --out {output.folder} --seed {params.seed} "
-        "--settings {params.settings:q} > {log} 2>&1"
+        "--attack {wildcards.attack} --eps {params.eps} --before {input.before} --templates {input.templates} "
+        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 # Direct attacks, nothing carried over: what the sanity table is made of.
@@ -104,6 +105,7 @@ rule replay_attacks:
         AUDIT,
         **PREPARED,
         code=sources("replay.py"),
+        templates=config["templates"],
         attacks=stored_images,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
@@ -131,8 +133,8 @@ rule replay_attacks:
         seed=config["seed"],
     shell:
         "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {params.weights} --model "
-        "{params.model} --method {wildcards.method} --variant {wildcards.variant} --out {output.folder} "
-        "{params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "{params.model} --method {wildcards.method} --variant {wildcards.variant} --templates {input.templates} "
+        "--out {output.folder} {params.compare} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 # Words and cues as the attack: every hint, changed option and altered image, and the chains of evidence.

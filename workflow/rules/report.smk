@@ -12,6 +12,7 @@ TABLE_NAMES = [
     "changes",
     "visuals",
     "pixels_and_words",
+    "adaptive",
     "calibration",
     "abstention",
     "chain",
@@ -72,6 +73,7 @@ rule make_tables:
         certificates=certificate_rows(CERTIFIED_MODELS),
         smoothed=smoothed_rows(CERTIFIED_MODELS),
         misled=of_every("misled", STUDY_MODELS),
+        adaptive=adaptive_rows(STUDY_MODELS),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
     output:
@@ -125,6 +127,11 @@ rule make_tables:
             "../report/pixels_and_words.rst",
             category="Tables",
         ),
+        adaptive_table=report(
+            f"{RESULTS}/tables/adaptive.csv",
+            "../report/adaptive.rst",
+            category="Tables",
+        ),
         calibration=report(
             f"{RESULTS}/tables/calibration.csv",
             "../report/calibration.rst",
@@ -164,6 +171,7 @@ rule make_tables:
         certificates=lambda wildcards, input: files(input.certificates, "rows.parquet"),
         smoothed=lambda wildcards, input: files(input.smoothed, "rows.parquet"),
         misled=lambda wildcards, input: files(input.misled, "rows.parquet"),
+        adaptive=lambda wildcards, input: files(input.adaptive, "rows.parquet"),
         costs=lambda wildcards, input: costs(
             *input.models,
             *input.attacks,
@@ -173,6 +181,7 @@ rule make_tables:
             *input.certificates,
             *input.smoothed,
             *input.misled,
+            *input.adaptive,
         ),
         eps=config["attack"]["headline_eps"],
         radii=config["certify"]["radii"],
@@ -181,8 +190,8 @@ rule make_tables:
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
         "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --smoothed-rows "
-        "{params.smoothed} --misled-rows {params.misled} --eps {params.eps} --costs {params.costs} --baselines {input.audit}/baselines.csv --radii {params.radii} "
-        "--config {params.config:q} --out {params.out} > {log} 2>&1"
+        "{params.smoothed} --misled-rows {params.misled} --adaptive-rows {params.adaptive} --eps {params.eps} --costs {params.costs} "
+        "--baselines {input.audit}/baselines.csv --radii {params.radii} --config {params.config:q} --out {params.out} > {log} 2>&1"
 
 
 rule draw_accuracy_vs_eps:
