@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, nargs="+", required=True, help="radii: 8-bit levels, or L2; 0 for clean")
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="attacks whose survivors alone are attacked")
     parser.add_argument(
-        "--templates", type=Path, nargs="?", help="the file of templates, where the attack knows a hint"
+        "--templates", type=Path, nargs="?", help="the file of templates, for an attack with a hint"
     )
     args = parser.parse_args()
     run.start_logging()

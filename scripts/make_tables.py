@@ -1,8 +1,8 @@
 """Compute every table of the study from rows: robustness, the attack suite and whether it is sound, certificates, cost.
 
 Writes robustness.csv, robustness_by_part.csv, suite.csv, comparisons.csv, transfer.csv, sanity.csv, certified.csv,
-smoothing.csv, those of misled models (hints, changes, visuals, pixels_and_words, adaptive, calibration, abstention, chain,
-chain_summary) and cost.csv into --out, each whole or not at all; a table without rows of its kind is a header alone.
+smoothing.csv, those of misled models (hints, changes, visuals, pixels_and_words, adaptive, calibration, abstention,
+chain, chain_summary) and cost.csv into --out, each whole or not at all; a table without rows is a header alone.
 What the rows came from goes into provenance.json.
 """
 
