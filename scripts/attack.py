@@ -32,9 +32,7 @@ def main() -> None:
     parser.add_argument("--attack", required=True, help="clean, or the name of the settings' attack")
     parser.add_argument("--eps", type=float, nargs="+", required=True, help="radii: 8-bit levels, or L2; 0 for clean")
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="attacks whose survivors alone are attacked")
-    parser.add_argument(
-        "--templates", type=Path, nargs="?", help="the file of templates, for an attack with a hint"
-    )
+    parser.add_argument("--templates", type=Path, nargs="?", help="the file of templates, for an attack with a hint")
     args = parser.parse_args()
     run.start_logging()
     if args.attack == "clean" and args.eps != [0]:
