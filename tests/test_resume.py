@@ -59,7 +59,8 @@ def test_a_killed_training_ends_as_an_undisturbed_one(script, settings, study_da
     assert weights(other) != weights(undisturbed)
 
 
-def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_model, tmp_path):
+@pytest.mark.parametrize("written", [["config.json"], ["config.json", "rng_state.pth", "trainer_state.json"]])
+def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_model, tmp_path, written):
     """A kill may fall into the writing of a checkpoint: the last whole one counts."""
     settings = {**TRAINING, "steps": 4}
     here("sft.py", *training_arguments(study_data, tiny_model, tmp_path / "whole"), settings=settings)
@@ -68,7 +69,8 @@ def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_m
     given_start = argparse.Namespace(settings=settings, seed=0, variant="instruct", start=tiny_model, data=study_data)
     run.checkpoints(half.parent, training.identity(given_start, "sft.py"))
     half.mkdir()
-    (half / "config.json").write_text("{}")
+    for name in written:
+        (half / name).write_text('{"global_step": ')
     here("sft.py", *given, settings=settings)
     assert weights(tmp_path / "half") == weights(tmp_path / "whole")
 

@@ -6,6 +6,7 @@ of them, and the first one writes.
 
 import argparse
 import copy
+import json
 import logging
 import os
 import shutil
@@ -265,17 +266,20 @@ def gather(sharded: torch.nn.Module, whole: torch.nn.Module | None) -> None:
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end, or None; halves that a kill left behind are thrown away.
-
-    trainer_state.json is the last file that the Trainer's first process writes; each has a random state of its own.
-    """
-    processes = PartialState().num_processes
-    while (last := get_last_checkpoint(str(folder))) and not (
-        (Path(last) / "trainer_state.json").exists() and len(list(Path(last).glob("rng_state*.pth"))) == processes
-    ):
+    """The last checkpoint that was written to its end, or None; halves that a kill left behind are thrown away."""
+    while (last := get_last_checkpoint(str(folder))) and not _whole(Path(last)):
         log.warning("%s is half written, going back one", last)
         shutil.rmtree(last)
     return last
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint's last file, the Trainer's state, was written to its end, after all random states."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return len(list(checkpoint.glob("rng_state*.pth"))) == PartialState().num_processes
 
 
 # TRL's names for what the curves show -> ours.
