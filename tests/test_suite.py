@@ -68,7 +68,7 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
     asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0, [TEMPLATES])
+    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0, TEMPLATES)
     assert isinstance(exam, SmoothedExam) == ("sigma" in plan) and set(rows.columns) == set(tables.ATTACK_ROWS)
     assert (rows.hint != "").all() if "hint" in plan else (rows.hint == "").all()
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
