@@ -31,7 +31,7 @@ from safemed.data import FEATURES, as_array, as_arrays, load_questions
 from safemed.hints import Templates
 from safemed.objectives import words_away
 from safemed.sft import ViewCollator, earlier_answers
-from safemed.stages import about
+from safemed.stages import presupposes_lesion
 from safemed.views import View
 from safemed.vlm import VLM, frozen, load_processor, to_float
 from test_at_grpo import Watched, grpo_trainer, nearest, on_eight_images
@@ -251,9 +251,9 @@ def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(stu
 
 @pytest.fixture(scope="module")
 def lesions(train_questions) -> list[dict]:
-    """Questions about a lesion whose place is known, as the trainer has them."""
+    """Questions that presuppose a lesion whose place is known, as the trainer has them."""
     rows = training.training_rows(train_questions.select(range(120)), "think")
-    return [row for row in rows if row["box"] and about(row["question_type"]) == "lesion"]
+    return [row for row in rows if row["box"] and presupposes_lesion(row["question_type"])]
 
 
 def erased(row: dict, step: int = 0, share: float = 0.5) -> dict:

@@ -82,10 +82,10 @@ def test_what_knowing_the_hint_adds_is_counted_under_the_wording_of_each_questio
     assert table.model.tolist() == ["sft-think", "at-grpo-think"]
     assert set(table.attack) == {"pgd-hint"} and set(table.seen) == {"pgd"} and set(table.eps) == {8}
     told, unbroken = table.to_dict("records")
-    assert (told["n"], told["failed"], told["hinted"], told["both"], told["adaptive"]) == (5, 0, 0.8, 0.8, 0.2)
+    assert (told["n"], told["failed"], told["hinted"], told["both"], told["adaptive"]) == (5, 0, 0.8, 0.6, 0.2)
     assert (told["adaptive_low"], told["adaptive_high"]) == wilson(1, 5)
-    assert told["difference"] == pytest.approx(-0.6) and -1 <= told["ci_low"] < -0.6 < told["ci_high"] <= 0
-    assert told["p"] == 2 * 0.5**3  # q2, q4 and q5, all the same way
+    assert told["difference"] == pytest.approx(-0.4) and -1 <= told["ci_low"] < -0.4 < told["ci_high"] <= 0
+    assert told["p"] == 2 * 0.5**2  # q2 and q5, both the same way; q4 falls to the hint alone
     assert (unbroken["adaptive"], unbroken["difference"], unbroken["p"]) == (1, 0, 1)
 
 
@@ -167,15 +167,19 @@ def test_calibration_is_of_questions_that_do_not_offer_to_abstain():
 
 def test_who_abstains_chooses_the_last_option():
     rows = every_kind()
-    rows.loc[(rows.kind == "abstention") & (rows.question_id == "q5"), "question_type"] = "Modality Recognition"
+    for question, kind in (("q4", "Lesion Grading"), ("q5", "Modality Recognition")):
+        rows.loc[(rows.kind == "abstention") & (rows.question_id == question), "question_type"] = kind
     table = misled.abstention(rows).set_index(["image", "about"])
     counts = ["lacks", "n", "abstained", "sound", "right", "wrong", "unparsable"]
-    assert table.loc[("sound", "lesion"), counts].tolist() == ["no", 4, 0.0, 0.0, 0.75, 0.25, 0.0]
+    third = 1 / 3
+    assert table.loc[("sound", "finding"), counts].tolist() == ["no", 3, 0.0, 0.0, 1.0, 0.0, 0.0]
     assert table.loc[("sound", "context"), counts].tolist() == ["no", 1, 1.0, 1.0, 0.0, 0.0, 0.0]
-    assert table.loc[("lesion", "lesion"), counts].tolist() == ["yes", 4, 0.5, 0.0, 0.25, 0.0, 0.25]
+    assert table.loc[("lesion", "finding"), counts].tolist() == ["in part", 3, 2 * third, 0.0, third, 0.0, 0.0]
+    assert table.loc[("lesion", "lesion"), counts].tolist() == ["yes", 1, 0.0, 0.0, 0.0, 0.0, 1.0]
     assert table.loc[("lesion", "context"), counts].tolist() == ["no", 1, 0.0, 1.0, 0.0, 1.0, 0.0]
     assert (table.status == "complete").all()
-    assert table.loc[("lesion", "lesion")].abstained_low < 0.5 < table.loc[("lesion", "lesion")].abstained_high
+    finding = table.loc[("lesion", "finding")]
+    assert finding.abstained_low < finding.abstained < finding.abstained_high
 
 
 def test_where_an_answer_was_not_evaluated_nobody_abstains():

@@ -186,7 +186,7 @@ def one_new_wording(folder: Path, name: str) -> Path:
 def test_under_a_hint_there_is_no_attack_and_no_replay_without_its_words(folder, shown_data, skilled, tmp_path):
     weights = skilled.model.name_or_path
     told = arguments(shown_data, weights, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
-    with pytest.raises(ValueError, match="none to draw: --templates"):
+    with pytest.raises(ValueError, match="needs the file of templates: --templates"):
         here("attack.py", *told, settings=settings("pgd-hint"))
     other = one_new_wording(tmp_path, "report-2")
     with pytest.raises(ValueError, match="pgd-hint: other hints than --templates has now; re-run that attack"):

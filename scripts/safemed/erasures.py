@@ -7,10 +7,11 @@ image raises ValueError.
 import numpy as np
 from scipy.linalg import solve_sylvester
 
-from safemed.stages import about
+from safemed.stages import presupposes_lesion
 
 Box = tuple[int, int, int, int]
 
+GREY = 128
 SOUND = "sound"  # nothing is erased
 # The lesion's place; as large a place beside it; a place of an image without one; the organ's place; the whole image.
 ERASURES = ("lesion", "elsewhere", "normal", "organ", "blank")
@@ -34,9 +35,10 @@ def lesion_box(question: dict, shape: tuple[int, ...]) -> Box | None:
 def unseen(question: dict, image: np.ndarray, whole: bool) -> np.ndarray:
     """The image without what the question asks for.
 
-    The lesion alone is erased where the question is about one that is known, unless `whole`; else everything.
+    The lesion alone is erased where the question presupposes it and its place is known, unless `whole`; else
+    everything: to other questions about a lesion, that there is none is an answer.
     """
-    box = lesion_box(question, image.shape) if about(question["question_type"]) == "lesion" else None
+    box = lesion_box(question, image.shape) if presupposes_lesion(question["question_type"]) else None
     return blank(image) if whole or box is None else erase(image, box)
 
 
@@ -62,8 +64,8 @@ def erase(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def blank(image: np.ndarray) -> np.ndarray:
-    """An image of the same shape in one colour, the mean of the image."""
-    return np.broadcast_to(np.rint(image.mean((0, 1))).astype(np.uint8), image.shape).copy()
+    """An image of the same shape in one grey, the same for all images: the mean colour would tell of what it is."""
+    return np.full_like(image, GREY)
 
 
 def grown(box: Box, margin: int, shape: tuple[int, ...]) -> Box:

@@ -119,10 +119,8 @@ def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed:
     """The question after one of some hints, whose name its row tells as `hint`.
 
     It is drawn by question and seed alone: a hint that is new among them is drawn by some questions, and no other
-    question draws another one. Raises ValueError where there is none to draw.
+    question draws another one.
     """
-    if not wordings:
-        raise ValueError("a question is to come after a hint, and there is none to draw: --templates names their file")
     hint = min(wordings, key=lambda one: drawn(seed, question["question_id"], f"wording {one.name}", 2**32))
     return hinted(question, hint, polarity, seed) | {"hint": hint.name}
 

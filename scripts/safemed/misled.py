@@ -11,7 +11,7 @@ import pandas as pd
 
 from safemed.erasures import SOUND
 from safemed.prompts import FAILED, LETTERS, OUTCOMES
-from safemed.stages import about
+from safemed.stages import about, presupposes_lesion
 from safemed.stats import clustered_wilson
 from safemed.suite import CLEAN, paired
 from safemed.tables import COMPLETE, accuracy, check_answers, check_attack_rows, refuse, status
@@ -157,9 +157,10 @@ def adaptive(attacked: pd.DataFrame, rows: pd.DataFrame, eps: float) -> pd.DataF
 
     attacked: ATTACK_ROWS of that `attack`, at eps and without an attack, 0; rows: MISLED_ROWS. Each question is under
     one misleading wording throughout, the `hint` of its attacked row. hinted: accuracy on the clean images; both: on
-    the stored images of the attack `seen`, which did not know the hint, and broke some questions at smaller radii;
-    adaptive: on those of the one that did, with its interval. difference: adaptive minus both, with its 95 % paired
-    bootstrap over images and McNemar's exact p. Where a question was not evaluated (`failed` of n), there is no number.
+    these and the stored images of the attack `seen`, which did not know the hint, and broke some questions at smaller
+    radii; adaptive: on these and those of the one that did, with its interval. difference: adaptive minus both, with
+    its 95 % paired bootstrap over images and McNemar's exact p. Where a question was not evaluated (`failed` of n),
+    there is no number.
 
     Raises ValueError if `check_attack_rows` or `check_misled_rows` does, or a model was not asked under a question's
     wording on stored images.
@@ -173,10 +174,12 @@ def adaptive(attacked: pd.DataFrame, rows: pd.DataFrame, eps: float) -> pd.DataF
     refuse(told, told.seen.isna(), ["model", "attack", "hint"], "mislead_model did not ask this on stored images")
     records = []
     for (model, attack, seen), part in told.groupby(["model", "attack", "seen"], sort=False):
-        knowing = part[part.eps == eps]
+        clean, knowing = part[part.eps == 0], part[part.eps == eps]
+        # What the hint alone makes wrong, the adaptive attack leaves alone; other images may put it right again.
+        fell = (clean.outcome != "right") & (clean.unknowing != FAILED)
         answers = {
-            "hinted": part[part.eps == 0],
-            "both": knowing.assign(outcome=knowing.unknowing),
+            "hinted": clean,
+            "both": clean.assign(outcome=clean.outcome.where(fell, clean.unknowing)),
             "adaptive": knowing,
         }
         record = {"model": model, "attack": attack, "seen": seen, "eps": eps} | paired(answers, "adaptive", "both")
@@ -209,17 +212,18 @@ def calibration(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def abstention(rows: pd.DataFrame) -> pd.DataFrame:
-    """Where a model abstains that may (ABSTENTION), by what the question is about (lesion or context).
+    """Where a model abstains that may (ABSTENTION), by what the question is about.
 
-    image: as it is (sound), or the erasure that it has seen; lacks: whether what is asked for is gone with it, so that
-    to abstain is right. abstained: the share that chooses the last option, which says that the image does not show it;
-    right, wrong and unparsable: the shares of the other answers, as if nothing had been erased. sound: the share that
-    abstains on the same questions where nothing is.
+    about: lesion (its place or size, which presuppose it), finding (whether and which), or context. image: as it is
+    (sound), or the erasure that it has seen; lacks: whether what is asked for is gone with it, so that to abstain is
+    right. abstained: the share that chooses the last option, which says that the image does not show it; right, wrong
+    and unparsable: the shares of the other answers, as if nothing had been erased. sound: the share that abstains on
+    the same questions where nothing is.
     """
     check_misled_rows(rows)
     shown = rows[rows.kind == "abstention"]
     last = shown.n_options.map(lambda n: LETTERS[n - 1])
-    shown = shown.assign(about=shown.question_type.map(about), abstained=shown.answer == last)
+    shown = shown.assign(about=shown.question_type.map(_topic), abstained=shown.answer == last)
     plain = shown[shown.name == SOUND][["model", "question_id", "abstained", "outcome"]]
     shown = shown.merge(plain, on=["model", "question_id"], how="left", suffixes=("", "_sound"), validate="many_to_one")
     refuse(shown, shown.outcome_sound.isna(), ["model", *CONDITION], "the question was not asked with nothing erased")
@@ -237,11 +241,19 @@ def chained(rows: pd.DataFrame) -> pd.DataFrame:
     return asked.assign(condition=asked.polarity.where(asked.polarity != "", "plain"))
 
 
+def _topic(question_type: str) -> str:
+    """What is asked for: of a lesion that is presupposed, whether and which one there is (finding), or context."""
+    return "lesion" if presupposes_lesion(question_type) else {"lesion": "finding"}.get(about(question_type), "context")
+
+
 def _lacks(image: str, topic: str) -> str:
-    """Whether an erasure takes away what a question about a topic asks for: yes, no, or in part."""
-    if image == "organ" and topic == "context":
-        return "in part"  # the modality may be told from the rest
-    return "yes" if image == "blank" or (image in ("lesion", "organ") and topic == "lesion") else "no"
+    """Whether an erasure takes away what a question about a topic asks for: yes, no, or in part.
+
+    In part: without its lesion an image looks normal, which is an answer; round an organ, the modality can be seen.
+    """
+    if image == "blank" or (image in ("lesion", "organ") and topic == "lesion"):
+        return "yes"
+    return "in part" if image == "organ" or (image == "lesion" and topic == "finding") else "no"
 
 
 def _abstained(part: pd.DataFrame) -> dict:

@@ -33,7 +33,9 @@ def exam_of(
         exam = Exam(vlm, questions, variant, max_new_tokens)
     if "hint" not in told:
         return exam
-    wordings = Templates.read(templates).untaught() if templates else ()
+    if templates is None:
+        raise ValueError("an attack with a hint needs the file of templates: --templates")
+    wordings = Templates.read(templates).untaught()
     return exam.altered([hinted_by_one(row, wordings, told["hint"], seed) for row in exam.rows], exam.images)
 
 

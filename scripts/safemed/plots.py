@@ -323,8 +323,8 @@ def abstention(table: pd.DataFrame) -> Figure:
     abstain is right: those places have a grey ground.
     """
     drawn = _needed(table.dropna(subset="abstained"), "complete row of abstention")
-    topics, models = _sorted_as(drawn.about, ["lesion", "context"]), _ordered(drawn.model)
-    figure = Figure(figsize=(max(6.0, 5.0 * len(topics)), 4.4))
+    topics, models = _sorted_as(drawn.about, ["lesion", "finding", "context"]), _ordered(drawn.model)
+    figure = Figure(figsize=(max(6.0, 4.6 * len(topics)), 4.4))
     panels = figure.subplots(1, len(topics), sharey=True, squeeze=False)[0]
     for axes, topic in zip(panels, topics, strict=True):
         part = drawn[drawn.about == topic]
@@ -336,9 +336,11 @@ def abstention(table: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(images)), [ERASED[image] for image in images])
         axes.set_xlim(-0.5, len(images) - 0.5)
         _percent(axes)
-        _title(axes, f"Questions about the {topic}", f"{_count(part.n)} questions · 95% intervals, clustered by image")
+        _title(axes, f"Questions about the {topic}", f"{_count(part.n)} questions · 95% intervals")
     panels[0].set_ylabel("abstains, where that is offered")
-    figure.supxlabel("what is erased · grey: to abstain is right", fontsize=9)
+    figure.supxlabel(
+        "what is erased · grey: to abstain is right · short lines: the same questions, nothing erased", fontsize=9
+    )
     _legend(figure, panels[0], len(models))
     return figure
 

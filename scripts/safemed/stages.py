@@ -15,6 +15,14 @@ STAGES = tuple(STAGE_OF.values())  # in the order of the workflow
 LESION_STAGES = ("presence", "place", "size")
 
 
+PRESUPPOSES = ("place", "size")  # stages whose questions say that there is a lesion
+
+
+def presupposes_lesion(question_type: str) -> bool:
+    """Whether a question has no answer where there is no lesion; presence and diagnosis can be "no" and "normal"."""
+    return STAGE_OF.get(question_type) in PRESUPPOSES
+
+
 def about(question_type: str) -> str:
     """Whether a question is about the lesion, "lesion", or can be told from what surrounds it, "context"."""
     return "lesion" if STAGE_OF.get(question_type) in (*LESION_STAGES, "diagnosis") else "context"

@@ -272,12 +272,12 @@ def of_every(kind, models):
     return [f"{RESULTS}/{kind}/{model}" for model in models]
 
 
-def replay_settings(eps):
-    """What a replay is given; eps: the radius that is shown, or none for all."""
+def replay_settings(eps, attacks):
+    """What a replay of some attacks is given; eps: the radius that is shown, or none for all."""
     return {
         "batch_size": config["attack"]["batch_size"],
         "eps": eps,
-        "attacks": config["attack"]["attacks"],
+        "attacks": {name: config["attack"]["attacks"][name] for name in attacks},
         "max_new_tokens": config["max_new_tokens"],
     }
 

@@ -91,7 +91,11 @@ rule transfer_images:
         gpu=config["resources"]["gpus"],
     params:
         data=data_folder,
-        settings=settings(replay_settings(config["attack"]["headline_eps"])),
+        settings=settings(
+            replay_settings(
+                config["attack"]["headline_eps"], [config["attack"]["transfer"]]
+            )
+        ),
         seed=config["seed"],
     shell:
         "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {input.weights} --model "
@@ -129,7 +133,7 @@ rule replay_attacks:
             else f"{wildcards.method}-{wildcards.variant}"
         ),
         compare="" if REPLAY_ON else "--same",
-        settings=settings(replay_settings(None)),
+        settings=settings(replay_settings(None, config["attack"]["attacks"])),
         seed=config["seed"],
     shell:
         "python scripts/replay.py --attacks {input.attacks} --data {params.data} --weights {params.weights} --model "
