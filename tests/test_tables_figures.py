@@ -11,6 +11,7 @@ import make_figure
 import make_tables
 from misled_rows import attacked_rows, every_kind, hint_rows
 from safemed import chain, misled, plots, prompts, sanity, suite, tables
+from safemed.erasures import ERASURES, SOUND
 from safemed.stats import clustered_wilson
 
 MODALITIES = ["CT", "fundus photography"]
@@ -587,6 +588,16 @@ def test_resistance_is_drawn_of_taught_and_of_new_wordings(made, tmp_path):
     for axes in figure.axes:
         marks = {round(float(y), 9) for line in axes.lines for y in np.atleast_1d(line.get_ydata())}
         assert {0.25, 0.75} <= marks
+
+
+def test_every_erasure_has_a_place_in_the_figure_of_who_abstains(made):
+    assert set(plots.ERASED) == {SOUND, *ERASURES}
+    figure = plots.abstention(pd.read_csv(made / "abstention.csv"))
+    assert [axes.get_title(loc="left").split("\n")[0] for axes in figure.axes] == ["Questions about the finding"]
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [
+        plots.ERASED["sound"],
+        plots.ERASED["lesion"],
+    ]
 
 
 def test_the_chain_is_drawn_as_far_as_images_are_right(made):
