@@ -802,7 +802,8 @@ def _certificate_note(table: pd.DataFrame) -> str:
 def _legend(figure: Figure, axes: Axes, entries: int) -> None:
     """One legend for all panels, above them, in as many columns as the figure is wide enough for."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = min(entries, int(figure.get_figwidth() // 1.7))
+    widest = 0.65 + 0.07 * max(map(len, labels))  # inches: the mark, and the longest name at the legend's size
+    columns = min(entries, int(figure.get_figwidth() // widest))
     figure.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=3)
 
 
