@@ -243,7 +243,9 @@ def chained(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _topic(question_type: str) -> str:
     """What is asked for: of a lesion that is presupposed, whether and which one there is (finding), or context."""
-    return "lesion" if presupposes_lesion(question_type) else {"lesion": "finding"}.get(about(question_type), "context")
+    if presupposes_lesion(question_type):
+        return "lesion"
+    return "finding" if about(question_type) == "lesion" else "context"
 
 
 def _lacks(image: str, topic: str) -> str:
