@@ -1,7 +1,7 @@
 """The rules between config keys that a schema cannot say, and the settings a model is trained with."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from safemed import smoothing
@@ -83,21 +83,23 @@ def _smoothed_problems(certify: dict, attacks: dict) -> Iterator[str]:
         given = plan.get("eps", [])
         if l2 and not set(given if isinstance(given, list) else [given]) <= set(certify["radii"]):
             yield f"{where}.eps: {given} are not all in certify.radii {certify['radii']}"
-        budget = {key: plan.get(key) == attacks["pgd"].get(key) for key in ("kind", "steps", "restarts", "targets")}
-        if not l2 and not all(budget.values()):
-            odd = next(key for key, same in budget.items() if not same)
-            yield f"{where}.{odd}: what smoothing adds is told beside attack.attacks.pgd: give both the same {odd}"
+        if not l2:
+            yield from _unlike(attacks, name, "pgd", ("kind", "steps", "restarts", "targets"), "smoothing")
 
 
 def _adaptive_problems(mislead: dict, attacks: dict) -> Iterator[str]:
     """Whether the attack that knows a hint is, but for that, the one whose images hints are shown with."""
-    plan, unknowing = attacks[mislead["adaptive"]], attacks[mislead["attack"]]
-    for key in sorted((plan.keys() | unknowing.keys()) - {"hint"}):
-        if plan.get(key) != unknowing.get(key):
-            yield (
-                f"attack.attacks.{mislead['adaptive']}.{key}: what knowing the hint adds is told beside "
-                f"attack.attacks.{mislead['attack']}: give both the same {key}"
-            )
+    name, other = mislead["adaptive"], mislead["attack"]
+    keys = sorted((attacks[name].keys() | attacks[other].keys()) - {"hint"})
+    yield from _unlike(attacks, name, other, keys, "knowing the hint")
+
+
+def _unlike(attacks: dict, name: str, other: str, keys: Iterable[str], what: str) -> Iterator[str]:
+    """The keys in which an attack differs from the one that it is held against, to tell what something adds."""
+    for key in keys:
+        if attacks[name].get(key) != attacks[other].get(key):
+            beside = f"what {what} adds is told beside attack.attacks.{other}"
+            yield f"attack.attacks.{name}.{key}: {beside}: give both the same {key}"
 
 
 def _grid_problems(config: dict) -> Iterator[str]:

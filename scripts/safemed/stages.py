@@ -12,10 +12,8 @@ STAGE_OF = {
     "Disease Diagnosis": "diagnosis",
 }
 STAGES = tuple(STAGE_OF.values())  # in the order of the workflow
-LESION_STAGES = ("presence", "place", "size")
-
-
 PRESUPPOSES = ("place", "size")  # stages whose questions say that there is a lesion
+LESION_STAGES = ("presence", *PRESUPPOSES)
 
 
 def presupposes_lesion(question_type: str) -> bool:
