@@ -245,9 +245,7 @@ def test_a_question_that_the_attack_failed_on_is_failed_on_its_images_alone(mate
 
 def test_an_erased_lesion_is_gone_and_nothing_else(material):
     """Where the lesion was, no pixel is as it was made, and the rest is untouched; beside it, the lesion stays."""
-    clean = {
-        row["question_id"]: image.numpy() for row, image in zip(material.rows, material.images[CLEAN], strict=True)
-    }
+    clean = clean_images(material)
     erased = material.altered(Condition("erasure", "lesion"))
     assert len(erased) > 30
     for one in erased:
@@ -310,9 +308,7 @@ def test_marks_show_the_lesion_or_no_lesion(material):
     made = {place: material.altered(Condition("mark", f"box-{place}")) for place in ("right", "wrong", "normal")}
     assert [one.row for one in made["right"]] == [one.row for one in made["wrong"]]  # the same questions
     assert made["normal"] and all(one.row["finding"] == "normal" for one in made["normal"])
-    clean = {
-        row["question_id"]: image.numpy() for row, image in zip(material.rows, material.images[CLEAN], strict=True)
-    }
+    clean = clean_images(material)
     for place in ("right", "wrong"):
         for one in made[place]:
             x0, y0, x1, y1 = one.row["box"]

@@ -349,66 +349,62 @@ def interrupted(monkeypatch, carried_out: list, after: int) -> None:
     monkeypatch.setattr(plans, "carry_out", counted)
 
 
+def gone_on_with(monkeypatch, root: Path, attack: str, told: list, change) -> dict[str, tuple[int, pd.DataFrame]]:
+    """An attack that stopped after a batch, gone on with as it was, and again after a `change` of what it reads.
+
+    Which -> how many batches were carried out then, and the rows.
+    """
+    with monkeypatch.context() as patch:
+        interrupted(patch, [], after=1)
+        with pytest.raises(RuntimeError, match="the disk is gone"):
+            here("attack.py", *told, settings=settings(attack))
+    assert not (root / attack).exists()
+    partial, found = root / f".{attack}.partial", {}
+    shutil.copytree(partial, root / "kept")
+    for name in ("the same", "other"):
+        if name == "other":
+            shutil.copytree(root / "kept", partial)
+            change()
+        carried_out: list = []
+        with monkeypatch.context() as patch:
+            interrupted(patch, carried_out, after=-1)
+            here("attack.py", *told, settings=settings(attack))
+        found[name] = len(carried_out), pd.read_parquet(root / attack / "rows.parquet")
+    return found
+
+
 def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_rows(
     folder, shown_data, skilled, tmp_path, monkeypatch
 ):
     """Errors that are no shortage of memory end the program, and what is done is kept."""
     pgd = changed(folder / "pgd", tmp_path / "pgd", lambda rows: rows)
+    rows = pd.read_parquet(pgd / "rows.parquet")
+    one = rows.index[rows.outcome != "right"][0]
+
+    def fail_one() -> None:
+        rows.loc[one, ["outcome", "answer"]] = [FAILED, ""]
+        rows.to_parquet(pgd / "rows.parquet", index=False)
+
     told = [*arguments(shown_data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
-    first: list = []
-    with monkeypatch.context() as patch:
-        interrupted(patch, first, after=1)
-        with pytest.raises(RuntimeError, match="the disk is gone"):
-            here("attack.py", *told, settings=settings("apgd"))
-    assert not (tmp_path / "apgd").exists()
-    shutil.copytree(tmp_path / ".apgd.partial", tmp_path / "kept")
-    counts, whole = {}, pd.read_parquet(folder / "apgd" / "rows.parquet")
-    for name in ("the same", "other"):
-        if name == "other":
-            shutil.copytree(tmp_path / "kept", tmp_path / ".apgd.partial")
-            rows = pd.read_parquet(pgd / "rows.parquet")
-            one = rows.index[rows.outcome != "right"][0]
-            rows.loc[one, ["outcome", "answer"]] = [FAILED, ""]
-            rows.to_parquet(pgd / "rows.parquet", index=False)
-        carried_out: list = []
-        with monkeypatch.context() as patch:
-            interrupted(patch, carried_out, after=-1)
-            here("attack.py", *told, settings=settings("apgd"))
-        counts[name] = len(carried_out)
-        done = pd.read_parquet(tmp_path / "apgd" / "rows.parquet")
-        if name == "the same":
-            pd.testing.assert_frame_equal(done, whole)
-        else:
-            assert done.attacked[one] and not whole.attacked[one]  # what failed before is attacked on
-    assert counts == {"the same": 2, "other": 3}
+    found, whole = gone_on_with(monkeypatch, tmp_path, "apgd", told, fail_one), folder / "apgd" / "rows.parquet"
+    (same, done), (other, again) = found["the same"], found["other"]
+    assert (same, other) == (2, 3)
+    pd.testing.assert_frame_equal(done, pd.read_parquet(whole))
+    assert again.attacked[one] and not done.attacked[one]  # what failed before is attacked on
 
 
 def test_an_interrupted_attack_under_hints_goes_on_with_the_same_file_of_them_alone(
     folder, shown_data, skilled, tmp_path, monkeypatch
 ):
-    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
     templates = tmp_path / "templates.yaml"
     shutil.copy(TEMPLATES, templates)
-    with monkeypatch.context() as patch:
-        interrupted(patch, [], after=1)
-        with pytest.raises(RuntimeError, match="the disk is gone"):
-            here("attack.py", *told, "--templates", templates, settings=settings("pgd-hint"))
-    shutil.copytree(tmp_path / ".pgd-hint.partial", tmp_path / "kept")
-    counts, whole = {}, pd.read_parquet(folder / "pgd-hint" / "rows.parquet")
-    for name in ("the same", "other"):
-        if name == "other":
-            shutil.copytree(tmp_path / "kept", tmp_path / ".pgd-hint.partial")
-            one_new_wording(tmp_path, "report-2")
-        carried_out: list = []
-        with monkeypatch.context() as patch:
-            interrupted(patch, carried_out, after=-1)
-            here("attack.py", *told, "--templates", templates, settings=settings("pgd-hint"))
-        counts[name], done = len(carried_out), pd.read_parquet(tmp_path / "pgd-hint" / "rows.parquet")
-        if name == "the same":
-            pd.testing.assert_frame_equal(done, whole)
-        else:
-            assert set(done.hint) == {"report-2"} != set(whole.hint)
-    assert counts == {"the same": 2, "other": 3}
+    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
+    told += ["--templates", templates]
+    found = gone_on_with(monkeypatch, tmp_path, "pgd-hint", told, lambda: one_new_wording(tmp_path, "report-2"))
+    (same, done), (other, again) = found["the same"], found["other"]
+    assert (same, other) == (2, 3)
+    pd.testing.assert_frame_equal(done, pd.read_parquet(folder / "pgd-hint" / "rows.parquet"))
+    assert set(again.hint) == {"report-2"} != set(done.hint)
 
 
 def test_the_clean_images_have_no_radius(shown_data, skilled, tmp_path, capsys):
