@@ -33,7 +33,7 @@ localrules:
     attack,
     replay,
     certify,
-    mislead,
+    stress,
     tables,
     figures,
     report,
@@ -99,9 +99,9 @@ rule certify:
 
 
 # Words and cues as the attack, and an attack on the pixels that knows the words.
-rule mislead:
+rule stress:
     input:
-        of_every("misled", STUDY_MODELS),
+        of_every("stress", STUDY_MODELS),
         adaptive_rows(STUDY_MODELS),
 
 
@@ -127,4 +127,4 @@ rule ablation:
 
 
 onerror:
-    print(failures.told(log), file=sys.stderr)
+    print(failures.summarise(log), file=sys.stderr)

@@ -14,57 +14,58 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from safemed import plans, provenance, run
-from safemed.attacks import l2_levels
-from safemed.data import load_questions, subset
-from safemed.evaluation import Exam
-from safemed.halving import halving
-from safemed.prompts import FAILED
-from safemed.shards import Shards
-from safemed.vlm import VLM
+from safemed.attacks.threat_model import l2_levels
+from safemed.data.dataset import load_questions, subset
+from safemed.data.prompts import FAILED
+from safemed.evaluation import arguments, registry
+from safemed.evaluation.batching import halving
+from safemed.evaluation.evaluator import Evaluator
+from safemed.evaluation.partial_results import PartialResults
+from safemed.models.vlm import VLM
+from safemed.utils import cli, cost, files, provenance, resume
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Write a folder with rows.parquet (one row a question and eps), images.npz (clean, eps1, ...) and cost.json."""
-    parser = run.evaluation_parser(__doc__)
+    parser = arguments.evaluation_parser(__doc__)
     parser.add_argument("--attack", required=True, help="clean, or the name of the settings' attack")
     parser.add_argument("--eps", type=float, nargs="+", required=True, help="radii: 8-bit levels, or L2; 0 for clean")
     parser.add_argument("--before", type=Path, nargs="*", default=[], help="attacks whose survivors alone are attacked")
     parser.add_argument("--templates", type=Path, nargs="?", help="the file of templates, for an attack with a hint")
     args = parser.parse_args()
-    run.start_logging()
+    cli.start_logging()
     if args.attack == "clean" and args.eps != [0]:
         parser.error(f"attack clean has eps 0, not {args.eps}")
-    clock = run.Stopwatch("attack", args.model)
+    meter = cost.CostMeter("attack", args.model)
     vlm = VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
     longest = args.settings["max_new_tokens"][args.variant]
     plan = args.settings.get(args.attack)
-    exam = plans.exam_of(vlm, questions, args.variant, longest, plan, args.seed, args.templates)
-    with run.atomic_folder(args.out, resume=True) as folder:
-        before = {str(path): run.content_hash(path / "rows.parquet") for path in args.before}
+    evaluator = registry.evaluator_for(vlm, questions, args.variant, longest, plan, args.seed, args.templates)
+    with files.atomic_folder(args.out, resume=True) as folder:
+        before = {str(path): files.content_hash(path / "rows.parquet") for path in args.before}
         told = {"attack": args.attack, "eps": args.eps, "before": before}
-        files = (args.weights / "cost.json", args.data / "splits.csv", *filter(None, [args.templates]))
-        identity = run.identity(args, __file__, *files) | told
-        shards = Shards(folder / "shards", identity, clock, vlm.passes)
-        rows, images = evaluate(exam, args, shards)
+        inputs = (args.weights / "cost.json", args.data / "splits.csv", *filter(None, [args.templates]))
+        identity = resume.identity(args, __file__, *inputs) | told
+        shards = PartialResults(folder / "shards", identity, meter, vlm.passes)
+        rows, images = evaluate(evaluator, args, shards)
         rows.to_parquet(folder / "rows.parquet", index=False)
-        np.savez_compressed(folder / "images.npz", clean=exam.images.numpy(), **images)
-        clock.write(folder / "cost.json", vlm.passes, attack=args.attack)
+        np.savez_compressed(folder / "images.npz", clean=evaluator.images.numpy(), **images)
+        meter.write(folder / "cost.json", vlm.passes, attack=args.attack)
         provenance.write(folder, args, __file__)
         shards.remove()
 
 
-def evaluate(exam: Exam, args, shards: Shards) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+def evaluate(evaluator: Evaluator, args, shards: PartialResults) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """Rows of all questions and radii, and for each radius the stored images, uint8 [N, H, W, 3]."""
-    earlier = Earlier(exam, args.before, args.eps)
-    batches = exam.batches(torch.arange(len(exam)), args.settings["batch_size"])
-    for done, rows in enumerate(tqdm(batches, desc=args.attack, disable=not run.watched()), 1):
+    earlier = Earlier(evaluator, args.before, args.eps)
+    batches = evaluator.batches(torch.arange(len(evaluator)), args.settings["batch_size"])
+    for done, rows in enumerate(tqdm(batches, desc=args.attack, disable=not cli.watched()), 1):
         if shards.has(done):
             continue
-        table, images = swept(Sweep(exam, rows, args, earlier), args.eps)
+        table, images = swept(Sweep(evaluator, rows, args, earlier), args.eps)
         shards.write(done, table, images)
         right = table.groupby("eps").outcome.agg(lambda outcomes: (outcomes == "right").mean())
         log.info("%d/%d batches, right in this one %s", done, len(batches), right.round(3).to_dict())
@@ -78,15 +79,15 @@ def evaluate(exam: Exam, args, shards: Shards) -> tuple[pd.DataFrame, dict[str, 
 class Earlier:
     """What cheaper attacks have broken: for each question the image that did it, or the clean one."""
 
-    def __init__(self, exam: Exam, folders: list[Path], radii: list[float]):
+    def __init__(self, evaluator: Evaluator, folders: list[Path], radii: list[float]):
         if folders and len(radii) != 1:
             raise ValueError(f"--before needs one radius, got {radii}")
-        self.images = exam.images.clone()
-        broken = torch.zeros(len(exam), dtype=torch.bool)
+        self.images = evaluator.images.clone()
+        broken = torch.zeros(len(evaluator), dtype=torch.bool)
         for folder in folders:
             rows = pd.read_parquet(folder / "rows.parquet")
             rows = rows[rows.eps == radii[0]]
-            if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
+            if rows.question_id.tolist() != [row["question_id"] for row in evaluator.rows]:
                 raise ValueError(f"{folder}: other questions, or none at eps {radii[0]:g}; re-run that attack")
             fell = torch.tensor(rows.outcome.isin(["wrong", "unparsable"]).to_numpy()) & ~broken
             with np.load(folder / "images.npz") as archive:
@@ -102,13 +103,13 @@ class Sweep:
     failed from that radius on. All tensors and lists have one entry a question of the batch.
     """
 
-    def __init__(self, exam: Exam, rows: torch.Tensor, args, earlier: Earlier):
+    def __init__(self, evaluator: Evaluator, rows: torch.Tensor, args, earlier: Earlier):
         n = len(rows)
-        self.exam, self.rows, self.args = exam, rows, args
+        self.evaluator, self.rows, self.args = evaluator, rows, args
         self.stored, self.steps = earlier.images[rows].clone(), torch.zeros(n, dtype=torch.long)
         self.tried = torch.zeros(n, dtype=torch.bool)  # by this attack, at this radius or a smaller one
         self.words, self.texts, self.why = [""] * n, [""] * n, [""] * n
-        self._guarded(torch.arange(n), lambda part: self._read(self.words, part, exam.images[rows[part]]))
+        self._guarded(torch.arange(n), lambda part: self._read(self.words, part, evaluator.images[rows[part]]))
         self.texts = list(self.words)
         if args.before:
             self._guarded(self._live(), lambda part: self._read(self.texts, part, self.stored[part]))
@@ -124,19 +125,19 @@ class Sweep:
     def table(self, eps: float) -> pd.DataFrame:
         """One row a question: the outcome of the text generated from its stored image, whose distance is checked."""
         settings = self.args.settings.get(self.args.attack) or {}
-        clean, norm = self.exam.images[self.rows], settings.get("norm", "linf")
+        clean, norm = self.evaluator.images[self.rows], settings.get("norm", "linf")
         linf = (self.stored.int() - clean.int()).abs().flatten(1).amax(1)  # [b], 8-bit levels
         l2 = l2_levels(self.stored, clean)
         if (far := (linf if norm == "linf" else l2).max().item()) > eps:
             raise RuntimeError(f"a stored image is {far:g} away from its clean one in {norm}, eps is {eps:g}")
-        table = pd.DataFrame([self.exam.about(i, self.args) for i in self.rows.tolist()])
+        table = pd.DataFrame([self.evaluator.about(i, self.args) for i in self.rows.tolist()])
         table["row"], table["attack"] = self.rows.numpy(), self.args.attack
-        table["hint"] = [self.exam.rows[i].get("hint", "") for i in self.rows.tolist()]
+        table["hint"] = [self.evaluator.rows[i].get("hint", "") for i in self.rows.tolist()]
         table["norm"], table["eps"] = norm, float(eps)
         table["function"], table["sigma"] = settings.get("function", "generate"), settings.get("sigma", 0.0)
         read = list(zip(self.texts, self.rows.tolist(), strict=True))
-        table["outcome"] = [self.exam.outcome(text, row) for text, row in read]
-        table["answer"] = [self.exam.answer(text, row) for text, row in read]
+        table["outcome"] = [self.evaluator.outcome(text, row) for text, row in read]
+        table["answer"] = [self.evaluator.answer(text, row) for text, row in read]
         table["text"], table["linf"], table["l2"] = self.texts, linf.numpy(), l2.numpy()
         table["steps"], table["attacked"] = self.steps.numpy(), self.tried.numpy()
         failed = [bool(why) for why in self.why]
@@ -146,20 +147,22 @@ class Sweep:
 
     def _live(self) -> torch.Tensor:
         """The questions that are right on both the clean and the stored image."""
-        right = self.exam.right(self.words, self.rows) & self.exam.right(self.texts, self.rows)
+        right = self.evaluator.right(self.words, self.rows) & self.evaluator.right(self.texts, self.rows)
         return torch.nonzero(right & torch.tensor([not why for why in self.why]))[:, 0]
 
     def _attack(self, part: torch.Tensor, eps: float) -> None:
         """Attack some of the questions, and read the images that this left."""
         settings, words = self.args.settings, [self.words[i] for i in part.tolist()]
-        plan = plans.plan_of(self.args.attack, settings[self.args.attack], self.args.variant, settings["amp"])
-        found = plans.carry_out(self.exam, words, self.rows[part], plan, eps, self.args.seed)
+        plan = registry.read_attack_config(
+            self.args.attack, settings[self.args.attack], self.args.variant, settings["amp"]
+        )
+        found = registry.run_attack(self.evaluator, words, self.rows[part], plan, eps, self.args.seed)
         self._read(self.texts, part, found.images)
         self.stored[part], self.steps[part] = found.images, found.steps
 
     def _read(self, texts: list[str], part: torch.Tensor, images: torch.Tensor) -> None:
         """Generate the texts of some of the questions from these images."""
-        for i, text in zip(part.tolist(), self.exam.answers(images, self.rows[part]), strict=True):
+        for i, text in zip(part.tolist(), self.evaluator.answers(images, self.rows[part]), strict=True):
             texts[i] = text
 
     def _guarded(self, which: torch.Tensor, work) -> None:

@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from safemed import audit, run
-from safemed.data import SPLITS, read_questions, read_splits
-from safemed.harden import harden
-from safemed.report import page
+from safemed.data import audit
+from safemed.data.dataset import SPLITS, read_questions, read_splits
+from safemed.data.hardening import harden
+from safemed.report.html import page
+from safemed.utils import cli, files
 
 
 def main() -> None:
-    parser = run.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
     parser.add_argument("--out", type=Path, required=True, help="folder of CSVs to write")
     parser.add_argument("--page", type=Path, required=True, help="HTML page to write")
     args = parser.parse_args()
-    run.start_logging()
+    cli.start_logging()
     questions, texts = read(args.data)
     found = audit.leaks(questions)
     refuse_leaks(found, args.data / "splits.csv", args.settings["scheme"])
@@ -55,10 +56,10 @@ def main() -> None:
         logging.info(
             "counts that differ from the published: %s", counted[counted["difference"] != 0].to_dict("records")
         )
-    with run.atomic_folder(args.out) as folder:
+    with files.atomic_folder(args.out) as folder:
         for name, table in tables.items():
             table.to_csv(folder / f"{name}.csv", index=False)
-    with run.atomic_file(args.page) as path:
+    with files.atomic_file(args.page) as path:
         path.write_text(page("Audit of the questions", audit.CAPTIONS, tables), encoding="utf-8")
 
 

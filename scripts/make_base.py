@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed import pretrain, provenance, run
-from safemed.data import IDENTITY, load_questions
-from safemed.tiny import build_tiny
-from safemed.vlm import VLM, check_resize, load_processor, save_model
+from safemed.data.dataset import IDENTITY, load_questions
+from safemed.models.geometry import check_resize
+from safemed.models.processor import load_processor
+from safemed.models.tiny import build_tiny
+from safemed.models.vlm import VLM, save_model
+from safemed.training import pretraining
+from safemed.utils import cli, cost, files, provenance, resume
 
 
 def main() -> None:
     """Write the model folder with its cost.json and curves.csv; a killed training resumes from the checkpoint."""
-    parser = run.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
@@ -23,7 +26,7 @@ def main() -> None:
         "--fetched", nargs="*", type=Path, default=[], help="what download_model.py wrote, of a hub's model"
     )
     args = parser.parse_args()
-    run.start_logging()
+    cli.start_logging()
     if args.settings["model"]["name"] == "tiny":
         train_tiny(args)
     else:
@@ -32,28 +35,28 @@ def main() -> None:
 
 def train_tiny(args) -> None:
     """Train the tiny model on the training split."""
-    clock = run.Stopwatch("base", "base")
+    meter = cost.CostMeter("base", "base")
     settings, side = args.settings, args.settings["image_size"]
     questions = load_questions(args.data, "train")
-    model, processor = build_tiny(pretrain.corpus(questions), settings["model"]["tiny"], side, args.seed)
+    model, processor = build_tiny(pretraining.corpus(questions), settings["model"]["tiny"], side, args.seed)
     check_resize(processor, side)
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
-    training = pretrain.Pretraining(vlm, questions, settings["base"], args.seed, side, clock)
+    training = pretraining.Pretraining(vlm, questions, settings["base"], args.seed, side, meter)
     learned = (args.data / "splits.csv", args.data / "questions" / IDENTITY)
-    checkpoint = run.checkpoints(args.checkpoint, run.identity(args, __file__, *learned)) / "base.pt"
+    checkpoint = resume.checkpoints(args.checkpoint, resume.identity(args, __file__, *learned)) / "base.pt"
     curves = training.run(checkpoint, every=settings["base"]["log_steps"])
-    with run.atomic_folder(args.out) as folder:
+    with files.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)
         pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
-        clock.write(folder / "cost.json", vlm.passes)
+        meter.write(folder / "cost.json", vlm.passes)
         provenance.write(folder, args, __file__)
     shutil.rmtree(args.checkpoint)
 
 
 def fetch(args) -> None:
     """Copy a local checkpoint, or what was fetched from the hub into its cache: no network is needed here."""
-    clock = run.Stopwatch("base", "base")
+    meter = cost.CostMeter("base", "base")
     name, revision = args.settings["model"]["name"], args.settings["model"]["revision"]
     source = Path(json.loads(args.fetched[0].read_text())["path"]) if args.fetched else Path(name)
     if not source.is_dir():
@@ -62,10 +65,10 @@ def fetch(args) -> None:
         )
     vlm = VLM.load(source)
     check_resize(vlm.processor, args.settings["image_size"])
-    with run.atomic_folder(args.out) as folder:
+    with files.atomic_folder(args.out) as folder:
         save_model(vlm.model, load_processor(source), folder)
         pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)
-        clock.write(folder / "cost.json", vlm.passes, source=json.dumps([name, revision]))
+        meter.write(folder / "cost.json", vlm.passes, source=json.dumps([name, revision]))
         provenance.write(folder, args, __file__)
 
 

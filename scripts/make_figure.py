@@ -8,7 +8,7 @@ same inputs. Which inputs a figure needs:
   smoothed_attack        --table smoothing.csv
   resistance             --table hints.csv
   pixels_and_words       --table pixels_and_words.csv
-  visuals                --table visuals.csv
+  image_edits                --table image_edits.csv
   chain                  --table chain.csv
   heatmap                --table robustness_by_part.csv --kind modality|question_type --eps K
   success_vs_eps         --table robustness.csv
@@ -28,7 +28,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from safemed import plots, tables
+from safemed.report.figures import plots
+from safemed.report.tables import robustness
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     add = arguments.add_argument
     add("--figure", required=True, choices=FIGURES)
     add("--table", type=Path, metavar="CSV", help="the table the figure draws")
-    add("--kind", choices=tables.PARTS, help="the columns of the heat map")
+    add("--kind", choices=robustness.PARTS, help="the columns of the heat map")
     add("--eps", type=int, help="PGD's eps in 1/255 for heat map and examples")
     add("--models", nargs="*", metavar="MODEL", help="the model of each --curves file")
     add("--curves", nargs="*", type=Path, metavar="CSV", help="models/*/curves.csv")
@@ -134,7 +135,7 @@ FIGURES = {
     "smoothed_attack": of_table(plots.smoothed_attack),
     "resistance": of_table(plots.resistance, plots.resistance_points),
     "pixels_and_words": of_table(plots.pixels_and_words),
-    "visuals": of_table(plots.visuals, plots.drawn_visuals),
+    "image_edits": of_table(plots.image_edits, plots.drawn_image_edits),
     "abstention": of_table(plots.abstention),
     "chain": of_table(plots.chain),
     "success_vs_eps": of_table(plots.success_vs_eps, plots.success_by_eps),

@@ -4,7 +4,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from safemed.phantoms import MIN_IMAGES, QUESTIONS, write_study
+from safemed.data.phantoms.study import MIN_IMAGES, QUESTIONS, write_study
 
 
 def main() -> None:

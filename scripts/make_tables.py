@@ -12,44 +12,56 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed import chain, misled, provenance, run, sanity, suite, tables
+from safemed.evaluation import diagnostics
+from safemed.report.tables import (
+    chain,
+    comparisons,
+    cost,
+    robustness,
+    rows,
+    sanity,
+    stress,
+    suite,
+    transfer,
+)
+from safemed.utils import files, provenance
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     baselines = pd.read_csv(args.baselines)
-    attacks = read_rows(args.attack_rows, tables.ATTACK_ROWS)
-    everything = pd.concat([attacks, read_rows(args.suite_rows, tables.ATTACK_ROWS)], ignore_index=True)
-    certificates = read_rows(args.certificate_rows, tables.CERTIFICATE_ROWS)
-    on_smoothed = read_rows(args.smoothed_rows, tables.ATTACK_ROWS)
-    misled_rows = read_rows(args.misled_rows, misled.MISLED_ROWS)
-    knowing = read_rows(args.adaptive_rows, tables.ATTACK_ROWS)
-    evidence = misled.chained(misled_rows)
+    attacks = read_rows(args.attack_rows, rows.ATTACK_ROWS)
+    everything = pd.concat([attacks, read_rows(args.suite_rows, rows.ATTACK_ROWS)], ignore_index=True)
+    certificates = read_rows(args.certificate_rows, rows.CERTIFICATE_ROWS)
+    on_smoothed = read_rows(args.smoothed_rows, rows.ATTACK_ROWS)
+    stress_rows = read_rows(args.stress_rows, stress.STRESS_ROWS)
+    knowing = read_rows(args.adaptive_rows, rows.ATTACK_ROWS)
+    evidence = stress.chained(stress_rows)
     costs = read_costs(args.costs)
     made = {
-        "robustness": tables.robustness(attacks, baselines),
-        "robustness_by_part": tables.robustness_by_part(attacks, baselines),
+        "robustness": robustness.robustness(attacks, baselines),
+        "robustness_by_part": robustness.robustness_by_part(attacks, baselines),
         "suite": suite.suite(everything, costs, args.eps),
-        "comparisons": suite.comparisons(everything, args.eps),
-        "transfer": suite.transfer(read_rows(args.transfer_rows, suite.TRANSFER_ROWS)),
-        "sanity": sanity.sanity(read_rows(args.sanity_rows, sanity.PROBE_ROWS), everything, args.eps),
-        "certified": tables.certified(certificates, args.radii, on_smoothed[on_smoothed.sigma > 0]),
-        "smoothing": suite.smoothing(on_smoothed, args.eps),
-        "hints": misled.hints(misled_rows),
-        "changes": misled.changes(misled_rows),
-        "visuals": misled.visuals(misled_rows),
-        "pixels_and_words": misled.pixels_and_words(misled_rows),
-        "adaptive": misled.adaptive(knowing, misled_rows, args.eps),
-        "calibration": misled.calibration(misled_rows),
-        "abstention": misled.abstention(misled_rows),
+        "comparisons": comparisons.comparisons(everything, args.eps),
+        "transfer": transfer.transfer(read_rows(args.transfer_rows, transfer.TRANSFER_ROWS)),
+        "sanity": sanity.sanity(read_rows(args.sanity_rows, diagnostics.PROBE_ROWS), everything, args.eps),
+        "certified": certificates.certified(certificates, args.radii, on_smoothed[on_smoothed.sigma > 0]),
+        "smoothing": certificates.smoothing(on_smoothed, args.eps),
+        "hints": stress.hints(stress_rows),
+        "question_edits": stress.question_edits(stress_rows),
+        "image_edits": stress.image_edits(stress_rows),
+        "pixels_and_words": stress.pixels_and_words(stress_rows),
+        "adaptive": stress.adaptive(knowing, stress_rows, args.eps),
+        "calibration": stress.calibration(stress_rows),
+        "abstention": stress.abstention(stress_rows),
         "chain": chain.chain_table(evidence),
         "chain_summary": chain.chain_summary(evidence),
-        "cost": tables.cost(costs),
+        "cost": cost.cost(costs),
     }
     args.out.mkdir(parents=True, exist_ok=True)
     for name, table in made.items():
-        tables.write_csv(table, args.out / f"{name}.csv")
-    with run.atomic_file(args.out / provenance.FILE) as file:
+        files.write_csv(table, args.out / f"{name}.csv")
+    with files.atomic_file(args.out / provenance.FILE) as file:
         file.write_text(json.dumps(provenance.collected(args.costs, args.config), indent=1) + "\n")
 
 
@@ -91,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PARQUET",
         help="of the certified models: clean, pgd and the attacks on smoothed models",
     )
-    add("--misled-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="misled/*/rows.parquet")
+    add("--stress-rows", nargs="*", type=Path, default=[], metavar="PARQUET", help="misled/*/rows.parquet")
     add(
         "--adaptive-rows",
         nargs="*",
@@ -112,7 +124,7 @@ def read_rows(paths: list[Path], columns: list[str]) -> pd.DataFrame:
     """The rows of all files, in order; ValueError naming the file if one is empty or lacks a column."""
     frames = [pd.read_parquet(path) for path in paths]
     for path, frame in zip(paths, frames, strict=True):
-        tables.require_columns(frame, columns, path)
+        rows.require_columns(frame, columns, path)
         if frame.empty:
             raise ValueError(f"{path}: no rows; a failed evaluation is not a score, re-run its rule")
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
@@ -122,8 +134,8 @@ def read_costs(paths: list[Path]) -> pd.DataFrame:
     """One row a cost.json; ValueError naming the file if it lacks a key."""
     frames = [pd.DataFrame([json.loads(path.read_text())]) for path in paths]
     for path, frame in zip(paths, frames, strict=True):
-        tables.require_columns(frame, tables.COST_RECORD, path)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=tables.COST_RECORD)
+        rows.require_columns(frame, rows.COST_RECORD, path)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=rows.COST_RECORD)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 import logging
 from pathlib import Path
 
-from safemed import prepare, run
+from safemed.data import prepare
+from safemed.utils import cli, files
 
 
 def main() -> None:
     """Write questions/ (Arrow), texts.parquet, drops.csv and counts.csv; fails where no record is usable."""
-    parser = run.parser(__doc__)
+    parser = cli.parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="folder in OmniMedVQA's layout")
     parser.add_argument("--questions", type=Path, required=True, help="Arrow folder to write")
     parser.add_argument("--texts", type=Path, required=True, help="parquet of the texts as published to write")
@@ -16,24 +17,24 @@ def main() -> None:
     parser.add_argument("--counts", type=Path, required=True, help="CSV of what was published to write")
     parser.add_argument("--workers", type=int, default=1, help="threads that read and resize images")
     args = parser.parse_args()
-    run.start_logging()
+    cli.start_logging()
     journal = prepare.Journal()
     try:
         texts, counts = prepare.parse(args.source, journal)
         asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
-    with run.telling_of_a_full_disk(args.questions):
-        with run.atomic_folder(args.questions, resume=True) as folder:
+    with files.exit_on_full_disk(args.questions):
+        with files.atomic_folder(args.questions, resume=True) as folder:
             side = args.settings["image_size"]
             written = prepare.write(asked, args.source, side, folder, args.workers, journal)
             if not written:
                 raise SystemExit(f"{args.source}: no usable image; {journal.summary()}")
         logging.info("%d of %d records kept. %s", len(written), counts["questions"].sum(), journal.summary())
         for table, out in ((counts, args.counts), (journal.table(), args.drops)):
-            with run.atomic_file(out) as path:
+            with files.atomic_file(out) as path:
                 table.to_csv(path, index=False)
-        with run.atomic_file(args.texts) as path:
+        with files.atomic_file(args.texts) as path:
             texts[texts["question_id"].isin(written)].to_parquet(path, index=False)
 
 

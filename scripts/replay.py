@@ -12,32 +12,33 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-from safemed import plans, provenance, run
-from safemed.data import load_questions, subset
-from safemed.evaluation import Exam
-from safemed.halving import halving
-from safemed.prompts import FAILED
-from safemed.vlm import VLM
+from safemed.data.dataset import load_questions, subset
+from safemed.data.prompts import FAILED
+from safemed.evaluation import arguments, registry
+from safemed.evaluation.batching import halving
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.vlm import VLM
+from safemed.utils import cli, cost, files, provenance
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Write a folder with rows.parquet, one row a source model, attack, eps and question, and cost.json."""
-    parser = run.evaluation_parser(__doc__)
+    parser = arguments.evaluation_parser(__doc__)
     parser.add_argument("--attacks", type=Path, nargs="+", required=True, help="folders of scripts/attack.py")
     parser.add_argument("--templates", type=Path, nargs="?", help="the file of templates, where an attack knew a hint")
     parser.add_argument("--same", action="store_true", help="fail unless the rows are those of the attack")
     args = parser.parse_args()
-    run.start_logging()
-    clock, vlm = run.Stopwatch("replay", args.model), VLM.load(args.weights)
+    cli.start_logging()
+    meter, vlm = cost.CostMeter("replay", args.model), VLM.load(args.weights)
     questions, tables = load_questions(args.data, "test"), []
-    for folder in tqdm(args.attacks, desc="replay", disable=not run.watched()):
+    for folder in tqdm(args.attacks, desc="replay", disable=not cli.watched()):
         tables.append(replayed(vlm, questions, folder, args))
         log.info("%s: right %s", folder, tables[-1].groupby("eps").outcome.apply(_right).round(3).to_dict())
-    with run.atomic_folder(args.out) as folder:
+    with files.atomic_folder(args.out) as folder:
         pd.concat(tables, ignore_index=True).to_parquet(folder / "rows.parquet", index=False)
-        clock.write(folder / "cost.json", vlm.passes)
+        meter.write(folder / "cost.json", vlm.passes)
         provenance.write(folder, args, __file__)
 
 
@@ -54,23 +55,23 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
         raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
     asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
     plan = args.settings["attacks"].get(folder.name)
-    exam = plans.exam_of(vlm, asked, args.variant, longest[args.variant], plan, args.seed, args.templates)
+    evaluator = registry.evaluator_for(vlm, asked, args.variant, longest[args.variant], plan, args.seed, args.templates)
     tables = []
     for eps, rows in stored.groupby("eps"):
-        if rows.question_id.tolist() != [row["question_id"] for row in exam.rows]:
+        if rows.question_id.tolist() != [row["question_id"] for row in evaluator.rows]:
             raise ValueError(f"{folder}: other questions than this study's; re-run that attack")
-        if rows.hint.tolist() != [row.get("hint", "") for row in exam.rows]:
+        if rows.hint.tolist() != [row.get("hint", "") for row in evaluator.rows]:
             raise ValueError(f"{folder}: other hints than --templates has now; re-run that attack")
         with np.load(folder / "images.npz") as archive:
             images = torch.from_numpy(archive[f"eps{eps:g}"])
-        again = answered(exam, rows.reset_index(drop=True), images, args)
+        again = answered(evaluator, rows.reset_index(drop=True), images, args)
         if args.same:
             check_same(rows.reset_index(drop=True), again, folder)
         tables.append(again)
     return pd.concat(tables, ignore_index=True)
 
 
-def answered(exam: Exam, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.DataFrame:
+def answered(evaluator: Evaluator, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.DataFrame:
     """The rows with this model's texts, answers and outcomes; `source` is the model that was attacked.
 
     What the attack could not evaluate stays failed; what cannot be evaluated now is failed.
@@ -79,15 +80,17 @@ def answered(exam: Exam, rows: pd.DataFrame, images: torch.Tensor, args) -> pd.D
     texts = rows.text.where(failed, "").tolist()
 
     def hear(part: torch.Tensor) -> None:
-        for row, text in zip(part.tolist(), exam.answers(images[part], part), strict=True):
+        for row, text in zip(part.tolist(), evaluator.answers(images[part], part), strict=True):
             texts[row] = text
 
     def fail(part: torch.Tensor, why: str) -> None:
         texts[int(part)], failed[int(part)] = why, True
 
-    for batch in exam.batches(torch.from_numpy(np.flatnonzero(~failed)), args.settings["batch_size"]):
+    for batch in evaluator.batches(torch.from_numpy(np.flatnonzero(~failed)), args.settings["batch_size"]):
         list(halving(batch, hear, fail))
-    read = [("", FAILED) if failed[i] else (exam.answer(t, i), exam.outcome(t, i)) for i, t in enumerate(texts)]
+    read = [
+        ("", FAILED) if failed[i] else (evaluator.answer(t, i), evaluator.outcome(t, i)) for i, t in enumerate(texts)
+    ]
     answers, outcomes = zip(*read, strict=True)
     told = {"model": args.model, "method": args.method, "variant": args.variant}
     return rows.assign(source=rows.model, **told, text=texts, answer=answers, outcome=outcomes)

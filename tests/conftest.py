@@ -42,7 +42,7 @@ def study_data(source) -> Path:
 @pytest.fixture(scope="session")
 def train_questions(study_data):
     """The prepared questions of the training split."""
-    from safemed.data import load_questions
+    from safemed.data.dataset import load_questions
 
     return load_questions(study_data, "train")
 
@@ -50,9 +50,9 @@ def train_questions(study_data):
 @pytest.fixture(scope="session")
 def tiny_model(train_questions, tmp_path_factory) -> Path:
     """A saved model with random weights and a tokenizer of the study."""
-    from safemed.pretrain import corpus
-    from safemed.tiny import build_tiny
-    from safemed.vlm import save_model
+    from safemed.models.tiny import build_tiny
+    from safemed.models.vlm import save_model
+    from safemed.training.pretraining import corpus
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     model, processor = build_tiny(corpus(train_questions), TINY, SIDE, seed=0)
@@ -63,7 +63,7 @@ def tiny_model(train_questions, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def untrained(tiny_model):
     """The model with random weights, loaded for evaluation."""
-    from safemed.vlm import VLM
+    from safemed.models.vlm import VLM
 
     return VLM.load(tiny_model)
 
@@ -87,7 +87,7 @@ def shown_data(shown, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def skilled(tiny_model, shown, tmp_path_factory):
     """A model that answers `shown` rightly in both variants, saved and loaded for evaluation."""
-    from safemed.vlm import VLM
+    from safemed.models.vlm import VLM
 
     folder = tmp_path_factory.mktemp("models") / "skilled"
     teach(tiny_model, shown, folder)

@@ -32,9 +32,9 @@ def smoke_config() -> dict:
 
 def training_settings(method: str, **changes) -> dict:
     """What the smallest study gives a method's training script, with some changes."""
-    from safemed import configuration
+    from safemed.workflow import config
 
-    return {**configuration.training_settings(smoke_config(), method), **changes}
+    return {**config.training_settings(smoke_config(), method), **changes}
 
 
 SIDE = smoke_config()["data"]["image_size"]
@@ -44,8 +44,8 @@ BASE = smoke_config()["base"]
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 ADVERSARIAL = {"kind": "adversarial", "eps": 8, "steps": 2, "ramp": 0.0}
 TRAINING = training_settings("sft", steps=6, batch_size=8, log_steps=1, learning_rate=1e-3)
-FARE = training_settings("fare", steps=6, batch_size=8, log_steps=1, view=ADVERSARIAL, learning_rate=1e-3)
-GRPO = training_settings("at-grpo", steps=6, batch_size=8, log_steps=1, view=ADVERSARIAL)
+FARE = training_settings("fare", steps=6, batch_size=8, log_steps=1, augmentation=ADVERSARIAL, learning_rate=1e-3)
+GRPO = training_settings("at-grpo", steps=6, batch_size=8, log_steps=1, augmentation=ADVERSARIAL)
 
 
 def command_line(script: str, *arguments, settings: dict | None = None) -> list[str]:
@@ -165,7 +165,7 @@ def one_question_about_everything(questions, n: int):
     """n questions on different images of four modalities, with the same text and the same options, A to D."""
     from datasets import Dataset
 
-    from safemed.data import FEATURES
+    from safemed.data.dataset import FEATURES
 
     names = ["CT", "dermoscopy", "ultrasound", "microscopy"]
     rows, seen = [], set()
@@ -183,13 +183,14 @@ def teach(start: Path, questions, out: Path, steps: int = 120) -> None:
     import torch
     from torch.nn import functional as F
 
-    from safemed import prompts
-    from safemed.evaluation import Exam
-    from safemed.vlm import VLM, save_model, to_float
+    from safemed.data import prompts
+    from safemed.evaluation.evaluator import Evaluator
+    from safemed.models.geometry import to_float
+    from safemed.models.vlm import VLM, save_model
 
     vlm = VLM.load(start)
     vlm.model.requires_grad_(True).train()
-    rows, images = list(questions), Exam(vlm, questions, "instruct", 1).images
+    rows, images = list(questions), Evaluator(vlm, questions, "instruct", 1).images
     asked = [prompts.conversation(row, variant) for variant in prompts.VARIANTS for row in rows]
     targets = [prompts.target(row, v) + vlm.tokenizer.eos_token for v in prompts.VARIANTS for row in rows]
     encoded, pixels = vlm.encode(asked, targets, SIDE), to_float(images, vlm.device).repeat(2, 1, 1, 1)

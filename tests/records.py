@@ -9,8 +9,8 @@ import pandas as pd
 from PIL import Image
 
 from helpers import ROOT, command
-from safemed.records import MODALITIES
-from safemed.splits import read_published
+from safemed.data.records import MODALITIES
+from safemed.data.splits import read_published
 
 MINI = Path(os.environ.get("OMNIMEDVQA_MINI", ROOT / "../shared/data/omnimedvqa-mini"))
 QA = Path(os.environ.get("OMNIMEDVQA_QA", ROOT / "../shared/data/omnimedvqa-qa"))

@@ -10,14 +10,16 @@ from safetensors.torch import load_file
 from trl import GRPOConfig, SFTConfig
 
 from helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, refused, training_arguments
-from safemed import rewards, training
-from safemed.at_grpo import ATGRPOTrainer, forward_kl
-from safemed.data import as_array, as_arrays
-from safemed.evaluation import Exam
-from safemed.objectives import words_away
-from safemed.sft import ViewCollator, ViewSFTTrainer
-from safemed.views import View
-from safemed.vlm import VLM, load_processor, patchify, placeholder_ids, to_float
+from safemed.attacks.losses import words_away
+from safemed.data.dataset import as_array, as_arrays
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.geometry import patchify, to_float
+from safemed.models.processor import load_processor, placeholder_ids
+from safemed.models.vlm import VLM
+from safemed.training import common, rewards
+from safemed.training.at_grpo import ATGRPOTrainer, forward_kl
+from safemed.training.augmentation import Augmentation
+from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
 
 EPS = 8
 
@@ -90,7 +92,16 @@ class Watched(ATGRPOTrainer):
 
 
 def grpo_trainer(
-    start, questions, folder, view: View, beta: float = 1.0, peft=None, trl=None, told=(), watched=Watched, **config
+    start,
+    questions,
+    folder,
+    augmentation: Augmentation,
+    beta: float = 1.0,
+    peft=None,
+    trl=None,
+    told=(),
+    watched=Watched,
+    **config,
 ) -> Watched:
     """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
 
@@ -100,13 +111,13 @@ def grpo_trainer(
     processor = load_processor(start)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
     arguments = {
-        **training.shared_arguments(settings, folder, 0),
+        **common.shared_arguments(settings, folder, 0),
         **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo"},
         **config,
         **(trl or {}),
     }
     trainer = watched(
-        model=training.load_policy(start, peft),
+        model=common.load_policy(start, peft),
         args=GRPOConfig(
             **arguments,
             num_generations=4,
@@ -114,10 +125,10 @@ def grpo_trainer(
             generation_kwargs={"suppress_tokens": placeholder_ids(processor.tokenizer)},
         ),
         reward_funcs=[rewards.accuracy, rewards.format],
-        train_dataset=training.training_rows(questions, "instruct"),
+        train_dataset=common.training_rows(questions, "instruct"),
         processing_class=processor,
-        peft_config=training.adapter(peft),
-        view=view,
+        peft_config=common.adapter(peft),
+        augmentation=augmentation,
         beta=beta,
         **dict(told),
     )
@@ -144,7 +155,7 @@ POLICY = [("policy", "make", "rollout"), ("policy", "make", "logps"), ("policy",
 @pytest.fixture(scope="module")
 def adversarial(tiny_model, questions, tmp_path_factory) -> Watched:
     """AT-GRPO after its two steps."""
-    trainer = grpo_trainer(tiny_model, questions, tmp_path_factory.mktemp("at"), View(**ADVERSARIAL))
+    trainer = grpo_trainer(tiny_model, questions, tmp_path_factory.mktemp("at"), Augmentation(**ADVERSARIAL))
     trainer.train()
     return trainer
 
@@ -191,7 +202,7 @@ def test_the_attack_does_not_change_the_callers_rows(adversarial, questions):
 
 
 def test_clean_images_have_no_kl_to_begin_with_and_attacked_ones_have(adversarial, tiny_model, questions, tmp_path):
-    clean = grpo_trainer(tiny_model, questions, tmp_path, View(), steps_per_generation=1)
+    clean = grpo_trainer(tiny_model, questions, tmp_path, Augmentation(), steps_per_generation=1)
     clean.train()
     first = [trainer.state.log_history[0]["anchor_kl"] for trainer in (clean, adversarial)]
     assert abs(first[0]) < 1e-6 and first[1] > 1e-5
@@ -200,7 +211,7 @@ def test_clean_images_have_no_kl_to_begin_with_and_attacked_ones_have(adversaria
 
 
 def test_the_anchor_stays_and_the_policy_moves(adversarial, tiny_model):
-    start = training.load_policy(tiny_model, None).state_dict()
+    start = common.load_policy(tiny_model, None).state_dict()
     assert all(torch.equal(value, start[name]) for name, value in adversarial.anchor.state_dict().items())
     assert any(not torch.equal(value, start[name]) for name, value in adversarial.vlm.model.state_dict().items())
 
@@ -209,7 +220,7 @@ def test_the_anchor_is_in_the_loss_with_the_weight_beta(tiny_model, questions, t
     losses = {}
     for beta in (0.0, 1.0, 3.0):
         config = {"steps_per_generation": 1, "reward_weights": [0.0, 0.0]}  # no rewards: the anchor is all there is
-        trainer = grpo_trainer(tiny_model, questions, tmp_path / str(beta), View(**ADVERSARIAL), beta, **config)
+        trainer = grpo_trainer(tiny_model, questions, tmp_path / str(beta), Augmentation(**ADVERSARIAL), beta, **config)
         trainer.train()
         losses[beta] = trainer.state.log_history[0]
     assert losses[0.0]["loss"] == 0 and "anchor_kl" not in losses[0.0]
@@ -221,7 +232,7 @@ def test_the_anchor_is_in_the_loss_with_the_weight_beta(tiny_model, questions, t
 def test_half_batches_weigh_half(tiny_model, questions, tmp_path):
     """With no rewards the loss is the anchor's mean KL alone: accumulated over two half batches it is the same mean."""
     config = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "reward_weights": [0.0, 0.0]}
-    trainer = grpo_trainer(tiny_model, questions, tmp_path, View(**ADVERSARIAL), **config)
+    trainer = grpo_trainer(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), **config)
     trainer.train()
     first = trainer.state.log_history[0]
     assert first["loss"] == pytest.approx(first["anchor_kl"], rel=1e-3)
@@ -229,7 +240,7 @@ def test_half_batches_weigh_half(tiny_model, questions, tmp_path):
 
 def test_trls_own_beta_is_refused(tiny_model, questions, tmp_path):
     with pytest.raises(ValueError, match="beta"):
-        grpo_trainer(tiny_model, questions, tmp_path, View(), trl={"beta": 0.1})
+        grpo_trainer(tiny_model, questions, tmp_path, Augmentation(), trl={"beta": 0.1})
 
 
 def test_forward_kl_is_torchs_and_pulls_the_policy_to_the_reference():
@@ -252,55 +263,57 @@ def test_forward_kl_is_torchs_and_pulls_the_policy_to_the_reference():
 
 @pytest.fixture(scope="module")
 def asked(skilled, shown):
-    """A model, images in [0, 1] and the objective on the gold targets of 24 questions."""
-    exam = Exam(skilled, shown, "instruct", 8)
-    rows = training.training_rows(shown, "instruct")
-    targets = exam._encoded(torch.arange(24), list(rows["target"]))
-    return skilled.model, to_float(exam.images, skilled.device), words_away(skilled, targets)
+    """A model, images in [0, 1] and the attack_loss on the gold targets of 24 questions."""
+    evaluator = Evaluator(skilled, shown, "instruct", 8)
+    rows = common.training_rows(shown, "instruct")
+    targets = evaluator._encoded(torch.arange(24), list(rows["target"]))
+    return skilled.model, to_float(evaluator.images, skilled.device), words_away(skilled, targets)
 
 
 NAMES = [str(i) for i in range(24)]
 
 
 def test_a_clean_view_is_the_image_itself(asked):
-    model, images, objective = asked
-    assert torch.equal(View().apply(model, objective, images, NAMES, 0.5)[0], images)
+    model, images, attack_loss = asked
+    assert torch.equal(Augmentation().apply(model, attack_loss, images, NAMES, 0.5)[0], images)
 
 
 def test_a_noisy_view_has_its_sigma_and_its_names_noise(asked):
-    model, _, objective = asked
+    model, _, attack_loss = asked
     grey = torch.full((24, 3, 32, 32), 0.5)
-    noise = View("noisy", sigma=0.1).apply(model, objective, grey, NAMES, 0.5)[0] - grey
+    noise = Augmentation("noisy", sigma=0.1).apply(model, attack_loss, grey, NAMES, 0.5)[0] - grey
     assert noise.std().item() == pytest.approx(0.1, rel=0.02) and noise.mean().abs() < 0.002
     assert (noise.abs() > 0.2).float().mean().item() == pytest.approx(0.0455, abs=0.005)  # Gaussian, not uniform
     order = [5, 3, 3]
-    again, _ = View("noisy", sigma=0.1).apply(model, objective, grey[order], [NAMES[i] for i in order], 0.9)
+    again, _ = Augmentation("noisy", sigma=0.1).apply(model, attack_loss, grey[order], [NAMES[i] for i in order], 0.9)
     assert torch.equal(again - grey[order], noise[order]) and not torch.equal(noise[3], noise[5])
-    strong, _ = View("noisy", sigma=3.0).apply(model, objective, grey, NAMES, 0.5)
+    strong, _ = Augmentation("noisy", sigma=3.0).apply(model, attack_loss, grey, NAMES, 0.5)
     assert (strong - grey).std().item() == pytest.approx(3.0, rel=0.02)  # not clipped: certificates' noise is not
 
 
 def test_an_adversarial_view_with_a_sigma_is_the_attack_and_noise_on_top_of_it(asked):
-    model, images, objective = asked
-    plain, noisy = (View("adversarial", eps=8, steps=2, sigma=sigma) for sigma in (0.0, 0.2))
-    (attacked, loss), (seen, again) = (view.apply(model, objective, images, NAMES, 1.0) for view in (plain, noisy))
-    noise, _ = View("noisy", sigma=0.2).apply(model, objective, torch.zeros_like(images), NAMES, 1.0)
+    model, images, attack_loss = asked
+    plain, noisy = (Augmentation("adversarial", eps=8, steps=2, sigma=sigma) for sigma in (0.0, 0.2))
+    (attacked, loss), (seen, again) = (
+        augmentation.apply(model, attack_loss, images, NAMES, 1.0) for augmentation in (plain, noisy)
+    )
+    noise, _ = Augmentation("noisy", sigma=0.2).apply(model, attack_loss, torch.zeros_like(images), NAMES, 1.0)
     assert torch.allclose(seen - attacked, noise, atol=1e-5) and torch.allclose(loss, again)
     assert 0 < (attacked - images).abs().max() <= 8 / 255 + 1e-6 and seen.min() < 0
 
 
 def test_an_adversarial_view_raises_the_loss_within_eps_that_ramps_up(asked):
-    model, images, objective = asked
-    view = View("adversarial", eps=8, steps=3, ramp=0.5)
+    model, images, attack_loss = asked
+    augmentation = Augmentation("adversarial", eps=8, steps=3, ramp=0.5)
     loss = {}
     for progress in (0.0, 0.25, 0.5, 1.0):
-        seen, reached = view.apply(model, objective, images, NAMES, progress)
+        seen, reached = augmentation.apply(model, attack_loss, images, NAMES, progress)
         eps = 8 / 255 * min(1, progress / 0.5)
-        assert view.eps_at(progress) == pytest.approx(eps)
+        assert augmentation.eps_at(progress) == pytest.approx(eps)
         assert (seen - images).abs().max() <= eps + 1e-6 and seen.min() >= 0 and seen.max() <= 1
         with torch.no_grad():
-            clean_loss, _ = objective(images, torch.arange(24))
-            loss[progress] = objective(seen, torch.arange(24))[0].mean().item()
+            clean_loss, _ = attack_loss(images, torch.arange(24))
+            loss[progress] = attack_loss(seen, torch.arange(24))[0].mean().item()
         assert reached.shape == (24,) and reached.mean() >= clean_loss.mean() - 1e-3
         assert not seen.requires_grad
     assert loss[0.0] < loss[0.25] < loss[0.5] and loss[1.0] == pytest.approx(loss[0.5], rel=1e-4)
@@ -308,16 +321,20 @@ def test_an_adversarial_view_raises_the_loss_within_eps_that_ramps_up(asked):
 
 @pytest.mark.parametrize("kind", ["clean", "noisy", "adversarial"])
 def test_sfts_loss_pass_sees_the_view(tiny_model, questions, tmp_path, kind):
-    view = {"clean": View(), "noisy": View("noisy", sigma=0.1), "adversarial": View(**ADVERSARIAL)}[kind]
+    augmentation = {
+        "clean": Augmentation(),
+        "noisy": Augmentation("noisy", sigma=0.1),
+        "adversarial": Augmentation(**ADVERSARIAL),
+    }[kind]
     processor = load_processor(tiny_model)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
-    trainer = ViewSFTTrainer(
-        model=training.load_policy(tiny_model, None),
-        args=SFTConfig(**training.shared_arguments(settings, tmp_path, 0), max_length=None),
-        train_dataset=training.training_rows(questions, "think"),
+    trainer = AugmentedSFTTrainer(
+        model=common.load_policy(tiny_model, None),
+        args=SFTConfig(**common.shared_arguments(settings, tmp_path, 0), max_length=None),
+        train_dataset=common.training_rows(questions, "think"),
         processing_class=processor,
-        data_collator=ViewCollator(processor),
-        view=view,
+        data_collator=AugmentingCollator(processor),
+        augmentation=augmentation,
     )
     recorder = Recorder()
     recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
@@ -336,9 +353,9 @@ def test_sfts_loss_pass_sees_the_view(tiny_model, questions, tmp_path, kind):
 
 
 def test_sfts_loss_is_on_the_completion_alone(tiny_model, questions):
-    rows = training.training_rows(questions, "instruct")
+    rows = common.training_rows(questions, "instruct")
     processor = load_processor(tiny_model)
-    batch = ViewCollator(processor)([rows[i] for i in range(4)])
+    batch = AugmentingCollator(processor)([rows[i] for i in range(4)])
     for labels, row in zip(batch["labels"], rows, strict=False):
         text = processor.tokenizer.decode(labels[labels != -100])
         assert text.strip().removesuffix("<|im_end|>") == row["target"]
@@ -347,7 +364,9 @@ def test_sfts_loss_is_on_the_completion_alone(tiny_model, questions):
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
 def test_the_anchor_answers_as_the_model_that_training_started_from(tiny_model, questions, tmp_path, peft):
     """Fully trained or adapted, the reference's logits are the start model's, at every step, on clean images."""
-    trainer = grpo_trainer(tiny_model, questions, tmp_path, View(**ADVERSARIAL), peft=peft, steps_per_generation=1)
+    trainer = grpo_trainer(
+        tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), peft=peft, steps_per_generation=1
+    )
     calls = []
 
     def hook(module, args, kwargs, output):
@@ -357,7 +376,7 @@ def test_the_anchor_answers_as_the_model_that_training_started_from(tiny_model, 
     trainer.anchor.register_forward_hook(hook, with_kwargs=True)
     move(trainer)
     trainer.train()
-    start = training.load_policy(tiny_model, peft).eval()
+    start = common.load_policy(tiny_model, peft).eval()
     assert len(calls) == 2
     policy = trainer.vlm.model.eval()
     for kwargs, logits in calls:
@@ -375,7 +394,9 @@ def move(trainer: Watched) -> None:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
 
 
-@pytest.mark.parametrize("script, settings", [("sft.py", TRAINING), ("fare.py", FARE), ("grpo.py", GRPO)])
+@pytest.mark.parametrize(
+    "script, settings", [("train_sft.py", TRAINING), ("train_fare.py", FARE), ("train_grpo.py", GRPO)]
+)
 def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_model, tmp_path):
     settings = {**settings, "peft": LORA, "steps": 2, "batch_size": 4}
     here(script, *training_arguments(study_data, tiny_model, tmp_path), settings=settings)
@@ -385,15 +406,15 @@ def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_
     assert start.keys() == end.keys()
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     towers = {tower for tower in ("visual", "language_model") if any(tower in name for name in changed)}
-    assert towers == ({"visual"} if script == "fare.py" else {"visual", "language_model"})
+    assert towers == ({"visual"} if script == "train_fare.py" else {"visual", "language_model"})
     assert not VLM.load(tmp_path / "model").model.training
 
 
 def test_vllm_is_asked_for_by_config_and_refused_where_it_is_not_installed(study_data, tiny_model, tmp_path):
-    said = refused("grpo.py", study_data, tiny_model, tmp_path, settings={**GRPO, "vllm": True})
+    said = refused("train_grpo.py", study_data, tiny_model, tmp_path, settings={**GRPO, "vllm": True})
     assert "vLLM is not available" in said
 
 
 def test_curves_are_not_sent_where_the_package_is_missing(study_data, tiny_model, tmp_path):
-    said = refused("sft.py", study_data, tiny_model, tmp_path, "--report-to", "wandb", settings=TRAINING)
+    said = refused("train_sft.py", study_data, tiny_model, tmp_path, "--report-to", "wandb", settings=TRAINING)
     assert "requires wandb to be installed" in said

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from records import QA, audited, halves, real_questions
-from safemed import audit
-from safemed.harden import harden
+from safemed.data import audit
+from safemed.data.hardening import harden
 
 
 def questions_of(*rows: tuple[str, list[str], str]) -> pd.DataFrame:

@@ -13,13 +13,16 @@ from safetensors.torch import load_file, save_file
 from scipy.stats import norm
 
 from helpers import command_line, evaluation_arguments, here, killed_after
-from safemed import objectives, tables
-from safemed.attacks import Plan, l2_levels
-from safemed.certifier import Certifier
-from safemed.evaluation import FUNCTIONS, OPENING, Exam, SmoothedExam
-from safemed.noise import gaussian, uniform
-from safemed.smoothing import Procedure, lower_bound
-from safemed.vlm import VLM, to_float
+from safemed.attacks import losses
+from safemed.attacks.engine import AttackConfig
+from safemed.attacks.threat_model import l2_levels
+from safemed.certificates.certifier import Certifier
+from safemed.certificates.smoothing import Procedure, lower_bound
+from safemed.evaluation.evaluator import FUNCTIONS, OPENING, Evaluator, SmoothedEvaluator
+from safemed.models.geometry import to_float
+from safemed.models.vlm import VLM
+from safemed.report.tables import certificates
+from safemed.utils.noise import gaussian, uniform
 
 LONGEST = {"instruct": 24, "think": 24}
 SETTINGS = {
@@ -40,7 +43,7 @@ def certified(data: Path, weights: Path | str, out: Path, *told, **changes) -> p
     return pd.read_parquet(out / "rows.parquet").drop(columns="seconds")
 
 
-def noise_seen(exam: Exam, row: int, seed: int = 0, sigma: float = 0.2, batch_size: int = 7) -> torch.Tensor:
+def noise_seen(evaluator: Evaluator, row: int, seed: int = 0, sigma: float = 0.2, batch_size: int = 7) -> torch.Tensor:
     """What the vision tower saw of a question's draws, less its clean image: [draws, pixels] in [0, 1] units."""
     seen = []
 
@@ -48,13 +51,13 @@ def noise_seen(exam: Exam, row: int, seed: int = 0, sigma: float = 0.2, batch_si
         pixel_values = args[0] if args else next(v for k, v in kwargs.items() if k != "grid_thw" and v.ndim == 2)
         seen.append(pixel_values.detach() * 0.5 + 0.5)
 
-    handle = exam.vlm.visual.register_forward_pre_hook(record, with_kwargs=True)
+    handle = evaluator.vlm.visual.register_forward_pre_hook(record, with_kwargs=True)
     try:
-        list(Certifier(exam, "choice", Procedure(**{**vars(FIXED), "sigma": sigma}), batch_size, seed).run([row]))
+        list(Certifier(evaluator, "choice", Procedure(**{**vars(FIXED), "sigma": sigma}), batch_size, seed).run([row]))
     finally:
         handle.remove()
-    image = exam.images[row : row + 1].numpy()
-    clean = exam.vlm.processor.image_processor([image[0]], return_tensors="pt")["pixel_values"]
+    image = evaluator.images[row : row + 1].numpy()
+    clean = evaluator.vlm.processor.image_processor([image[0]], return_tensors="pt")["pixel_values"]
     return torch.cat(seen).view(FIXED.n0 + FIXED.n, -1) - (clean.view(1, -1) * 0.5 + 0.5)
 
 
@@ -73,12 +76,12 @@ def is_the_theorems(noise: torch.Tensor, sigma: float) -> bool:
 
 
 def test_every_draw_is_fresh_gaussian_noise_on_the_pixels(skilled, shown):
-    exam = Exam(skilled, shown, "instruct", 8)
-    noise = noise_seen(exam, 1)
+    evaluator = Evaluator(skilled, shown, "instruct", 8)
+    noise = noise_seen(evaluator, 1)
     assert is_the_theorems(noise, 0.2)
-    assert torch.allclose(noise, noise_seen(exam, 1, batch_size=32), atol=1e-6)
-    assert not torch.allclose(noise, noise_seen(exam, 1, seed=1))
-    assert not torch.allclose(noise / 0.2, noise_seen(exam, 1, sigma=0.25) / 0.25, atol=1e-3)
+    assert torch.allclose(noise, noise_seen(evaluator, 1, batch_size=32), atol=1e-6)
+    assert not torch.allclose(noise, noise_seen(evaluator, 1, seed=1))
+    assert not torch.allclose(noise / 0.2, noise_seen(evaluator, 1, sigma=0.25) / 0.25, atol=1e-3)
 
 
 def after_normalisation(hear):
@@ -100,17 +103,17 @@ def clipped(hear):
 def test_other_noise_is_told_from_the_theorems(skilled, shown, monkeypatch, bug):
     def hear(self, drawn, scale=1.0, clip=False):
         rows = torch.tensor([row for row, _ in drawn])
-        clean = to_float(self.exam.images[rows], torch.device("cpu"))
+        clean = to_float(self.evaluator.images[rows], torch.device("cpu"))
         noisy = clean + scale * self.procedure.sigma * gaussian(
             clean.shape[1:], [self._name(row, f"draw {number}") for row, number in drawn]
         )
-        return self.exam.classes(self.function, noisy.clamp(0, 1) if clip else noisy, rows)
+        return self.evaluator.classes(self.function, noisy.clamp(0, 1) if clip else noisy, rows)
 
-    exam = Exam(skilled, shown, "instruct", 8)
+    evaluator = Evaluator(skilled, shown, "instruct", 8)
     monkeypatch.setattr(Certifier, "_hear", hear)
-    assert is_the_theorems(noise_seen(exam, 1), 0.2)  # the double itself is sound
+    assert is_the_theorems(noise_seen(evaluator, 1), 0.2)  # the double itself is sound
     monkeypatch.setattr(Certifier, "_hear", bug(hear))
-    assert not is_the_theorems(noise_seen(exam, 1), 0.2)
+    assert not is_the_theorems(noise_seen(evaluator, 1), 0.2)
 
 
 def test_noise_belongs_to_its_name_and_names_do_not_share_it():
@@ -125,16 +128,18 @@ def test_noise_belongs_to_its_name_and_names_do_not_share_it():
 
 @pytest.mark.parametrize("variant", ["instruct", "think"])
 def test_a_choice_is_the_most_likely_letter_after_words_that_do_not_depend_on_the_image(skilled, shown, variant):
-    exam, rows = Exam(skilled, shown, variant, 24), torch.tensor([5, 0, 17])
-    images = to_float(exam.images[rows], torch.device("cpu"))
-    prefixes = exam.prefixes([OPENING[variant]] * 3, rows)
-    logits = objectives.letter_logits(exam.vlm, images, prefixes, exam.n_options[rows])
-    assert exam.choices(images, rows) == ["ABCD"[i] for i in logits.argmax(1)]
-    before = exam.vlm.passes.forward
-    exam.choices(images, rows)
-    assert exam.vlm.passes.forward == before + 3  # one pass an image
-    text = SmoothedExam(exam.vlm, shown, variant, 24, 1e-4, 1, 1, "choice").answers(exam.images[rows], rows)
-    assert [exam.answer(t, i) for t, i in zip(text, rows.tolist(), strict=True)] == exam.choices(images, rows)
+    evaluator, rows = Evaluator(skilled, shown, variant, 24), torch.tensor([5, 0, 17])
+    images = to_float(evaluator.images[rows], torch.device("cpu"))
+    prefixes = evaluator.prefixes([OPENING[variant]] * 3, rows)
+    logits = losses.letter_logits(evaluator.vlm, images, prefixes, evaluator.n_options[rows])
+    assert evaluator.choices(images, rows) == ["ABCD"[i] for i in logits.argmax(1)]
+    before = evaluator.vlm.passes.forward
+    evaluator.choices(images, rows)
+    assert evaluator.vlm.passes.forward == before + 3  # one pass an image
+    text = SmoothedEvaluator(evaluator.vlm, shown, variant, 24, 1e-4, 1, 1, "choice").answers(
+        evaluator.images[rows], rows
+    )
+    assert [evaluator.answer(t, i) for t, i in zip(text, rows.tolist(), strict=True)] == evaluator.choices(images, rows)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -149,10 +154,10 @@ def test_neither_batches_nor_shards_change_a_certificate(skilled, shown_data, tm
     pd.testing.assert_frame_equal(
         whole.drop(columns="shard"), together.drop(columns="shard")[whole.columns.drop("shard")]
     )
-    gathered = tables.certified(pd.concat(parts).assign(seconds=1.0), [0.0, 0.05], pd.DataFrame())
+    gathered = certificates.certified(pd.concat(parts).assign(seconds=1.0), [0.0, 0.05], pd.DataFrame())
     assert gathered.n.tolist() == [24, 24] and gathered.certified_accuracy.iloc[0] > 0.5
     with pytest.raises(ValueError, match="2-of-3"):
-        tables.certified(pd.concat([parts[0], parts[2]]).assign(seconds=1.0), [0.0], pd.DataFrame())
+        certificates.certified(pd.concat([parts[0], parts[2]]).assign(seconds=1.0), [0.0], pd.DataFrame())
 
 
 def test_a_row_can_be_computed_again_from_its_votes(skilled, shown_data, tmp_path):
@@ -166,15 +171,17 @@ def test_a_row_can_be_computed_again_from_its_votes(skilled, shown_data, tmp_pat
 
 
 def test_batches_are_filled_with_the_draws_of_several_questions(skilled, shown, monkeypatch):
-    sizes, classes = [], Exam.classes
+    sizes, classes = [], Evaluator.classes
 
     def recorded(self, function, images, rows):
         sizes.append(len(rows))
         return classes(self, function, images, rows)
 
-    monkeypatch.setattr(Exam, "classes", recorded)
-    exam = Exam(skilled, shown, "instruct", 8)
-    found = list(Certifier(exam, "choice", Procedure(0.05, 8, 200, 0.01, radii=(0.0,)), 40, 0).run(list(range(24))))
+    monkeypatch.setattr(Evaluator, "classes", recorded)
+    evaluator = Evaluator(skilled, shown, "instruct", 8)
+    found = list(
+        Certifier(evaluator, "choice", Procedure(0.05, 8, 200, 0.01, radii=(0.0,)), 40, 0).run(list(range(24)))
+    )
     assert len(found) == 24 and sum(sizes) == sum(question.votes.drawn for _, question in found)
     assert np.mean([size == 40 for size in sizes[:-5]]) > 0.9
 
@@ -201,7 +208,7 @@ def test_a_model_that_returns_nan_has_no_certificate_and_no_score(skilled, shown
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     rows = certified(shown_data, broken, tmp_path / "rows", function, questions=3)
     assert rows.stopped.tolist() == ["failed"] * 3 and rows.why.str.contains("not finite").all()
-    table = tables.certified(rows.assign(seconds=1.0), [0.0], pd.DataFrame())
+    table = certificates.certified(rows.assign(seconds=1.0), [0.0], pd.DataFrame())
     assert table.status.tolist() == ["incomplete: 3 of 3 not evaluated"] and table.certified_accuracy.isna().all()
 
 
@@ -210,19 +217,22 @@ def test_no_attack_inside_the_certified_radius_changes_the_smoothed_answer(skill
     """The attack is of the smoothed model, white-box; what is certified at alpha = 0.001 must survive it. Far outside
     the radius, the same attack does change answers: it is no attack that cannot.
     """
-    sigma, exam = 0.05, SmoothedExam(skilled, shown, "instruct", 8, 0.05, draws=4, votes=65, function=function)
+    sigma, evaluator = (
+        0.05,
+        SmoothedEvaluator(skilled, shown, "instruct", 8, 0.05, draws=4, votes=65, function=function),
+    )
     procedure = Procedure(sigma, 32, 400, 0.001, radii=(0.05,))
-    found = dict(Certifier(exam, function, procedure, 200, 0).run(list(range(24))))
+    found = dict(Certifier(evaluator, function, procedure, 200, 0).run(list(range(24))))
     held = [row for row, question in found.items() if question.votes.certificate().radius >= 0.05]
     assert len(held) >= 6
     rows = torch.tensor(held)
-    words = exam.answers(exam.images[rows], rows)
-    right = exam.right(words, rows)
+    words = evaluator.answers(evaluator.images[rows], rows)
+    right = evaluator.right(words, rows)
     rows, kept = rows[right], [text for text, ok in zip(words, right, strict=True) if ok]
-    plan = Plan(norm="l2", steps=8, restarts=1, targets=("answer",))
-    inside = exam.attack(kept, rows, plan, 0.05, seed=0)
-    assert l2_levels(inside.images, exam.images[rows]).max() <= 0.05 and not inside.broken.any()
-    outside = exam.attack(kept, rows, plan, 3.0, seed=0)
+    plan = AttackConfig(norm="l2", steps=8, restarts=1, targets=("answer",))
+    inside = evaluator.attack(kept, rows, plan, 0.05, seed=0)
+    assert l2_levels(inside.images, evaluator.images[rows]).max() <= 0.05 and not inside.broken.any()
+    outside = evaluator.attack(kept, rows, plan, 3.0, seed=0)
     assert outside.broken.any()
 
 
@@ -235,10 +245,13 @@ def test_too_few_draws_are_refused_before_the_model_is_loaded(shown_data, tmp_pa
 
 
 def test_the_smoothed_models_votes_are_a_questions_own(skilled, shown):
-    exam = SmoothedExam(skilled, shown, "instruct", 8, 0.3, 1, 7, "generate")
+    evaluator = SmoothedEvaluator(skilled, shown, "instruct", 8, 0.3, 1, 7, "generate")
     everything = torch.arange(24)
-    together = exam.answers(exam.images, everything)
-    alone = [exam.answers(exam.images[i : i + 1], everything[i : i + 1])[0] for i in range(24)]
+    together = evaluator.answers(evaluator.images, everything)
+    alone = [evaluator.answers(evaluator.images[i : i + 1], everything[i : i + 1])[0] for i in range(24)]
     assert together == alone
     base = VLM.load(skilled.model.name_or_path)
-    assert SmoothedExam(base, shown, "instruct", 8, 0.3, 1, 7, "generate").answers(exam.images, everything) == together
+    assert (
+        SmoothedEvaluator(base, shown, "instruct", 8, 0.3, 1, 7, "generate").answers(evaluator.images, everything)
+        == together
+    )

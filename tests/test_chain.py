@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 from datasets import Dataset
 
-from safemed.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
-from safemed.conditions import chains
-from safemed.data import subset
-from safemed.phantoms import WORDINGS
-from safemed.stages import STAGE_OF, STAGES
-from safemed.stats import wilson
+from safemed.data.clinical_stages import STAGE_OF, STAGES
+from safemed.data.dataset import subset
+from safemed.data.phantoms.study import WORDINGS
+from safemed.report.tables.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
+from safemed.stress.conditions import chains
+from safemed.utils.stats import wilson
 
 TYPE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 OUTCOMES = {"r": ("right", "A"), "w": ("wrong", "B"), "u": ("unparsable", ""), "f": ("failed", "")}

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from safemed import data
-from safemed.data import SPLITS, subset
+from safemed.data import dataset
+from safemed.data.dataset import SPLITS, subset
 
 
 def test_subset_is_the_same_whatever_the_order_and_changes_with_the_seed(train_questions):
@@ -25,21 +25,21 @@ def test_load_questions_gives_the_split_of_splits_csv(study_data):
     splits = pd.read_csv(study_data / "splits.csv")
     for name in SPLITS:
         expected = splits.question_id[splits.split == name].tolist()
-        assert list(data.load_questions(study_data, name)["question_id"]) == expected and expected
+        assert list(dataset.load_questions(study_data, name)["question_id"]) == expected and expected
     with pytest.raises(ValueError, match="split"):
-        data.load_questions(study_data, "dev")
+        dataset.load_questions(study_data, "dev")
 
 
 def test_a_part_of_a_split_is_all_of_it_that_fits(study_data, train_questions):
-    part = data.load_questions(study_data, "train", {"modality": "CT", "question_type": "Disease Diagnosis"})
+    part = dataset.load_questions(study_data, "train", {"modality": "CT", "question_type": "Disease Diagnosis"})
     expected = train_questions.filter(lambda q: q["modality"] == "CT" and q["question_type"] == "Disease Diagnosis")
     assert list(part["question_id"]) == list(expected["question_id"]) and len(part)
     with pytest.raises(ValueError, match="no question .* with .*Staging"):
-        data.load_questions(study_data, "train", {"question_type": "Staging"})
+        dataset.load_questions(study_data, "train", {"question_type": "Staging"})
 
 
 def test_splits_of_other_questions_are_refused(study_data, tmp_path):
     (tmp_path / "questions").symlink_to(study_data / "questions")
     pd.read_csv(study_data / "splits.csv")[1:].to_csv(tmp_path / "splits.csv", index=False)
     with pytest.raises(ValueError, match="re-run split_questions"):
-        data.load_questions(tmp_path, "train")
+        dataset.load_questions(tmp_path, "train")

@@ -24,25 +24,28 @@ from helpers import (
     training_arguments,
     weights,
 )  # fmt: skip
-from safemed import prompts, training
-from safemed.abstention import offered
-from safemed.at_grpo import ATGRPOTrainer, forward_kl, step_wordings
-from safemed.data import FEATURES, as_array, as_arrays, load_questions
-from safemed.hints import Templates
-from safemed.objectives import words_away
-from safemed.sft import ViewCollator, earlier_answers
-from safemed.stages import presupposes_lesion
-from safemed.views import View
-from safemed.vlm import VLM, frozen, load_processor, to_float
+from safemed.attacks.losses import words_away
+from safemed.data import prompts
+from safemed.data.clinical_stages import presupposes_lesion
+from safemed.data.dataset import FEATURES, as_array, as_arrays, load_questions
+from safemed.models.geometry import to_float
+from safemed.models.processor import load_processor
+from safemed.models.vlm import VLM, frozen
+from safemed.stress.hints import Templates
+from safemed.training import common
+from safemed.training.abstention import offered
+from safemed.training.at_grpo import ATGRPOTrainer, forward_kl, step_wordings
+from safemed.training.augmentation import Augmentation
+from safemed.training.sft import AugmentingCollator, earlier_answers
 from test_at_grpo import Watched, grpo_trainer, nearest, on_eight_images
-from test_processes import finish, shared, views
+from test_processes import augmentations, finish, shared
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
 TOLD = Templates.read(TEMPLATES)
 HINTS = TOLD.taught()
 K = 3
 ERASED = {"kind": "clean", "erased": 0.5}
-HINTED = {**GRPO, "view": {**ADVERSARIAL, "hints": K}}
+HINTED = {**GRPO, "augmentation": {**ADVERSARIAL, "hints": K}}
 
 
 def text(prompt: list[dict]) -> str:
@@ -96,10 +99,10 @@ class Asked(Watched):
         return super()._calculate_rewards(inputs, *args, **kwargs)
 
 
-def asked(start, questions, folder, view: View, **more) -> Asked:
+def asked(start, questions, folder, augmentation: Augmentation, **more) -> Asked:
     """A trainer that listens, of two prompts of four rollouts; trained."""
     told = {"hints": HINTS, "abstain": TOLD.abstain}
-    trainer = grpo_trainer(start, questions, folder, view, told=told, watched=Asked, **more)
+    trainer = grpo_trainer(start, questions, folder, augmentation, told=told, watched=Asked, **more)
     trainer.listen("policy", trainer.vlm.backbone)
     trainer.listen("anchor", trainer.anchor.model)
     trainer.train()
@@ -114,8 +117,8 @@ def questions(train_questions) -> Dataset:
 @pytest.fixture(scope="module")
 def hinted(tiny_model, questions, tmp_path_factory) -> Asked:
     """AT-GRPO with hints after its two steps, of one batch of two questions."""
-    view = View(**ADVERSARIAL, hints=K)
-    return asked(tiny_model, questions, tmp_path_factory.mktemp("hinted"), view)
+    augmentation = Augmentation(**ADVERSARIAL, hints=K)
+    return asked(tiny_model, questions, tmp_path_factory.mktemp("hinted"), augmentation)
 
 
 def test_the_worst_of_the_drawn_hints_becomes_the_prompt_of_all_rollouts(hinted):
@@ -158,7 +161,7 @@ def test_the_attack_on_the_pixels_is_under_the_hinted_question(hinted):
 
 def test_the_anchor_is_the_kl_from_the_clean_question_to_the_hinted_one(tiny_model, questions, tmp_path):
     """On clean images, before any update; rows are shuffled and parted between the two prompts and the loss."""
-    trainer = asked(tiny_model, questions, tmp_path, View(hints=K), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(hints=K), max_steps=1)
     batch, start = trainer.batch, VLM.load(tiny_model)
     images = to_float(batch["clean_images"], start.device)
     logits = {}
@@ -176,7 +179,7 @@ def test_the_anchor_is_the_kl_from_the_clean_question_to_the_hinted_one(tiny_mod
 
 
 def test_without_hints_the_anchor_is_asked_what_the_policy_is(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, View(**ADVERSARIAL))
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL))
     for name in ("ids", "mask"):
         assert torch.equal(trainer.made[f"clean_prompt_{name}"], trainer.made[f"prompt_{name}"])
     assert not hasattr(trainer, "became") and "hint_loss" not in trainer.state.log_history[0]
@@ -186,13 +189,16 @@ def test_without_hints_the_anchor_is_asked_what_the_policy_is(tiny_model, questi
 def drawn(question: dict, step: int = 0, seed: int = 0, k: int = K) -> list[str]:
     """The words of a question's prompts at a step."""
     trainer = SimpleNamespace(
-        args=SimpleNamespace(seed=seed), state=SimpleNamespace(global_step=step), view=View(hints=k), hints=HINTS
+        args=SimpleNamespace(seed=seed),
+        state=SimpleNamespace(global_step=step),
+        augmentation=Augmentation(hints=k),
+        hints=HINTS,
     )
     return [text(prompt) for prompt in step_wordings(trainer, question)]
 
 
 def test_hints_are_drawn_by_seed_step_and_question_and_mislead(questions):
-    rows = list(training.training_rows(questions, "instruct"))
+    rows = list(common.training_rows(questions, "instruct"))
     row = max(rows, key=lambda row: len(row["options"]))
     plain = prompts.render(row["question"], row["options"], "instruct")
     everything = {f"{hint.claim.format(option=option)} {plain}" for hint in HINTS for option in row["options"]}
@@ -215,8 +221,8 @@ def test_hints_that_are_kept_for_the_evaluation_are_never_drawn(tmp_path, tiny_m
     (tmp_path / "templates.yaml").write_text(yaml.safe_dump(told))
     left = Templates.read(tmp_path / "templates.yaml").taught()
     assert [hint.name for hint in left] == ["report-2"]
-    with pytest.raises(ValueError, match="view.hints: 2 cannot be drawn from 1"):
-        grpo_trainer(tiny_model, questions, tmp_path / "x", View(hints=2), told={"hints": left})
+    with pytest.raises(ValueError, match="augmentation.hints: 2 cannot be drawn from 1"):
+        grpo_trainer(tiny_model, questions, tmp_path / "x", Augmentation(hints=2), told={"hints": left})
 
 
 def test_hints_change_the_training_and_a_killed_one_ends_as_an_undisturbed_one(study_data, tiny_model, tmp_path):
@@ -226,16 +232,16 @@ def test_hints_change_the_training_and_a_killed_one_ends_as_an_undisturbed_one(s
         folder: [*training_arguments(study_data, tiny_model, folder), "--templates", TEMPLATES]
         for folder in (undisturbed, killed)
     }
-    here("grpo.py", *lines[undisturbed], settings=settings)
+    here("train_grpo.py", *lines[undisturbed], settings=settings)
     curves = pd.read_csv(undisturbed / "model" / "curves.csv")
     assert (curves.hint_loss.dropna() > 0).all() and curves.hint_loss.notna().any()
-    kill_after_the_first_checkpoint(command_line("grpo.py", *lines[killed], settings=settings), killed)
-    here("grpo.py", *lines[killed], settings=settings)
+    kill_after_the_first_checkpoint(command_line("train_grpo.py", *lines[killed], settings=settings), killed)
+    here("train_grpo.py", *lines[killed], settings=settings)
     assert weights(killed) == weights(undisturbed)
-    plain = {**settings, "view": ADVERSARIAL}
-    here("grpo.py", *training_arguments(study_data, tiny_model, without), settings=plain)
+    plain = {**settings, "augmentation": ADVERSARIAL}
+    here("train_grpo.py", *training_arguments(study_data, tiny_model, without), settings=plain)
     assert weights(without) != weights(undisturbed)
-    said = refused("grpo.py", study_data, tiny_model, other, settings=settings)
+    said = refused("train_grpo.py", study_data, tiny_model, other, settings=settings)
     assert "need the file of templates" in said
 
 
@@ -243,16 +249,16 @@ def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(stu
     changed = tmp_path / "templates.yaml"
     args = SimpleNamespace(settings=HINTED, seed=0, variant="instruct", start=tiny_model, data=study_data)
     changed.write_text(TEMPLATES.read_text())
-    assert training.identity(args, "grpo.py", changed) == training.identity(args, "grpo.py", TEMPLATES)
+    assert common.identity(args, "train_grpo.py", changed) == common.identity(args, "train_grpo.py", TEMPLATES)
     changed.write_text(TEMPLATES.read_text().replace("Most readers", "Most people"))
-    assert training.identity(args, "grpo.py", changed) != training.identity(args, "grpo.py", TEMPLATES)
-    assert training.identity(args, "grpo.py") != training.identity(args, "grpo.py", TEMPLATES)
+    assert common.identity(args, "train_grpo.py", changed) != common.identity(args, "train_grpo.py", TEMPLATES)
+    assert common.identity(args, "train_grpo.py") != common.identity(args, "train_grpo.py", TEMPLATES)
 
 
 @pytest.fixture(scope="module")
 def lesions(train_questions) -> list[dict]:
     """Questions that presuppose a lesion whose place is known, as the trainer has them."""
-    rows = training.training_rows(train_questions.select(range(120)), "think")
+    rows = common.training_rows(train_questions.select(range(120)), "think")
     return [row for row in rows if row["box"] and presupposes_lesion(row["question_type"])]
 
 
@@ -286,7 +292,7 @@ def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_t
 def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
     def golds(step: int, share: float = 0.5, seed: int = 0) -> list[str]:
         trainer = SimpleNamespace(
-            args=SimpleNamespace(seed=seed), state=SimpleNamespace(global_step=step), view=View(erased=share),
+            args=SimpleNamespace(seed=seed), state=SimpleNamespace(global_step=step), augmentation=Augmentation(erased=share),
             abstain=TOLD.abstain,
         )  # fmt: skip
         return [ATGRPOTrainer._offered(trainer, row)["gold"] for row in lesions]
@@ -297,7 +303,7 @@ def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
 
 def test_every_pass_sees_what_the_step_erased_and_is_offered_to_abstain(tiny_model, questions, tmp_path):
     """The rewards too, and the anchor, which is the start model's answer to the same."""
-    trainer = asked(tiny_model, questions, tmp_path, View(erased=1.0), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(erased=1.0), max_steps=1)
     assert all(row["gold"] == prompts.LETTERS[row["n_options"] - 1] for row in trainer.rewarded)
     for key in (("policy", "make", "rollout"), ("policy", "loss", "logps"), ("anchor", "loss")):
         assert all(TOLD.abstain in said for said in trainer.words[key])
@@ -307,7 +313,7 @@ def test_every_pass_sees_what_the_step_erased_and_is_offered_to_abstain(tiny_mod
 
 
 def test_hints_go_before_questions_that_offer_to_abstain(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, View(erased=1.0, hints=K), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(erased=1.0, hints=K), max_steps=1)
     for row in trainer.rewarded:
         said = text(row["prompt"])
         assert TOLD.abstain in said and not said.startswith(row["question"]) and row["question"] in said
@@ -319,7 +325,7 @@ def test_hints_go_before_questions_that_offer_to_abstain(tiny_model, questions, 
 def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_data, tiny_model, lesions, tmp_path):
     """The same ones in every epoch; the labels are the target, as the trainer sees them."""
     processor = load_processor(tiny_model)
-    collate = ViewCollator(processor, partial(offered, abstain=TOLD.abstain, share=0.5, seed=0, purpose="sft"))
+    collate = AugmentingCollator(processor, partial(offered, abstain=TOLD.abstain, share=0.5, seed=0, purpose="sft"))
     batch, again = collate(lesions), collate(lesions)
     assert torch.equal(batch["clean_images"], again["clean_images"])
     said = [processor.tokenizer.decode(row[row != -100]).strip() for row in batch["labels"]]
@@ -329,10 +335,10 @@ def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_
     for row, words, missing in zip(lesions, said, erased, strict=True):
         letter = prompts.LETTERS[len(row["options"])] if missing else row["gold"]
         assert f"<answer> {letter} </answer>" in words
-    said = refused("sft.py", study_data, tiny_model, tmp_path, settings={**TRAINING, "view": ERASED})
+    said = refused("train_sft.py", study_data, tiny_model, tmp_path, settings={**TRAINING, "augmentation": ERASED})
     assert "need the file of templates" in said
     given = [*training_arguments(study_data, tiny_model, tmp_path), "--templates", TEMPLATES]
-    here("sft.py", *given, settings={**TRAINING, "view": ERASED})
+    here("train_sft.py", *given, settings={**TRAINING, "augmentation": ERASED})
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
@@ -340,10 +346,10 @@ def test_two_processes_ask_a_question_alike(study_data, tiny_model, tmp_path):
     """Three groups of eight rollouts, twelve rollouts a process: the group in the middle is parted."""
     settings = {**HINTED, "steps": 2, "num_generations": 8, "batch_size": 24}
     given = [*training_arguments(study_data, tiny_model, tmp_path), "--templates", TEMPLATES]
-    line = command_line("grpo.py", *given, settings=settings)
-    line[1:2] = [str(ROOT / "tests" / "record_views.py"), str(tmp_path)]
+    line = command_line("train_grpo.py", *given, settings=settings)
+    line[1:2] = [str(ROOT / "tests" / "record_augmentations.py"), str(tmp_path)]
     finish(shared(line))
-    halves = [views(tmp_path, process) for process in (0, 1)]
+    halves = [augmentations(tmp_path, process) for process in (0, 1)]
     ids, words, images = (
         np.concatenate([half[f"{kind}-1"] for half in halves]) for kind in ("ids", "prompts", "images")
     )
@@ -395,11 +401,11 @@ THOUGHTS = {
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_its_own(order):
     asked = Dataset.from_list(STUDY[::order], features=FEATURES)
-    rows = training.training_rows(asked, "think", earlier_answers(asked))
+    rows = common.training_rows(asked, "think", earlier_answers(asked))
     expected = {name: f"<think> {thought} </think><answer> B </answer>" for name, thought in THOUGHTS.items()}
     assert {row["question_id"]: row["target"] for row in rows.remove_columns("image")} == expected
     assert all(row["completion"][0]["content"] == row["target"] for row in rows.remove_columns("image"))
-    plain = training.training_rows(asked, "think").remove_columns("image")
+    plain = common.training_rows(asked, "think").remove_columns("image")
     assert {row["target"] for row in plain if row["question_id"] == "q1"} == {
         "<think> CT, nodule: nodule </think><answer> B </answer>"
     }
@@ -411,7 +417,9 @@ def test_stepwise_sft_trains_on_the_whole_images_and_ends_elsewhere_than_plain_s
     only = {"question_type": "Disease Diagnosis"}
     for targets in ("plain", "stepwise"):
         settings = {**TRAINING, "steps": 3, "targets": targets, "train_on": only}
-        here("sft.py", *training_arguments(study_data, tiny_model, tmp_path / targets, "think"), settings=settings)
+        here(
+            "train_sft.py", *training_arguments(study_data, tiny_model, tmp_path / targets, "think"), settings=settings
+        )
     assert weights(tmp_path / "plain") != weights(tmp_path / "stepwise")
     asked = load_questions(study_data, "train", only)
     earlier = earlier_answers(load_questions(study_data, "train"))

@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 
 from helpers import ROOT, SMOKE, checkout, rules, snakemake
 from hub import REVISION, served
-from safemed import dependencies
+from safemed.utils import dependencies
 
 ENVS = ROOT / "envs"
 KINDS = sorted(path.stem for path in ENVS.glob("*.yaml"))
@@ -368,4 +368,4 @@ def test_processes_that_share_a_training_are_started_by_its_environments_torchru
     shared = ["--configfile", SMOKE, "shared.yaml", "--", "sft"]
     started = [(program(record["words"])[0], record["prefix"]) for record in records(study, *shared)]
     home = str(prefix(study, "train"))
-    assert Counter(started)["sft.py", home] == 2 and Counter(started)["torchrun", home] == 1
+    assert Counter(started)["train_sft.py", home] == 2 and Counter(started)["torchrun", home] == 1

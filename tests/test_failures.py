@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from helpers import ROOT, snakemake
-from safemed import failures
+from safemed.workflow import failures
 
 SNAKEFILE = """
 import sys
@@ -43,12 +43,12 @@ def test_a_run_ends_with_what_failed_for_good(tmp_path):
 
 
 def test_the_last_error_of_many_processes_is_named_and_not_torchruns(tmp_path):
-    (tmp_path / "work.py").write_text("raise KeyError('view')\n")
+    (tmp_path / "work.py").write_text("raise KeyError('augmentation')\n")
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
     done = subprocess.run([*line, str(tmp_path / "work.py")], capture_output=True, text=True)
-    assert done.stderr.index("ChildFailedError") > done.stderr.index("KeyError: 'view'")
+    assert done.stderr.index("ChildFailedError") > done.stderr.index("KeyError: 'augmentation'")
     (tmp_path / "job.log").write_text(done.stderr)
-    assert failures.last_error(tmp_path / "job.log") == "KeyError: 'view'"
+    assert failures.last_error(tmp_path / "job.log") == "KeyError: 'augmentation'"
 
 
 def test_a_log_without_an_error_ends_with_its_last_line(tmp_path):
@@ -62,4 +62,4 @@ def test_what_the_executor_says_is_told_too(tmp_path):
     said = ["rule work:", "    log: work.log", "    jobid: 3", "    wildcards: name=a", "", "Error in rule work:"]
     said += [f"    message: {status}", "    jobid: 3", "    log: work.log", ""]
     (tmp_path / "snakemake.log").write_text("\n".join(said))
-    assert f"work (name=a)\n    {status}\n" in failures.told([tmp_path / "snakemake.log"])
+    assert f"work (name=a)\n    {status}\n" in failures.summarise([tmp_path / "snakemake.log"])

@@ -8,24 +8,27 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingArguments
 
 from helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
-from safemed import training
-from safemed.attacks import Ball, pgd, random_start
-from safemed.data import as_arrays
-from safemed.fare import FARETrainer, one_row_an_image
-from safemed.objectives import feature_distance, features_away
-from safemed.views import View
-from safemed.vlm import VLM, load_processor, patchify, save_model, to_float
+from safemed.attacks.losses import feature_distance, features_away
+from safemed.attacks.pgd import pgd
+from safemed.attacks.threat_model import Ball, random_start
+from safemed.data.dataset import as_arrays
+from safemed.models.geometry import patchify, to_float
+from safemed.models.processor import load_processor
+from safemed.models.vlm import VLM, save_model
+from safemed.training import common
+from safemed.training.augmentation import Augmentation
+from safemed.training.fare import FARETrainer, one_row_an_image
 
 
-def fare_trainer(start, questions, folder, view: View, peft=None, **changes) -> FARETrainer:
+def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:
     """A trainer on some questions' images."""
     return FARETrainer(
-        training.load_policy(start, peft),
-        TrainingArguments(**training.shared_arguments({**FARE, **changes}, folder, 0)),
+        common.load_policy(start, peft),
+        TrainingArguments(**common.shared_arguments({**FARE, **changes}, folder, 0)),
         train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
-        peft_config=training.adapter(peft),
-        view=view,
+        peft_config=common.adapter(peft),
+        augmentation=augmentation,
     )
 
 
@@ -88,8 +91,8 @@ def test_features_take_in_the_deepstack_of_a_real_qwen(tiny_model, shown):
 @pytest.mark.parametrize("kind", ["noisy", "adversarial"])
 def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_model, shown, tmp_path):
     questions = shown.select(range(8))
-    view = View(**ADVERSARIAL) if kind == "adversarial" else View("noisy", sigma=0.1)
-    trainer = fare_trainer(tiny_model, questions, tmp_path, view, steps=2, batch_size=8)
+    augmentation = Augmentation(**ADVERSARIAL) if kind == "adversarial" else Augmentation("noisy", sigma=0.1)
+    trainer = fare_trainer(tiny_model, questions, tmp_path, augmentation, steps=2, batch_size=8)
     clean, _ = patchify(images_of(questions), trainer.vlm.geometry)
     clean = clean.view(8, -1)
     distances = {"reference": [], "trained": []}
@@ -113,7 +116,7 @@ def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_mo
 
 def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown, skilled, tmp_path):
     start = skilled.model.name_or_path
-    trainer = fare_trainer(start, shown, tmp_path, View(**ADVERSARIAL), steps=40, batch_size=12)
+    trainer = fare_trainer(start, shown, tmp_path, Augmentation(**ADVERSARIAL), steps=40, batch_size=12)
     before = {name: value.clone() for name, value in trainer.vlm.model.state_dict().items()}
     clean = images_of(shown)
     trainer.train()
@@ -127,7 +130,7 @@ def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown
 
 
 def test_the_saved_model_has_another_tower_and_the_same_language_model(study_data, tiny_model, tmp_path):
-    here("fare.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
+    here("train_fare.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
     start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert changed and all(".visual." in name for name in changed)
@@ -139,13 +142,13 @@ def test_adapters_are_drawn_from_the_trainings_seed(tiny_model, train_questions,
     drawn = []
     for state in range(2):
         torch.manual_seed(state)
-        trainer = fare_trainer(tiny_model, train_questions, tmp_path, View(**ADVERSARIAL), peft=LORA)
+        trainer = fare_trainer(tiny_model, train_questions, tmp_path, Augmentation(**ADVERSARIAL), peft=LORA)
         drawn.append({name: p for name, p in trainer.model.named_parameters() if "lora_A" in name})
     assert drawn[0] and all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
 
 
 def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model, tmp_path):
-    model, folder = training.load_policy(tiny_model, None), tmp_path / "fare-think"
+    model, folder = common.load_policy(tiny_model, None), tmp_path / "fare-think"
     save_model(model, load_processor(tiny_model), folder)
     name, parameter = next(iter(model.named_parameters()))
     parameter.data.view(-1)[0] = float("nan")

@@ -4,65 +4,65 @@ import pytest
 import torch
 import torchattacks
 
-from safemed import gradient_free
-from safemed.attacks import Plan
-from safemed.evaluation import Exam
-from safemed.vlm import to_float, to_uint8
+from safemed.attacks.engine import AttackConfig
+from safemed.evaluation import black_box
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.geometry import to_float, to_uint8
 
 EVERYTHING = torch.arange(24)
 
 
 @pytest.fixture(scope="module")
-def exam(skilled, shown) -> Exam:
+def evaluator(skilled, shown) -> Evaluator:
     """24 questions that the model answers rightly."""
-    return Exam(skilled, shown, "instruct", 24)
+    return Evaluator(skilled, shown, "instruct", 24)
 
 
 @pytest.fixture(scope="module")
-def words(exam) -> list[str]:
-    return exam.answers(exam.images, EVERYTHING)
+def words(evaluator) -> list[str]:
+    return evaluator.answers(evaluator.images, EVERYTHING)
 
 
 def distance(images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     return (images.int() - clean.int()).abs().flatten(1).amax(1)
 
 
-@pytest.mark.parametrize("attack", [gradient_free.noise, gradient_free.square])
-def test_controls_stay_in_the_ball_and_claim_what_the_stored_image_shows(exam, words, attack):
-    found = attack(exam, words, EVERYTHING, Plan(steps=5), 8, seed=0)
-    assert distance(found.images, exam.images).max() <= 8
-    assert (distance(found.images, exam.images) > 0).all()
-    assert (~found.broken).tolist() == exam.is_right(found.images, EVERYTHING).tolist()
-    exam.vlm.passes.backward = 0
-    again = attack(exam, words, EVERYTHING, Plan(steps=5), 8, seed=0)
-    assert exam.vlm.passes.backward == 0 and torch.equal(again.images, found.images)
+@pytest.mark.parametrize("attack", [black_box.noise, black_box.square])
+def test_controls_stay_in_the_ball_and_claim_what_the_stored_image_shows(evaluator, words, attack):
+    found = attack(evaluator, words, EVERYTHING, AttackConfig(steps=5), 8, seed=0)
+    assert distance(found.images, evaluator.images).max() <= 8
+    assert (distance(found.images, evaluator.images) > 0).all()
+    assert (~found.broken).tolist() == evaluator.is_right(found.images, EVERYTHING).tolist()
+    evaluator.vlm.passes.backward = 0
+    again = attack(evaluator, words, EVERYTHING, AttackConfig(steps=5), 8, seed=0)
+    assert evaluator.vlm.passes.backward == 0 and torch.equal(again.images, found.images)
 
 
-def test_square_breaks_more_than_noise_at_the_same_queries(exam, words):
-    budget = Plan(steps=150)
-    noise = gradient_free.noise(exam, words, EVERYTHING, budget, 64, seed=0).broken.sum()
-    square = gradient_free.square(exam, words, EVERYTHING, budget, 64, seed=0).broken.sum()
+def test_square_breaks_more_than_noise_at_the_same_queries(evaluator, words):
+    budget = AttackConfig(steps=150)
+    noise = black_box.noise(evaluator, words, EVERYTHING, budget, 64, seed=0).broken.sum()
+    square = black_box.square(evaluator, words, EVERYTHING, budget, 64, seed=0).broken.sum()
     assert square > noise
 
 
-def test_every_image_is_answered_with_the_prompt_of_its_own_row(exam, words):
+def test_every_image_is_answered_with_the_prompt_of_its_own_row(evaluator, words):
     """torchattacks calls the model on subsets, in any order, and says not which rows they are."""
-    shown = gradient_free.ShownRows(exam, words, EVERYTHING, 4)
+    shown = black_box.ShownRows(evaluator, words, EVERYTHING, 4)
     everything = shown(shown.start)
     for rows in (torch.tensor([5]), torch.tensor([20, 3, 11])):
         perturbed = shown.start[rows] + 0.4 * (2 * torch.rand_like(shown.start[rows]) - 1)
         perturbed[:, :3] = shown.start[rows, :3]
         assert torch.allclose(shown(perturbed.clamp(0, 1)), everything[rows], atol=1e-4)
-    assert everything.argmax(1).tolist() == exam.gold.tolist()
+    assert everything.argmax(1).tolist() == evaluator.gold.tolist()
     assert shown.queries[[3, 5, 11, 20]].tolist() == [2, 2, 2, 2] and shown.queries[0] == 1
 
 
 def test_square_attacks_questions_with_two_and_three_options(skilled, train_questions):
     few = [i for i, options in enumerate(train_questions["options"]) if len(options) < 4][:8]
-    exam = Exam(skilled, train_questions.select(few), "instruct", 8)
-    words = [f"<answer> {row['gold']} </answer>" for row in exam.rows]
-    found = gradient_free.square(exam, words, torch.arange(8), Plan(steps=3), 8, seed=0)
-    assert distance(found.images, exam.images).max() <= 8
+    evaluator = Evaluator(skilled, train_questions.select(few), "instruct", 8)
+    words = [f"<answer> {row['gold']} </answer>" for row in evaluator.rows]
+    found = black_box.square(evaluator, words, torch.arange(8), AttackConfig(steps=3), 8, seed=0)
+    assert distance(found.images, evaluator.images).max() <= 8
 
 
 class Linear(torch.nn.Module):
@@ -115,7 +115,7 @@ def test_upstream_pgd_never_drops_a_broken_image():
     assert model.seen == 20 * len(images)
 
 
-def test_the_labels_of_rows_survive_rounding_and_clamping(exam, words):
-    shown = gradient_free.ShownRows(exam, words, EVERYTHING, 4)
-    assert torch.equal(shown.images_of(shown.start), exam.images)
-    assert torch.equal(to_uint8(to_float(exam.images, torch.device("cpu"))), exam.images)
+def test_the_labels_of_rows_survive_rounding_and_clamping(evaluator, words):
+    shown = black_box.ShownRows(evaluator, words, EVERYTHING, 4)
+    assert torch.equal(shown.images_of(shown.start), evaluator.images)
+    assert torch.equal(to_uint8(to_float(evaluator.images, torch.device("cpu"))), evaluator.images)

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from safemed import audit
-from safemed.harden import harden, make_pool, symmetric
-from safemed.prompts import LETTERS, gold_text
+from safemed.data import audit
+from safemed.data.hardening import harden, make_pool, symmetric
+from safemed.data.prompts import LETTERS, gold_text
 
 FREQUENT = {"pneumonia": 40, "fibrosis": 90, "oedema": 60, "nodule": 150, "normal": 180, "effusion": 130, "mass": 110}
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from records import picture
-from safemed import images
-from safemed.records import BadRecord
+from safemed.data import images
+from safemed.data.records import BadRecord
 
 RAMP = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))  # [32, 32] from dark to bright
 

@@ -14,27 +14,11 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from safemed.phantoms import (
-    CENTRE,
-    CORNERS,
-    FAULTS,
-    FAULTY,
-    FINDINGS,
-    HALO,
-    MIN_IMAGES,
-    MODALITIES,
-    PRESENCE,
-    RADII,
-    SIDES,
-    SOUND,
-    WORDINGS,
-    Canvas,
-    Room,
-    cases,
-    impair,
-    render,
-    write_study,
-)
+from safemed.data.phantoms.anatomy import MODALITIES
+from safemed.data.phantoms.canvas import Canvas, Room
+from safemed.data.phantoms.faults import FAULTS, FAULTY, SOUND, impair
+from safemed.data.phantoms.lesions import CENTRE, CORNERS, FINDINGS, HALO, RADII, SIDES, render
+from safemed.data.phantoms.study import MIN_IMAGES, PRESENCE, WORDINGS, cases, write_study
 
 ROOT = Path(__file__).resolve().parents[1]
 LESIONS = FINDINGS[1:]

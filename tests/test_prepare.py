@@ -12,16 +12,16 @@ from PIL import Image
 
 from helpers import command_line
 from records import MINI, picture, prepare_arguments, prepared, record, write_source
-from safemed import data
-from safemed.prompts import gold_text
-from safemed.records import BOXES, MODALITIES, normalise, read_records
+from safemed.data import dataset
+from safemed.data.prompts import gold_text
+from safemed.data.records import BOXES, MODALITIES, normalise, read_records
 
 SETTINGS = {"image_size": 8, "questions": "published"}
 
 
 def read(folder) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The questions without pixels, and drops.csv."""
-    questions = data.read_questions(folder / "questions").remove_columns("image").to_pandas()
+    questions = dataset.read_questions(folder / "questions").remove_columns("image").to_pandas()
     return questions, pd.read_csv(folder / "drops.csv")
 
 
@@ -67,7 +67,7 @@ def test_no_usable_image_is_an_error_too(tmp_path):
 
 
 def test_stored_images_are_the_resized_ones(source, study_data):
-    questions = data.read_questions(study_data / "questions")
+    questions = dataset.read_questions(study_data / "questions")
     for question in questions.select(range(0, len(questions), 50)):
         with Image.open(source / question["image_path"]) as image:
             expected = np.asarray(image.convert("RGB"))  # the phantoms have the study's side already
@@ -77,7 +77,7 @@ def test_stored_images_are_the_resized_ones(source, study_data):
 def test_images_are_resized_by_lanczos_once(tmp_path):
     source = write_source(tmp_path / "source", [record()], {"Images/a.png": picture(0, 40)})
     prepared(source, tmp_path / "data", side=16)
-    stored = data.read_questions(tmp_path / "data" / "questions")[0]["image"]
+    stored = dataset.read_questions(tmp_path / "data" / "questions")[0]["image"]
     expected = Image.fromarray(picture(0, 40)).resize((16, 16), Image.Resampling.LANCZOS)
     assert (np.asarray(stored) == np.asarray(expected)).all()
 
@@ -118,7 +118,7 @@ def test_a_box_that_is_not_told_is_empty_and_one_that_is_none_is_left_out(tmp_pa
 
 
 def test_the_phantoms_boxes_are_kept(source, study_data):
-    questions = data.read_questions(study_data / "questions").remove_columns("image")
+    questions = dataset.read_questions(study_data / "questions").remove_columns("image")
     published = {told["question_id"]: told for _, told in read_records(source)}
     for key in BOXES:  # of the study's side already
         assert all(q[key] == (published[q["question_id"]][key] or []) for q in questions)
@@ -168,7 +168,7 @@ def same(first, second) -> None:
     """Assert that two data folders hold the same, byte by byte where that is meant."""
     for name in ("drops.csv", "counts.csv"):
         assert (first / name).read_text() == (second / name).read_text()
-    one, other = (data.read_questions(folder / "questions") for folder in (first, second))
+    one, other = (dataset.read_questions(folder / "questions") for folder in (first, second))
     assert one.remove_columns("image").to_pandas().equals(other.remove_columns("image").to_pandas())
     assert sorted(p.name for p in (first / "questions").iterdir()) == sorted(
         p.name for p in (second / "questions").iterdir()
@@ -206,8 +206,8 @@ def test_what_was_made_of_another_image_is_not_gone_on_with(many, tmp_path):
     kill_after(process, tmp_path / ".questions.partial", parts=1)
     Image.fromarray(picture(99, 300)).save(tmp_path / "source" / "Images" / "0.png")
     prepared(tmp_path / "source", tmp_path)
-    keys = data.read_questions(tmp_path / "questions")["image_key"]
-    before = data.read_questions(many[1] / "questions")["image_key"]
+    keys = dataset.read_questions(tmp_path / "questions")["image_key"]
+    before = dataset.read_questions(many[1] / "questions")["image_key"]
     assert keys[0] != before[0] and keys[0] == keys[40] and keys[1] == before[1]
 
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from helpers import BASE, SIDE, TINY
-from safemed import prompts
-from safemed.pretrain import TOKEN_NOISE, Pretraining, corpus
-from safemed.run import Stopwatch
-from safemed.tiny import build_tiny
-from safemed.vlm import VLM
+from safemed.data import prompts
+from safemed.models.tiny import build_tiny
+from safemed.models.vlm import VLM
+from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
+from safemed.utils.cost import CostMeter
 
 SETTINGS = {**BASE, "steps": 8, "binding_steps": 4, "batch_size": 24, "max_options": 4}
 
@@ -32,7 +32,7 @@ class Watched(VLM):
 def watched(train_questions, tmp_path_factory):
     """A finished pretraining of eight steps, and the true names of each image."""
     vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
-    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, Stopwatch("base", "base"))
+    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
     curves = training.run(tmp_path_factory.mktemp("pretraining") / "base.pt", every=4)
     assert [row["step"] for row in curves] == [4, 8] and len(vlm.shown) == 8
     return vlm, train_questions.remove_columns("image").to_pandas()

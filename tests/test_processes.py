@@ -25,10 +25,10 @@ from helpers import (
     update,
     weights,
 )  # fmt: skip
-from safemed import training
+from safemed.training import common
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
-SFT = {**TRAINING, "steps": 4, "view": ADVERSARIAL, "save_steps": 2}
+SFT = {**TRAINING, "steps": 4, "augmentation": ADVERSARIAL, "save_steps": 2}
 TOWER = {**FARE, "steps": 4, "save_steps": 2}
 # At a temperature of next to nothing the processes, which draw rollouts each for itself, draw the same as one.
 CERTAIN = {**GRPO, "steps": 3, "save_steps": 1, "temperature": 1e-4}
@@ -46,7 +46,9 @@ def finish(line: list[str], fails: bool = False) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("script, settings", [("sft.py", SFT), ("fare.py", TOWER), ("grpo.py", CERTAIN)])
+@pytest.mark.parametrize(
+    "script, settings", [("train_sft.py", SFT), ("train_fare.py", TOWER), ("train_grpo.py", CERTAIN)]
+)
 def test_two_processes_take_the_steps_of_one(script, settings, study_data, tiny_model, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     here(script, *training_arguments(study_data, tiny_model, alone), settings=settings)
@@ -57,9 +59,9 @@ def test_two_processes_take_the_steps_of_one(script, settings, study_data, tiny_
     assert not (together / "checkpoint").exists()
 
 
-def views(folder: Path, process: int = 0) -> dict[str, np.ndarray]:
+def augmentations(folder: Path, process: int = 0) -> dict[str, np.ndarray]:
     """What record_views wrote of one process."""
-    return dict(np.load(folder / f"views-{process}.npz"))
+    return dict(np.load(folder / f"augmentations-{process}.npz"))
 
 
 def test_each_question_has_one_view_in_all_processes_and_the_rows_are_those_of_one(study_data, tiny_model, tmp_path):
@@ -69,10 +71,10 @@ def test_each_question_has_one_view_in_all_processes_and_the_rows_are_those_of_o
     for name, folder in folders.items():
         folder.mkdir()
         told = training_arguments(study_data, tiny_model, folder)
-        line = command_line("grpo.py", *told, settings=settings)
-        line[1:2] = [str(ROOT / "tests" / "record_views.py"), str(folder)]
+        line = command_line("train_grpo.py", *told, settings=settings)
+        line[1:2] = [str(ROOT / "tests" / "record_augmentations.py"), str(folder)]
         finish(shared(line) if name == "together" else line)
-    alone, halves = views(folders["alone"]), [views(folders["together"], process) for process in (0, 1)]
+    alone, halves = augmentations(folders["alone"]), [augmentations(folders["together"], process) for process in (0, 1)]
     ids = [half["ids-0"].tolist() for half in halves]
     assert set(ids[0]) & set(ids[1]) and ids[0] + ids[1] == alone["ids-0"].tolist()
     both = np.concatenate([half["images-0"] for half in halves]).astype(int)
@@ -90,7 +92,7 @@ def test_a_killed_shared_training_ends_as_an_undisturbed_one_and_another_number_
     settings = {**GRPO, "steps": 8, "save_steps": 2}
     undisturbed, killed, other = (tmp_path / name for name in ("undisturbed", "killed", "other"))
     lines = {
-        folder: command_line("grpo.py", *training_arguments(study_data, tiny_model, folder), settings=settings)
+        folder: command_line("train_grpo.py", *training_arguments(study_data, tiny_model, folder), settings=settings)
         for folder in (undisturbed, killed, other)
     }
     finish(shared(lines[undisturbed]))
@@ -107,7 +109,12 @@ def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(s
     finish([*TORCHRUN, str(ROOT / "tests" / "shard_model.py"), *map(str, (tiny_model, study_data, tmp_path))])
     for process in (0, 1):
         told = json.loads((tmp_path / f"{process}.json").read_text())
-        assert told["moved"] > 7.9 / 255 and told["views"] < 1e-5 and told["loss"] < 1e-4 and told["gradients"] < 1e-4
+        assert (
+            told["moved"] > 7.9 / 255
+            and told["augmentations"] < 1e-5
+            and told["loss"] < 1e-4
+            and told["gradients"] < 1e-4
+        )
     saved, wanted, start = (load_file(path / "model.safetensors") for path in (
         tmp_path / "model", tmp_path / "wanted", tiny_model,
     ))  # fmt: skip
@@ -116,17 +123,17 @@ def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(s
 
 
 def test_sharding_without_gpus_is_refused(study_data, tiny_model, tmp_path):
-    said = refused("sft.py", study_data, tiny_model, tmp_path, settings={**SFT, "sharded": True})
+    said = refused("train_sft.py", study_data, tiny_model, tmp_path, settings={**SFT, "sharded": True})
     assert "sharding needs GPUs" in said
 
 
 def test_a_batch_that_the_processes_cannot_share_is_refused(study_data, tiny_model, tmp_path):
     told = training_arguments(study_data, tiny_model, tmp_path)
-    said = finish(shared(command_line("sft.py", *told, settings={**SFT, "batch_size": 7})), fails=True)
+    said = finish(shared(command_line("train_sft.py", *told, settings={**SFT, "batch_size": 7})), fails=True)
     assert "batch_size 7 cannot be shared by 2 processes" in said and not (tmp_path / "model").exists()
 
 
 def test_processes_that_would_train_each_for_itself_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # while this one has joined nobody
     with pytest.raises(RuntimeError, match="2 processes were started, and 1 would share"):
-        training.joined()
+        common.joined()

@@ -2,8 +2,9 @@
 
 import pytest
 
-from safemed import prompts, rewards
-from safemed.prompts import parse, render, target, well_formed
+from safemed.data import prompts
+from safemed.data.prompts import parse, render, target, well_formed
+from safemed.training import rewards
 
 # completion -> (the letter among four options or None, well-formed as instruct, well-formed as think)
 TABLE = {

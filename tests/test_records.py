@@ -5,8 +5,8 @@ import json
 import pytest
 
 from records import QA, record
-from safemed.records import MODALITIES, BadRecord, parse_med_r1, parse_record, read_records
-from safemed.splits import read_published
+from safemed.data.records import MODALITIES, BadRecord, parse_med_r1, parse_record, read_records
+from safemed.data.splits import read_published
 
 real = pytest.mark.skipif(not QA.is_dir(), reason="no real questions here: set OMNIMEDVQA_QA to their folder")
 

@@ -23,9 +23,10 @@ from helpers import (
     training_arguments,
     weights,
 )  # fmt: skip
-from safemed import run, training
+from safemed.training import common
+from safemed.utils import resume
 
-SFT = {**TRAINING, "steps": 30, "save_steps": 3, "view": ADVERSARIAL}
+SFT = {**TRAINING, "steps": 30, "save_steps": 3, "augmentation": ADVERSARIAL}
 ROBUST_TOWER = {**FARE, "steps": 30, "save_steps": 3}
 AT_GRPO = {**GRPO, "steps": 20, "save_steps": 3}
 MAKE_BASE = {"model": {"name": "tiny", "tiny": TINY}, "base": {**BASE, "steps": 60, "log_steps": 4}, "image_size": SIDE}
@@ -38,7 +39,12 @@ def arguments(script: str, data: Path, start: Path, folder: Path) -> list:
     return training_arguments(data, start, folder)
 
 
-TRAININGS = [("make_base.py", MAKE_BASE), ("sft.py", SFT), ("fare.py", ROBUST_TOWER), ("grpo.py", AT_GRPO)]
+TRAININGS = [
+    ("make_base.py", MAKE_BASE),
+    ("train_sft.py", SFT),
+    ("train_fare.py", ROBUST_TOWER),
+    ("train_grpo.py", AT_GRPO),
+]
 
 
 @pytest.mark.parametrize("script, settings", TRAININGS)
@@ -63,39 +69,39 @@ def test_a_killed_training_ends_as_an_undisturbed_one(script, settings, study_da
 def test_a_half_written_checkpoint_does_not_stop_the_training(study_data, tiny_model, tmp_path, written):
     """A kill may fall into the writing of a checkpoint: the last whole one counts."""
     settings = {**TRAINING, "steps": 4}
-    here("sft.py", *training_arguments(study_data, tiny_model, tmp_path / "whole"), settings=settings)
+    here("train_sft.py", *training_arguments(study_data, tiny_model, tmp_path / "whole"), settings=settings)
     given = training_arguments(study_data, tiny_model, tmp_path / "half")
     half = tmp_path / "half" / "checkpoint" / "checkpoint-2"
     given_start = argparse.Namespace(settings=settings, seed=0, variant="instruct", start=tiny_model, data=study_data)
-    run.checkpoints(half.parent, training.identity(given_start, "sft.py"))
+    resume.checkpoints(half.parent, common.identity(given_start, "train_sft.py"))
     half.mkdir()
     for name in written:
         (half / name).write_text('{"global_step": ')
-    here("sft.py", *given, settings=settings)
+    here("train_sft.py", *given, settings=settings)
     assert weights(tmp_path / "half") == weights(tmp_path / "whole")
 
 
 def test_checkpoints_of_other_settings_are_thrown_away_with_a_warning(tmp_path, caplog):
-    folder = run.checkpoints(tmp_path / "checkpoint", {"a": 1, "b": 2})
+    folder = resume.checkpoints(tmp_path / "checkpoint", {"a": 1, "b": 2})
     (folder / "checkpoint-4").mkdir()
     with caplog.at_level(logging.WARNING):
-        assert (run.checkpoints(folder, {"b": 2, "a": 1}) / "checkpoint-4").is_dir()
+        assert (resume.checkpoints(folder, {"b": 2, "a": 1}) / "checkpoint-4").is_dir()
     assert not caplog.records
     with caplog.at_level(logging.WARNING):
-        assert not (run.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
+        assert not (resume.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
     assert "other settings" in caplog.text
     (folder / "checkpoint-4").mkdir()
     (folder / "settings.json").unlink()  # a kill in the middle of a clean-up may leave parts of nobody knows what
-    assert not (run.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
+    assert not (resume.checkpoints(folder, {"a": 1, "b": 3}) / "checkpoint-4").exists()
 
 
 def test_a_training_with_changed_settings_starts_anew(study_data, tiny_model, tmp_path):
     """Killed under one learning rate and started with another, it ends as if the first had never been."""
     first, changed = {**TRAINING, "steps": 40}, {**TRAINING, "steps": 4, "learning_rate": 1e-4}
     given = training_arguments(study_data, tiny_model, tmp_path / "changed")
-    kill_after_the_first_checkpoint(command_line("sft.py", *given, settings=first), tmp_path / "changed")
-    here("sft.py", *given, settings=changed)
-    here("sft.py", *training_arguments(study_data, tiny_model, tmp_path / "fresh"), settings=changed)
+    kill_after_the_first_checkpoint(command_line("train_sft.py", *given, settings=first), tmp_path / "changed")
+    here("train_sft.py", *given, settings=changed)
+    here("train_sft.py", *training_arguments(study_data, tiny_model, tmp_path / "fresh"), settings=changed)
     assert weights(tmp_path / "changed") == weights(tmp_path / "fresh")
 
 
@@ -104,10 +110,10 @@ def test_a_training_from_another_start_does_not_resume(study_data, tiny_model, s
     other = Path(skilled.model.name_or_path)
     settings = {**TRAINING, "steps": 40}
     given = training_arguments(study_data, tiny_model, tmp_path / "changed")
-    kill_after_the_first_checkpoint(command_line("sft.py", *given, settings=settings), tmp_path / "changed")
+    kill_after_the_first_checkpoint(command_line("train_sft.py", *given, settings=settings), tmp_path / "changed")
     given = training_arguments(study_data, other, tmp_path / "changed")
-    here("sft.py", *given, settings=settings)
-    here("sft.py", *training_arguments(study_data, other, tmp_path / "fresh"), settings=settings)
+    here("train_sft.py", *given, settings=settings)
+    here("train_sft.py", *training_arguments(study_data, other, tmp_path / "fresh"), settings=settings)
     assert weights(tmp_path / "changed") == weights(tmp_path / "fresh")
 
 

@@ -5,10 +5,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from safemed import attacks, evaluation, objectives, plots, probes, sanity
-from safemed.attacks import Attacked, l2_levels
-from safemed.evaluation import TARGETS, Exam
-from safemed.vlm import VLM, to_float, to_uint8
+from safemed.attacks import engine, losses, threat_model
+from safemed.attacks.engine import Attacked
+from safemed.attacks.threat_model import l2_levels
+from safemed.evaluation import diagnostics, evaluator
+from safemed.evaluation.evaluator import TARGETS, Evaluator
+from safemed.models.geometry import to_float, to_uint8
+from safemed.models.vlm import VLM
+from safemed.report.figures import plots
+from safemed.report.tables import sanity
 
 SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "restarts": 3, "l2": 0.5}
 NO_ROWS = pd.DataFrame(columns=["model", "norm", "eps", "attack", "outcome", "question_id", "attacked"])
@@ -19,10 +24,10 @@ SHORT, SHORT_L2, FORCED = (
 )
 
 
-def probed(exam: Exam, **changes) -> pd.DataFrame:
-    """The rows of the attack's probes on this exam."""
-    rows = probes.probe_rows(exam, SETTINGS | changes, seed=0)
-    return rows.assign(model="sft-instruct").reindex(columns=sanity.PROBE_ROWS)
+def probed(evaluator: Evaluator, **changes) -> pd.DataFrame:
+    """The rows of the attack's probes on this evaluator."""
+    rows = diagnostics.probe_rows(evaluator, SETTINGS | changes, seed=0)
+    return rows.assign(model="sft-instruct").reindex(columns=diagnostics.PROBE_ROWS)
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -31,45 +36,45 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def exam(skilled, shown) -> Exam:
-    return Exam(skilled, shown, "instruct", 24)
+def evaluator(skilled, shown) -> Evaluator:
+    return Evaluator(skilled, shown, "instruct", 24)
 
 
 @pytest.fixture(scope="module")
-def sound(exam) -> pd.DataFrame:
+def sound(evaluator) -> pd.DataFrame:
     """The probes of the attack as it is."""
-    return probed(exam)
+    return probed(evaluator)
 
 
 @pytest.mark.parametrize("variant", ["instruct", "think"])
 def test_a_sound_attack_passes_every_check(skilled, shown, variant):
-    table = checked(probed(Exam(skilled, shown, variant, 24)))
+    table = checked(probed(Evaluator(skilled, shown, variant, 24)))
     assert len(table) >= 13 and table.passed.all(), table[~table.passed]
     assert set(table.n) == {24}
 
 
 def in_normalised_space(monkeypatch):
     """eps and the step taken in the units of the normalised image, a fraction of a pixel's."""
-    project = attacks.Ball.project
+    project = threat_model.Ball.project
 
     def normalised(self, images, clean):
-        return project(attacks.Ball(self.norm, self.eps * 0.25), images, clean)
+        return project(threat_model.Ball(self.norm, self.eps * 0.25), images, clean)
 
-    monkeypatch.setattr(attacks.Ball, "project", normalised)
+    monkeypatch.setattr(threat_model.Ball, "project", normalised)
 
 
 def own_argmax_as_target(monkeypatch):
     """Away from whatever the model says now, not from the gold answer."""
 
     def away(vlm, prefixes, gold, n_options):
-        def objective(images, rows):
-            logits = objectives.letter_logits(vlm, images, prefixes[rows], n_options[rows])
+        def attack_loss(images, rows):
+            logits = losses.letter_logits(vlm, images, prefixes[rows], n_options[rows])
             own = logits.argmax(1)
             return F.cross_entropy(logits, own, reduction="none"), logits.argmax(1) != own
 
-        return objective
+        return attack_loss
 
-    monkeypatch.setattr(objectives, "letter_margin", away)
+    monkeypatch.setattr(losses, "letter_margin", away)
 
 
 def rounding_by_truncation(monkeypatch):
@@ -78,7 +83,7 @@ def rounding_by_truncation(monkeypatch):
     def truncated(images):
         return (images * 255).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
-    monkeypatch.setattr(attacks, "to_uint8", truncated)
+    monkeypatch.setattr(threat_model, "to_uint8", truncated)
 
 
 def halving_until_it_fits(monkeypatch):
@@ -91,7 +96,7 @@ def halving_until_it_fits(monkeypatch):
             stored = to_uint8(images)
         return stored
 
-    monkeypatch.setattr(attacks.Ball, "store", halved)
+    monkeypatch.setattr(threat_model.Ball, "store", halved)
 
 
 def first_token_as_target(monkeypatch):
@@ -100,23 +105,23 @@ def first_token_as_target(monkeypatch):
     def first(self, target, words, rows, place=0, seed=0):
         asked = self.asked[rows]
 
-        def objective(images, part):
+        def attack_loss(images, part):
             logits = self.vlm.completion_logits(images, asked[part])[:, -1]
             loss = F.cross_entropy(logits, logits.argmax(1), reduction="none")
             return loss, torch.zeros(len(part), dtype=torch.bool)
 
-        return objective
+        return attack_loss
 
-    monkeypatch.setattr(Exam, "objective", first)
+    monkeypatch.setattr(Evaluator, "attack_loss", first)
 
 
 def the_clean_image_returned(monkeypatch):
     """An attack that gives up before its first step."""
 
-    def untouched(objectives, is_right, clean8, *given, **more):
+    def untouched(attack_losses, is_right, clean8, *given, **more):
         return Attacked.untouched(clean8)
 
-    monkeypatch.setattr(attacks, "attack", untouched)
+    monkeypatch.setattr(engine, "attack", untouched)
 
 
 def a_resize_between_attack_and_evaluation(monkeypatch):
@@ -142,24 +147,24 @@ BUGS = {
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
-def test_each_silent_failure_turns_its_checks_red(exam, monkeypatch, bug):
+def test_each_silent_failure_turns_its_checks_red(evaluator, monkeypatch, bug):
     bug(monkeypatch)
-    table = checked(probed(exam))
+    table = checked(probed(evaluator))
     assert set(BUGS[bug]) <= set(table.index[~table.passed]), table[~table.passed]
 
 
 def test_a_target_without_a_gradient_is_red_though_the_others_have_one(skilled, shown, monkeypatch):
-    margin = objectives.letter_margin
+    margin = losses.letter_margin
 
     def flat(*given):
-        def objective(images, rows):
+        def attack_loss(images, rows):
             loss, broken = margin(*given)(images, rows)
             return loss.detach() + 0 * images.sum((1, 2, 3)), broken
 
-        return objective
+        return attack_loss
 
-    monkeypatch.setattr(objectives, "letter_margin", flat)
-    rows = probed(Exam(skilled, shown, "think", 24), steps=[2, 3], restarts=3)
+    monkeypatch.setattr(losses, "letter_margin", flat)
+    rows = probed(Evaluator(skilled, shown, "think", 24), steps=[2, 3], restarts=3)
     measured = rows[rows.probe == "measured"].groupby("target").zero_gradient.agg(["size", "mean"])
     assert set(measured.index) == set(TARGETS["think"]) and set(measured["size"]) == {24}
     assert measured["mean"]["sequence"] < 0.1 and measured["mean"]["answer"] == measured["mean"]["empty"] == 1
@@ -168,18 +173,18 @@ def test_a_target_without_a_gradient_is_red_though_the_others_have_one(skilled, 
     assert not table.passed[["questions without any gradient", "share of zero gradients"]].any()
 
 
-def test_where_a_question_cannot_be_probed_no_probes_check_passes(exam, monkeypatch):
-    climb, bad = attacks.climb, to_float(exam.images[3:4], torch.device("cpu"))
+def test_where_a_question_cannot_be_probed_no_probes_check_passes(evaluator, monkeypatch):
+    climb, bad = losses.climb, to_float(evaluator.images[3:4], torch.device("cpu"))
 
-    def not_a_number_for_one(objective, images, rows, amp=False):
+    def not_a_number_for_one(attack_loss, images, rows, amp=False):
         if ((images - bad).abs().flatten(1).amax(1) < 9 / 255).any():
             raise FloatingPointError("not a number")
-        return climb(objective, images, rows, amp)
+        return climb(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(attacks, "climb", not_a_number_for_one)
-    rows = probed(exam, eps=8, radii=[4, 8], steps=[2, 3], l2=0.2)
+    monkeypatch.setattr(engine, "climb", not_a_number_for_one)
+    rows = probed(evaluator, eps=8, radii=[4, 8], steps=[2, 3], l2=0.2)
     failed = rows[rows.probe == "failed"]
-    assert failed.question_id.tolist() == [exam.rows[3]["question_id"]]
+    assert failed.question_id.tolist() == [evaluator.rows[3]["question_id"]]
     assert rows.question_id.nunique() == 24 and (rows.question_id == failed.question_id.iloc[0]).sum() == 1
     table = checked(rows)
     assert table.value.isna().all() and not table.passed.any() and set(table.n) == {24}
@@ -232,12 +237,12 @@ def test_no_order_of_attacks_is_told_where_one_of_them_failed(sound, attack):
 
 
 def test_a_model_that_is_never_right_passes_no_check_for_want_of_rows(untrained, shown):
-    table = checked(probed(Exam(untrained, shown, "instruct", 4)))
+    table = checked(probed(Evaluator(untrained, shown, "instruct", 4)))
     assert not table.passed["eps 0: images or answers changed"] and table.value.isna().any()
 
 
 def test_the_clean_words_before_the_letter_are_what_the_loss_stands_after():
-    assert evaluation.before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
+    assert evaluator.before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
 
 
 def test_probes_spend_the_steps_they_say(sound):
@@ -249,9 +254,9 @@ def test_probes_spend_the_steps_they_say(sound):
     assert told.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and told.restarts["restarts"] == {1, 3}
 
 
-def test_probes_do_not_depend_on_the_batches(exam, sound):
+def test_probes_do_not_depend_on_the_batches(evaluator, sound):
     """But for a flip where a gradient is all but zero."""
-    parts = probed(exam, batch_size=9)
+    parts = probed(evaluator, batch_size=9)
     assert len(parts) == len(sound)
     keys = ["probe", "question_id", "target", "eps", "steps", "restarts"]
     both = sound.merge(parts, on=keys, validate="one_to_one")

@@ -22,8 +22,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
-
 from bench.slurm import accounting, summary, waits
+
 from helpers import ROOT, SMOKE, checkout, snakemake, update
 from test_workflow import planned
 
@@ -33,9 +33,9 @@ PROFILE = Path("workflow/profiles/slurm/config.yaml")
 RESULTS = Path("results/smoke")
 ON_GPUS = {
     "make_base", "train_sft", "train_fare", "train_grpo", "attack_model", "probe_attacks", "transfer_images",
-    "mislead_model", "certify_model",
+    "stress_model", "certify_model",
 }  # fmt: skip
-ROWS = ("attacks", "sanity", "transfer", "misled", "certificates")
+ROWS = ("attacks", "sanity", "transfer", "stress", "certificates")
 SFT_LOG = "train-sft-instruct.log"
 AWAY = 20  # seconds
 
@@ -118,7 +118,7 @@ def working(folder: Path, process: subprocess.Popen, rule: str, log: str) -> str
 def undisturbed(tmp_path_factory) -> Path:
     """A checkout in which the study's models and evaluations were made without a cluster."""
     folder = cluster_checkout(tmp_path_factory.mktemp("undisturbed").resolve() / "repository")
-    done = snakemake("attack", "mislead", "certify", "--cores", 2, *STUDY, cwd=folder)
+    done = snakemake("attack", "stress", "certify", "--cores", 2, *STUDY, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -196,7 +196,7 @@ def hang(folder: Path, undisturbed: Path, drivers: list) -> tuple[subprocess.Pop
     """The driver of a training that hangs, of one minute at its first attempt; and its folder."""
     process = teach_again(folder, undisturbed, drivers, "train_minutes: 1")
     number = working(folder, process, "train_sft", SFT_LOG)
-    for pid in until(lambda: programs(number, "sft.py"), "a training to stop", process):
+    for pid in until(lambda: programs(number, "train_sft.py"), "a training to stop", process):
         os.kill(pid, signal.SIGSTOP)
     return process, folder
 

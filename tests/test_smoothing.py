@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, norm
 
-from safemed import smoothing
-from safemed.smoothing import (
+from safemed.certificates import smoothing
+from safemed.certificates.smoothing import (
     ABSTAIN,
     RADIUS_DIGITS,
     Procedure,

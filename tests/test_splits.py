@@ -9,10 +9,10 @@ from PIL import Image
 
 from helpers import SPLIT, command
 from records import MINI, picture, prepared, record, write_source
-from safemed import data, splits
-from safemed.audit import leaks
-from safemed.data import SPLITS, UNUSED, read_questions
-from safemed.splits import assign_splits, subject
+from safemed.data import dataset, splits
+from safemed.data.audit import leaks
+from safemed.data.dataset import SPLITS, UNUSED, read_questions
+from safemed.data.splits import assign_splits, subject
 
 SHARES = {name: SPLIT[name] for name in SPLITS}
 
@@ -233,7 +233,7 @@ def test_medvlm_r1s_sizes_are_drawn_out_of_disjoint_splits(study_data):
 
 def test_the_default_study_reads_what_split_wrote(study_data):
     made = pd.read_csv(study_data / "splits.csv")
-    assert set(made["split"]) == set(data.SPLITS)
+    assert set(made["split"]) == set(dataset.SPLITS)
     assert made["group"].nunique() == made["image_key"].nunique()  # phantoms are drawn one by one
 
 

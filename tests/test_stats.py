@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from safemed.stats import clustered_wilson, design_effect, floor_to, holm, mcnemar, paired_difference, wilson
+from safemed.utils.stats import clustered_wilson, design_effect, floor_to, holm, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize("right, n", [(0, 1), (0, 40), (3, 7), (95, 100), (40, 40), (123, 1000)])

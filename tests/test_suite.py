@@ -12,13 +12,18 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
-from safemed import attacks, objectives, plans, suite, tables
-from safemed.attacks import Plan, apgd_checkpoints, l2_levels
-from safemed.data import subset
-from safemed.evaluation import Exam, SmoothedExam
-from safemed.halving import halving
-from safemed.prompts import FAILED
-from safemed.vlm import to_float
+from safemed.attacks import cw, engine, losses
+from safemed.attacks.apgd import apgd_checkpoints
+from safemed.attacks.engine import AttackConfig
+from safemed.attacks.threat_model import l2_levels
+from safemed.data.dataset import subset
+from safemed.data.prompts import FAILED
+from safemed.evaluation import registry
+from safemed.evaluation.batching import halving
+from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
+from safemed.models.geometry import to_float
+from safemed.report.tables import robustness, suite, transfer
+from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 
 EVERYTHING = torch.arange(24)
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
@@ -68,18 +73,18 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
     asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    exam = plans.exam_of(skilled, asked, "think", 24, plan, 0, TEMPLATES)
-    assert isinstance(exam, SmoothedExam) == ("sigma" in plan) and set(rows.columns) == set(tables.ATTACK_ROWS)
+    evaluator = registry.evaluator_for(skilled, asked, "think", 24, plan, 0, TEMPLATES)
+    assert isinstance(evaluator, SmoothedEvaluator) == ("sigma" in plan) and set(rows.columns) == set(ATTACK_ROWS)
     assert (rows.hint != "").all() if "hint" in plan else (rows.hint == "").all()
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
     for eps, part in rows.groupby("eps"):
         stored = torch.from_numpy(images[f"eps{eps:g}"])
         assert part.question_id.tolist() == asked["question_id"]
-        assert l2_levels(stored, exam.images).tolist() == pytest.approx(part.l2.tolist())
-        assert (part.outcome == "right").tolist() == exam.is_right(stored, torch.arange(len(asked))).tolist()
+        assert l2_levels(stored, evaluator.images).tolist() == pytest.approx(part.l2.tolist())
+        assert (part.outcome == "right").tolist() == evaluator.is_right(stored, torch.arange(len(asked))).tolist()
         assert part.attacked.any() == (eps > 0) and (part.steps[~part.attacked] == 0).all()
     assert set(rows.sigma) == {plan.get("sigma", 0)} and set(rows.function) == {plan.get("function", "generate")}
-    tables.check_attack_rows(rows)
+    check_attack_rows(rows)
     cost = json.loads((folder / attack / "cost.json").read_text())
     assert cost["attack"] == attack and cost["forward_passes"] > 0
     assert (cost["backward_passes"] == 0) == (attack == "square")
@@ -90,11 +95,11 @@ def test_at_radius_0_a_smoothed_model_is_asked_about_its_clean_images(folder, sk
     """Larger radii attack what is right there. What fell at a smaller one counts as attacked, and is not again."""
     rows = pd.read_parquet(folder / "smoothed" / "rows.parquet")
     images = np.load(folder / "smoothed" / "images.npz")
-    exam = plans.exam_of(skilled, shown, "think", 24, ATTACKS["smoothed"], 0)
+    evaluator = registry.evaluator_for(skilled, shown, "think", 24, ATTACKS["smoothed"], 0)
     at = {eps: part.set_index("question_id") for eps, part in rows.groupby("eps")}
     assert (images["eps0"] == images["clean"]).all() and (at[0].linf == 0).all() and not at[0].attacked.any()
     right = {eps: part.outcome == "right" for eps, part in at.items()}
-    assert right[0].any() and exam.is_right(exam.images, EVERYTHING).tolist() == right[0].tolist()
+    assert right[0].any() and evaluator.is_right(evaluator.images, EVERYTHING).tolist() == right[0].tolist()
     for eps in (0.2, 0.5):
         assert (at[eps].attacked == right[0]).all()
     assert (at[0.5].steps[~right[0.2]] == 0).all() and (at[0.5].steps[right[0.2]] > 0).all()
@@ -206,11 +211,11 @@ def test_what_an_attack_could_not_evaluate_stays_failed_in_every_replay(
     pgd = changed(folder / "pgd", tmp_path / "pgd", spoilt)
     again = replay(shown_data, skilled.model.name_or_path, tmp_path / "same", pgd)
     other = replay(shown_data, untrained.model.name_or_path, tmp_path / "other", pgd, eps=8, same=False)
-    for rows in (again, other):
-        assert (rows.outcome == FAILED).tolist() == [i == 5 for i in range(24)]
-        assert rows.text[5] == "RuntimeError: no memory" and rows.answer[5] == ""
+    for one in (again, other):
+        assert (one.outcome == FAILED).tolist() == [i == 5 for i in range(24)]
+        assert one.text[5] == "RuntimeError: no memory" and one.answer[5] == ""
     assert (other.outcome[other.outcome != FAILED] == "unparsable").all()  # it has never learned to answer
-    table = suite.transfer(other.assign(model="untrained-think"))
+    table = transfer.transfer(other.assign(model="untrained-think"))
     assert table.failed.tolist() == [1] and table.accuracy.isna().all() and table.n.tolist() == [24]
 
 
@@ -232,7 +237,7 @@ def test_a_model_that_returns_nan_has_no_score(not_a_number, shown_data, tmp_pat
     rows = pd.read_parquet(tmp_path / "clean" / "rows.parquet")
     assert set(rows.outcome) == {FAILED} and rows.text.str.contains("not finite").all()
     baselines = pd.DataFrame({"kind": ["questions"], "part": ["all"], "n": [5], "chance": [0.25], "blind": [0.3]})
-    table = tables.robustness(rows, baselines)
+    table = robustness.robustness(rows, baselines)
     assert table.status.tolist() == ["incomplete: 5 of 5 not evaluated"] and table.accuracy.isna().all()
 
 
@@ -290,17 +295,17 @@ def clean_images(folder: Path) -> torch.Tensor:
 
 
 def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, skilled, tmp_path, monkeypatch):
-    climb, spoilt = attacks.climb, 3
+    climb, spoilt = losses.climb, 3
     bad = clean_images(folder / "pgd")[spoilt]
 
-    def out_of_memory_above_four_and_nan_for_one(objective, images, rows, amp=False):
+    def out_of_memory_above_four_and_nan_for_one(attack_loss, images, rows, amp=False):
         if len(images) > 4:
             out_of_memory()
         if any((image - bad).abs().max() < 9 / 255 for image in images):
             raise FloatingPointError("not a number")
-        return climb(objective, images, rows, amp)
+        return climb(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(attacks, "climb", out_of_memory_above_four_and_nan_for_one)
+    monkeypatch.setattr(engine, "climb", out_of_memory_above_four_and_nan_for_one)
     told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
     here("attack.py", *told, settings=settings("pgd"))
     whole, halved = (pd.read_parquet(f / "rows.parquet") for f in (folder / "pgd", tmp_path / "halved"))
@@ -308,20 +313,20 @@ def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, sk
     assert halved.text[spoilt] == "FloatingPointError: not a number" and halved.answer[spoilt] == ""
     others = halved.outcome != FAILED  # the same noise and steps in smaller batches: the same verdicts
     assert (halved.outcome[others] == whole.outcome[others]).mean() >= 0.95
-    tables.check_attack_rows(halved)
+    check_attack_rows(halved)
 
 
 def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, shown_data, skilled, tmp_path, monkeypatch):
-    weights, climb, clean = skilled.model.name_or_path, attacks.climb, clean_images(folder / "pgd")
+    weights, climb, clean = skilled.model.name_or_path, losses.climb, clean_images(folder / "pgd")
     here("attack.py", *arguments(shown_data, weights, tmp_path / "whole", "pgd", 2, 8), settings=settings("pgd"))
 
-    def not_a_number_far_away(objective, images, rows, amp=False):
+    def not_a_number_far_away(attack_loss, images, rows, amp=False):
         nearest = (images[:, None] - clean).abs().flatten(2).amax(2).amin(1)  # [b], the levels it was moved
         if (nearest > 9 / 255).any():
             raise FloatingPointError("not a number")
-        return climb(objective, images, rows, amp)
+        return climb(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(attacks, "climb", not_a_number_far_away)
+    monkeypatch.setattr(engine, "climb", not_a_number_far_away)
     here("attack.py", *arguments(shown_data, weights, tmp_path / "part", "pgd", 24, 2, 8), settings=settings("pgd"))
     whole, rows = (pd.read_parquet(tmp_path / name / "rows.parquet") for name in ("whole", "part"))
     smaller, largest = rows[rows.eps < 24], rows[rows.eps == 24].reset_index(drop=True)
@@ -332,13 +337,13 @@ def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, shown_data, ski
     assert largest[fell].text.tolist() == smaller[smaller.eps == 8].text[fell].tolist()
     assert largest.attacked.all() and (largest.steps == 0).all()
     baselines = pd.DataFrame({"kind": ["questions"], "part": ["all"], "n": [24], "chance": [0.25], "blind": [0.3]})
-    table = tables.robustness(rows, baselines).set_index("eps")
+    table = robustness.robustness(rows, baselines).set_index("eps")
     assert table.accuracy.isna().to_dict() == {2: False, 8: False, 24: True}
 
 
 def interrupted(monkeypatch, carried_out: list, after: int) -> None:
     """The next attack stops with an error of its own after so many batches; `carried_out` hears of all."""
-    carry_out = plans.carry_out
+    carry_out = registry.run_attack
 
     def counted(*given):
         if len(carried_out) == after:
@@ -346,7 +351,7 @@ def interrupted(monkeypatch, carried_out: list, after: int) -> None:
         carried_out.append(given)
         return carry_out(*given)
 
-    monkeypatch.setattr(plans, "carry_out", counted)
+    monkeypatch.setattr(registry, "run_attack", counted)
 
 
 def gone_on_with(monkeypatch, root: Path, attack: str, told: list, change) -> dict[str, tuple[int, pd.DataFrame]]:
@@ -416,19 +421,21 @@ def test_the_clean_images_have_no_radius(shown_data, skilled, tmp_path, capsys):
 def test_a_plan_has_its_attacks_name_and_the_targets_of_its_variant():
     targets = {"think": ["stop"], "instruct": ["ce"]}
     told = {"kind": "pgd", "steps": 7, "survivors": True, "eps": 0.3, "targets": targets}
-    assert plans.plan_of("some", told, "think") == Plan(name="some", steps=7, targets=("stop",))
-    assert plans.plan_of("other", told, "instruct", amp=True) == Plan(name="other", steps=7, targets=("ce",), amp=True)
-    assert plans.plan_of("bare", {"kind": "noise", "steps": 2}, "think").targets == ()
+    assert registry.read_attack_config("some", told, "think") == AttackConfig(name="some", steps=7, targets=("stop",))
+    assert registry.read_attack_config("other", told, "instruct", amp=True) == AttackConfig(
+        name="other", steps=7, targets=("ce",), amp=True
+    )
+    assert registry.read_attack_config("bare", {"kind": "noise", "steps": 2}, "think").targets == ()
 
 
 @pytest.mark.parametrize("variant", ["instruct", "think"])
 def test_a_smoothed_model_answers_with_the_majority_of_the_function_that_it_is_told(skilled, shown, variant):
-    clean = to_float(Exam(skilled, shown, variant, 24).images, skilled.device)
+    clean = to_float(Evaluator(skilled, shown, variant, 24).images, skilled.device)
     for function in ("choice", "generate"):
-        quiet = SmoothedExam(skilled, shown, variant, 24, 1e-6, 1, 3, function)
+        quiet = SmoothedEvaluator(skilled, shown, variant, 24, 1e-6, 1, 3, function)
         said = [quiet.answer(text, i) for i, text in enumerate(quiet.answers(quiet.images, EVERYTHING))]
         assert said == quiet.classes(function, clean, EVERYTHING)
-        loud = SmoothedExam(skilled, shown, variant, 24, 0.3, 1, 15, function)
+        loud = SmoothedEvaluator(skilled, shown, variant, 24, 0.3, 1, 15, function)
         heard = []
         for draw in range(60):
             noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(draw))
@@ -481,8 +488,8 @@ def test_apgd_comes_nearer_to_the_top_than_pgd_in_as_many_steps():
             losses.append(loss.max().item())
             return loss, broken
 
-        plan = Plan(kind=kind, steps=30)
-        attacks.attack([recorded], judge, clean8, list("abc"), 16, plan, torch.device("cpu"))
+        plan = AttackConfig(kind=kind, steps=30)
+        engine.attack([recorded], judge, clean8, list("abc"), 16, plan, torch.device("cpu"))
         seen[kind] = max(losses)
     assert seen["apgd"] > 0.25 * seen["pgd"] and seen["apgd"] > -0.01
 
@@ -499,8 +506,8 @@ def test_patience_gives_up_what_will_not_reach_zero_and_nothing_else():
 
     spent = {}
     for patience in (None, 5):
-        plan = Plan(kind="pgd", steps=40, patience=patience)
-        found = attacks.attack([margin], is_right, clean8, ["a", "b"], 16, plan, torch.device("cpu"))
+        plan = AttackConfig(kind="pgd", steps=40, patience=patience)
+        found = engine.attack([margin], is_right, clean8, ["a", "b"], 16, plan, torch.device("cpu"))
         assert found.broken.tolist() == [True, False]
         spent[patience] = found.steps[1].item()
     assert spent == {None: 40, 5: 5}
@@ -549,8 +556,8 @@ def test_carlini_wagner_comes_close_to_the_distance_of_a_plane(distance, black):
     """In the default study's steps and searches. Near planes are farther for an 8-bit image: it has no small steps."""
     for share in (0.05, 1.0):
         clean8, direction, margin, is_right = plane(share, black, distance)
-        plan = Plan(kind="cw", norm="l2", steps=30)
-        found = attacks.carlini_wagner(margin, is_right, clean8, plan, torch.device("cpu"))
+        plan = AttackConfig(kind="cw", norm="l2", steps=30)
+        found = cw.carlini_wagner(margin, is_right, clean8, plan, torch.device("cpu"))
         assert found.broken.all() and not is_right(found.images, torch.arange(1)).any()
         reached, least = l2_levels(found.images, clean8).item(), nearest_8_bit(direction, distance)
         assert least - 1e-6 <= reached <= 1.15 * least
@@ -559,13 +566,17 @@ def test_carlini_wagner_comes_close_to_the_distance_of_a_plane(distance, black):
 
 
 def test_carlini_wagner_leaves_what_nothing_breaks(skilled, shown):
-    exam = Exam(skilled, shown, "instruct", 24)
-    objective = exam.objective("answer", exam.answers(exam.images, EVERYTHING), EVERYTHING)
-    plan = Plan(kind="cw", norm="l2", steps=4)
-    found = attacks.carlini_wagner(
-        objective, lambda images, rows: torch.ones(len(rows), dtype=torch.bool), exam.images, plan, exam.vlm.device
+    evaluator = Evaluator(skilled, shown, "instruct", 24)
+    attack_loss = evaluator.attack_loss("answer", evaluator.answers(evaluator.images, EVERYTHING), EVERYTHING)
+    plan = AttackConfig(kind="cw", norm="l2", steps=4)
+    found = cw.carlini_wagner(
+        attack_loss,
+        lambda images, rows: torch.ones(len(rows), dtype=torch.bool),
+        evaluator.images,
+        plan,
+        evaluator.vlm.device,
     )
-    assert torch.equal(found.images, exam.images) and not found.broken.any()
+    assert torch.equal(found.images, evaluator.images) and not found.broken.any()
 
 
 def test_the_expectation_over_noise_is_that_of_the_smoothed_model():
@@ -575,9 +586,9 @@ def test_the_expectation_over_noise_is_that_of_the_smoothed_model():
         return images[:, 0, 0, 0] * (rows + 1), images[:, 0, 0, 0] > 0.5
 
     names, rows = list("abcdef"), torch.arange(6)
-    loss, _ = objectives.under_noise(first_pixel, 0.1, 1000, names)(images, rows)
+    loss, _ = losses.under_noise(first_pixel, 0.1, 1000, names)(images, rows)
     assert torch.allclose(loss, 0.5 * torch.arange(1, 7), atol=0.06)
-    few = objectives.under_noise(first_pixel, 0.1, 101, names)
+    few = losses.under_noise(first_pixel, 0.1, 101, names)
     (above, broken), (below, held) = few(images + 0.2, rows), few(images - 0.2, rows)
     assert (above > loss).all() and broken.all() and (below < loss).all() and not held.any()
 
@@ -590,9 +601,9 @@ def test_each_step_and_each_question_of_a_smoothed_attack_has_noise_of_its_own()
         return images.sum((1, 2, 3)), torch.zeros(len(rows), dtype=torch.bool)
 
     def noise(names: list[str], rows: torch.Tensor, calls: int = 1) -> torch.Tensor:
-        objective = objectives.under_noise(recorded, 0.1, 2, names)
+        attack_loss = losses.under_noise(recorded, 0.1, 2, names)
         for _ in range(calls):
-            objective(images[rows], rows)
+            attack_loss(images[rows], rows)
         return seen[-1].view(2, len(rows), 3, 4, 4)
 
     whole = noise(list("abc"), torch.arange(3))
@@ -603,10 +614,10 @@ def test_each_step_and_each_question_of_a_smoothed_attack_has_noise_of_its_own()
 
 
 def test_bfloat16_first_and_fp32_on_what_survives(skilled, shown):
-    exam = Exam(skilled, shown, "instruct", 24)
-    words = exam.answers(exam.images, EVERYTHING)
-    found = exam.attack(words, EVERYTHING, Plan(steps=3, amp=True), 8, seed=0)
-    plain = exam.attack(words, EVERYTHING, Plan(steps=3), 8, seed=0)
-    assert (~found.broken).tolist() == exam.is_right(found.images, EVERYTHING).tolist()
+    evaluator = Evaluator(skilled, shown, "instruct", 24)
+    words = evaluator.answers(evaluator.images, EVERYTHING)
+    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, amp=True), 8, seed=0)
+    plain = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3), 8, seed=0)
+    assert (~found.broken).tolist() == evaluator.is_right(found.images, EVERYTHING).tolist()
     assert found.broken.sum() >= plain.broken.sum()  # fp32 had its turn on all that bfloat16 left
     assert found.steps[~found.broken].tolist() == [6] * int((~found.broken).sum())

@@ -9,10 +9,24 @@ from scipy.stats import norm
 
 import make_figure
 import make_tables
-from misled_rows import attacked_rows, every_kind, hint_rows
-from safemed import chain, misled, plots, prompts, sanity, suite, tables
-from safemed.erasures import ERASURES, SOUND
-from safemed.stats import clustered_wilson
+from safemed.data import prompts
+from safemed.evaluation import diagnostics
+from safemed.report.figures import plots
+from safemed.report.tables import (
+    certificates,
+    chain,
+    comparisons,
+    cost,
+    robustness,
+    rows,
+    sanity,
+    stress,
+    suite,
+    transfer,
+)
+from safemed.stress.erasure import ERASURES, SOUND
+from safemed.utils.stats import clustered_wilson
+from stress_rows import attacked_rows, every_kind, hint_rows
 
 MODALITIES = ["CT", "fundus photography"]
 BASELINES = pd.DataFrame(
@@ -65,7 +79,7 @@ def probed(model="sft-think"):
     ]  # fmt: skip
     measured = {"probe": "measured", "target": "answer", "broken": True, "float_broken": True, "forced_broken": True}
     frames.append(pd.DataFrame(asked | measured | {"zero_gradient": 0.0, "rounding": 0.4}))
-    return pd.concat(frames, ignore_index=True)[sanity.PROBE_ROWS]
+    return pd.concat(frames, ignore_index=True)[diagnostics.PROBE_ROWS]
 
 
 def certificate_rows(model="at-grpo-think", sigma=0.5, function="generate"):
@@ -97,30 +111,30 @@ def smoothed_rows(right, model="at-grpo-think", norm="l2", function="generate", 
     return pd.concat(frames, ignore_index=True)
 
 
-NOTHING = pd.DataFrame(columns=tables.ATTACK_ROWS)
+NOTHING = pd.DataFrame(columns=rows.ATTACK_ROWS)
 UNDER_ATTACK = ["empirical_accuracy", "clean_accuracy", "unconfirmed"]
 
 
 def test_robustness_counts_by_hand():
-    table = tables.robustness(study(), BASELINES).set_index(["model", "attack", "eps"])
+    table = robustness.robustness(study(), BASELINES).set_index(["model", "attack", "eps"])
     clean = table.loc[("sft-think", "clean", 0)]
     assert (clean.n, clean.accuracy, clean.unparsable) == (8, 5 / 8, 1 / 8)  # unparsable is not right
     assert (clean.chance, clean.blind) == (pytest.approx(3 / 8), 0.3)
     right = [outcome == "right" for outcome in OUTCOMES]
     assert (clean.ci_low, clean.ci_high) == clustered_wilson(right, [0, 0, 1, 1, 2, 2, 3, 3])
     assert table.loc[("sft-think", "pgd", 4), "accuracy"] == 2 / 8
-    assert list(table.reset_index().columns.sort_values()) == sorted(tables.ROBUSTNESS)
+    assert list(table.reset_index().columns.sort_values()) == sorted(robustness.ROBUSTNESS)
 
 
 def test_an_unparsable_answer_scores_as_a_wrong_one():
     parsed = attack_rows(outcomes=["right"] * 4 + ["wrong"] * 4)
     garbled = attack_rows(outcomes=["right"] * 4 + ["unparsable"] * 4)
-    one, other = (tables.robustness(rows, BASELINES).iloc[0] for rows in (parsed, garbled))
+    one, other = (robustness.robustness(rows, BASELINES).iloc[0] for rows in (parsed, garbled))
     assert one.accuracy == other.accuracy == 0.5 and (one.unparsable, other.unparsable) == (0, 0.5)
 
 
 def test_modalities_add_up_to_the_whole():
-    whole, parts = tables.robustness(study(), BASELINES), tables.robustness_by_part(study(), BASELINES)
+    whole, parts = robustness.robustness(study(), BASELINES), robustness.robustness_by_part(study(), BASELINES)
     keys = ["model", "attack", "eps"]
     summed = parts.assign(right=parts.accuracy * parts.n).groupby(keys)[["right", "n"]].sum()
     assert (summed.right / summed.n).to_dict() == pytest.approx(whole.set_index(keys).accuracy.to_dict())
@@ -128,8 +142,8 @@ def test_modalities_add_up_to_the_whole():
 
 
 def test_certified_accuracy_by_hand_and_never_increasing():
-    table = tables.certified(certificate_rows(), [1.0, 0.0, 0.25, 0.3, 0.9], NOTHING)
-    assert table.columns.tolist() == tables.CERTIFIED and table.radius.tolist() == [0.0, 0.25, 0.3, 0.9, 1.0]
+    table = certificates.certified(certificate_rows(), [1.0, 0.0, 0.25, 0.3, 0.9], NOTHING)
+    assert table.columns.tolist() == certificates.CERTIFIED and table.radius.tolist() == [0.0, 0.25, 0.3, 0.9, 1.0]
     assert table.certified_accuracy.tolist() == [0.4, 0.4, 0.2, 0.2, 0.0]  # of all five, also the abstained one
     assert table.certified_accuracy.is_monotonic_decreasing
     assert table.sure.tolist() == [0.2, 0.2, 0.0, 0.0, 0.0]  # in five certificates one may be wrong
@@ -143,7 +157,7 @@ def test_each_function_and_sigma_has_certificates_of_its_own():
     choice = certificate_rows(function="choice").assign(radius=0.5, p_lower=0.9, prediction="B", certified=True)
     quiet = certificate_rows(sigma=0.25).assign(radius=0.0, prediction="", certified=False)
     rows = pd.concat([certificate_rows(), choice, quiet], ignore_index=True)
-    table = tables.certified(rows, [0.5], NOTHING).set_index(["function", "sigma"])
+    table = certificates.certified(rows, [0.5], NOTHING).set_index(["function", "sigma"])
     expected = {("choice", 0.5): 1.0, ("generate", 0.25): 0.0, ("generate", 0.5): 0.2}
     assert table.certified_accuracy.to_dict() == expected
 
@@ -151,11 +165,11 @@ def test_each_function_and_sigma_has_certificates_of_its_own():
 def test_an_attack_on_the_smoothed_model_stands_beside_its_certificates_and_may_refute_them():
     attacks = smoothed_rows({0: "abd", 0.25: "bd", 0.9: "b"})
     other = smoothed_rows({0: "", 0.25: "", 0.9: ""}, function="choice")  # of another function: says nothing
-    table = tables.certified(certificate_rows(), [0.0, 0.25, 0.3, 0.9], pd.concat([attacks, other]))
+    table = certificates.certified(certificate_rows(), [0.0, 0.25, 0.3, 0.9], pd.concat([attacks, other]))
     assert table.empirical_accuracy.fillna(-1).tolist() == [0.6, 0.4, -1, 0.2]  # no attack had a radius of 0.3
     assert set(table.clean_accuracy) == {0.6}
     assert table.unconfirmed.fillna(-1).tolist() == [0, 1, -1, 1]  # a is certified to 0.9, and fell at 0.25
-    alone = tables.certified(certificate_rows(), [0.25], other)
+    alone = certificates.certified(certificate_rows(), [0.25], other)
     assert alone[UNDER_ATTACK].isna().to_numpy().all()
 
 
@@ -168,14 +182,14 @@ def failed_attack(rows, at):
 @pytest.mark.parametrize("at, untold", [(0.25, ["empirical_accuracy", "unconfirmed"]), (0.0, ["clean_accuracy"])])
 def test_an_attack_on_the_smoothed_model_that_failed_tells_no_number(at, untold):
     attacks = failed_attack(smoothed_rows({0: "abd", 0.25: "bd"}), at)
-    row = tables.certified(certificate_rows(), [0.25], attacks).iloc[0]
+    row = certificates.certified(certificate_rows(), [0.25], attacks).iloc[0]
     assert row[untold].isna().all() and row.certified_accuracy == 0.4
 
 
 def test_certificates_that_failed_tell_no_number():
     rows = certificate_rows()
     rows.loc[2, ["stopped", "prediction", "certified", "radius"]] = ["failed", "", False, 0.0]
-    table = tables.certified(rows, [0.0, 0.25], smoothed_rows({0: "abd", 0.25: "bd"}))
+    table = certificates.certified(rows, [0.0, 0.25], smoothed_rows({0: "abd", 0.25: "bd"}))
     assert set(table.status) == {"incomplete: 1 of 5 not evaluated"}
     untold = ["certified_accuracy", "ci_low", "ci_high", "sure", "mean_radius", "abstain", "samples", "unconfirmed"]
     assert table[untold].isna().to_numpy().all()
@@ -183,10 +197,10 @@ def test_certificates_that_failed_tell_no_number():
 
 def test_cost_sums_runs():
     run = {"stage": "attack", "model": "m", "wall_s": 2.0, "forward_passes": 10, "backward_passes": 5, "peak_rss_mb": 7}
-    table = tables.cost(pd.DataFrame([run, run | {"peak_rss_mb": 9}, run | {"stage": "sft"}]))
+    table = cost.cost(pd.DataFrame([run, run | {"peak_rss_mb": 9}, run | {"stage": "sft"}]))
     assert table.values.tolist() == [["attack", "m", 4.0, 20, 10, 9], ["sft", "m", 2.0, 10, 5, 7]]
     with pytest.raises(ValueError, match="stage sft.*re-run"):
-        tables.cost(pd.DataFrame([run | {"stage": "sft", "wall_s": None}]))
+        cost.cost(pd.DataFrame([run | {"stage": "sft", "wall_s": None}]))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +217,7 @@ def test_cost_sums_runs():
     ],
 )
 def test_refuses_attack_rows_that_cannot_be_counted(spoil, message):
-    for table in (tables.robustness, tables.robustness_by_part):
+    for table in (robustness.robustness, robustness.robustness_by_part):
         with pytest.raises(ValueError, match=message):
             table(spoil(attack_rows()), BASELINES)
 
@@ -227,19 +241,19 @@ def test_refuses_attack_rows_that_cannot_be_counted(spoil, message):
 )
 def test_refuses_certificate_rows_that_cannot_be_counted(spoil, message):
     with pytest.raises(ValueError, match=message):
-        tables.certified(spoil(certificate_rows()), [0.0], NOTHING)
+        certificates.certified(spoil(certificate_rows()), [0.0], NOTHING)
 
 
 def test_refuses_a_negative_radius_and_attacks_on_smoothed_models_that_cannot_be_counted():
     with pytest.raises(ValueError, match="radii"):
-        tables.certified(certificate_rows(), [-0.1], NOTHING)
+        certificates.certified(certificate_rows(), [-0.1], NOTHING)
     with pytest.raises(ValueError, match="linf or l2 exceeds eps"):
-        tables.certified(certificate_rows(), [0.25], smoothed_rows({0.25: "ab"}).assign(l2=0.3))
+        certificates.certified(certificate_rows(), [0.25], smoothed_rows({0.25: "ab"}).assign(l2=0.3))
 
 
 def test_refuses_baselines_without_the_modality():
     with pytest.raises(ValueError, match="'all'"):
-        tables.robustness(attack_rows(), BASELINES[:3])
+        robustness.robustness(attack_rows(), BASELINES[:3])
 
 
 @pytest.fixture
@@ -252,7 +266,7 @@ def made(tmp_path):
     paid = [{"stage": "sft", "model": "m"}, *({"stage": "attack", "model": m, "attack": a} for m, a in attacks)]
     for i, told in enumerate(paid):
         (tmp_path / f"{i}").mkdir()
-        (tmp_path / f"{i}" / "cost.json").write_text(json.dumps(dict.fromkeys(tables.COST_RECORD[2:], 1) | told))
+        (tmp_path / f"{i}" / "cost.json").write_text(json.dumps(dict.fromkeys(rows.COST_RECORD[2:], 1) | told))
         made_on = {"python": "3", "packages": {"torch": "2"}, "hardware": {"gpus": ["A", "B"][: i > 1]}}
         (tmp_path / f"{i}" / "provenance.json").write_text(json.dumps({"script": f"{i}.py"} | made_on))
     probed().to_parquet(tmp_path / "sanity.parquet")
@@ -264,7 +278,7 @@ def made(tmp_path):
     make_tables.main(
         f"--attack-rows {tmp_path}/attacks.parquet --certificate-rows {tmp_path}/certificates.parquet --radii 0 .25 .5"
         f" --transfer-rows {tmp_path}/transfer.parquet --sanity-rows {tmp_path}/sanity.parquet --eps 8"
-        f" --smoothed-rows {tmp_path}/smoothed.parquet --misled-rows {tmp_path}/misled.parquet"
+        f" --smoothed-rows {tmp_path}/smoothed.parquet --stress-rows {tmp_path}/misled.parquet"
         f" --adaptive-rows {tmp_path}/adaptive.parquet"
         f" --costs {costs} --baselines {tmp_path}/baselines.csv --out {tmp_path}/tables"
         ' --config {"seed":7}'.split()
@@ -273,10 +287,19 @@ def made(tmp_path):
 
 
 def test_script_writes_the_tables(made):
-    expected = tables.robustness(study(), BASELINES)
+    expected = robustness.robustness(study(), BASELINES)
     pd.testing.assert_frame_equal(pd.read_csv(made / "robustness.csv"), expected, check_exact=True, check_dtype=False)
     names = ["certified", "comparisons", "cost", "robustness", "robustness_by_part", "sanity", "smoothing", "suite"]
-    names += ["transfer", "hints", "changes", "visuals", "pixels_and_words", "adaptive", "calibration", "abstention"]
+    names += [
+        "transfer",
+        "hints",
+        "question_edits",
+        "image_edits",
+        "pixels_and_words",
+        "adaptive",
+        "calibration",
+        "abstention",
+    ]
     names += ["chain", "chain_summary"]
     names = sorted(["provenance.json", *(f"{name}.csv" for name in names)])
     assert sorted(path.name for path in made.iterdir()) == names  # and no temporary file
@@ -298,16 +321,21 @@ def test_what_the_tables_came_from_is_collected_with_each_environment_told_once(
 def test_script_without_rows_writes_headers(tmp_path):
     BASELINES.to_csv(tmp_path / "baselines.csv", index=False)
     make_tables.main(["--baselines", f"{tmp_path}/baselines.csv", "--eps", "8", "--out", f"{tmp_path}/tables"])
-    told = {"suite": suite.SUITE, "comparisons": suite.COMPARISONS, "smoothing": suite.SMOOTHING}
-    told |= {"sanity": sanity.SANITY, "transfer": suite.TRANSFER, "hints": misled.HINTS, "changes": misled.CHANGES}
-    told |= {"visuals": misled.VISUALS, "pixels_and_words": misled.PIXELS_AND_WORDS, "chain": chain.CHAIN}
-    told |= {"adaptive": misled.ADAPTIVE, "calibration": misled.CALIBRATION, "abstention": misled.ABSTENTION}
+    told = {"suite": suite.SUITE, "comparisons": comparisons.COMPARISONS, "smoothing": certificates.SMOOTHING}
+    told |= {
+        "sanity": sanity.SANITY,
+        "transfer": transfer.TRANSFER,
+        "hints": stress.HINTS,
+        "question_edits": stress.QUESTION_EDITS,
+    }
+    told |= {"image_edits": stress.IMAGE_EDITS, "pixels_and_words": stress.PIXELS_AND_WORDS, "chain": chain.CHAIN}
+    told |= {"adaptive": stress.ADAPTIVE, "calibration": stress.CALIBRATION, "abstention": stress.ABSTENTION}
     told |= {"chain_summary": chain.CHAIN_SUMMARY}
     for name, columns in told.items():
         assert (tmp_path / f"tables/{name}.csv").read_text() == ",".join(columns) + "\n"
-    assert (tmp_path / "tables/certified.csv").read_text() == ",".join(tables.CERTIFIED) + "\n"
-    assert (tmp_path / "tables/robustness.csv").read_text() == ",".join(tables.ROBUSTNESS) + "\n"
-    assert (tmp_path / "tables/cost.csv").read_text() == ",".join(tables.COST) + "\n"
+    assert (tmp_path / "tables/certified.csv").read_text() == ",".join(certificates.CERTIFIED) + "\n"
+    assert (tmp_path / "tables/robustness.csv").read_text() == ",".join(robustness.ROBUSTNESS) + "\n"
+    assert (tmp_path / "tables/cost.csv").read_text() == ",".join(cost.COST) + "\n"
 
 
 def test_script_refuses_an_empty_evaluation_and_names_its_file(tmp_path):
@@ -345,7 +373,7 @@ def figure_arguments(name, folder):
         "sanity": f"--table {folder}/sanity.csv",
         "resistance": f"--table {folder}/hints.csv",
         "pixels_and_words": f"--table {folder}/pixels_and_words.csv",
-        "visuals": f"--table {folder}/visuals.csv",
+        "image_edits": f"--table {folder}/image_edits.csv",
         "abstention": f"--table {folder}/abstention.csv",
         "chain": f"--table {folder}/chain.csv",
         "thoughts": f"{rows_of_both} --eps 8",
@@ -384,7 +412,7 @@ def test_the_sweep_draws_the_numbers_of_its_table(made, tmp_path):
 
 def test_certified_curve_is_nowhere_above_the_certificates():
     attacks = smoothed_rows({0: "abd", 0.25: "abd"})
-    table = tables.certified(certificate_rows(), [0.0, 0.25, 0.5, 1.0], attacks)
+    table = certificates.certified(certificate_rows(), [0.0, 0.25, 0.5, 1.0], attacks)
     line, crosses = plots.certified_vs_radius(table).axes[0].lines
     assert line.get_drawstyle() == "steps-pre"  # between two radii the value at the larger
     assert line.get_ydata().tolist() == table.certified_accuracy.tolist()
@@ -395,7 +423,7 @@ def test_certified_curve_is_nowhere_above_the_certificates():
 def test_certificates_have_a_row_a_function_and_a_column_a_sigma():
     kinds = [(function, sigma) for function in ("generate", "choice") for sigma in (0.25, 0.5, 0.12)]
     rows = pd.concat([certificate_rows(sigma=sigma, function=function) for function, sigma in kinds])
-    figure = plots.certified_vs_radius(tables.certified(rows, [0.0, 0.25], NOTHING))
+    figure = plots.certified_vs_radius(certificates.certified(rows, [0.0, 0.25], NOTHING))
     titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [f"{function}, σ = {sigma}" for function in ("choice", "generate") for sigma in (0.12, 0.25, 0.5)]
     assert figure.axes[0].get_gridspec().get_geometry() == (2, 3)
@@ -404,11 +432,11 @@ def test_certificates_have_a_row_a_function_and_a_column_a_sigma():
 def test_incomplete_certificates_and_attacks_on_smoothed_models_are_not_drawn():
     rows = certificate_rows()
     spoilt = rows.assign(model="sft-think", stopped="failed", prediction="", certified=False, radius=0.0)
-    table = tables.certified(pd.concat([rows, spoilt]), [0.0, 0.25], NOTHING)
+    table = certificates.certified(pd.concat([rows, spoilt]), [0.0, 0.25], NOTHING)
     assert len(plots.certified_vs_radius(table).axes[0].lines) == 2  # a curve and its crosses, of the other model
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.certified_vs_radius(table[table.model == "sft-think"])
-    failed = suite.smoothing(failed_attack(held_against_smoothed(), 8), 8)
+    failed = certificates.smoothing(failed_attack(held_against_smoothed(), 8), 8)
     with pytest.raises(ValueError, match="nothing to draw"):
         plots.smoothed_attack(failed)
 
@@ -423,25 +451,25 @@ def held_against_smoothed():
 
 
 def test_what_smoothing_adds_is_counted_by_hand_on_the_questions_it_was_attacked_on():
-    (row,) = suite.smoothing(held_against_smoothed(), 8).to_dict("records")
+    (row,) = certificates.smoothing(held_against_smoothed(), 8).to_dict("records")
     assert (row["model"], row["function"], row["sigma"]) == ("at-grpo-think", "generate", 0.5)
     assert (row["n"], row["failed"], row["eps"]) == (5, 0, 8)
     accuracies = [row[name] for name in ("clean", "clean_smoothed", "attacked", "attacked_smoothed")]
     assert accuracies == [0.8, 0.6, 0.2, 0.4]
     assert row["difference"] == pytest.approx(0.2) and row["ci_low"] <= 0.2 <= row["ci_high"]
     assert row["p"] == pytest.approx(1.0)  # one question, which may have gone either way
-    assert list(row) == suite.SMOOTHING
+    assert list(row) == certificates.SMOOTHING
 
 
 @pytest.mark.parametrize("at", [0, 8])
 def test_what_smoothing_adds_has_no_number_where_a_question_failed(at):
-    (row,) = suite.smoothing(failed_attack(held_against_smoothed(), at), 8).to_dict("records")
+    (row,) = certificates.smoothing(failed_attack(held_against_smoothed(), at), 8).to_dict("records")
     untold = ["clean", "clean_smoothed", "attacked", "attacked_smoothed", "difference", "ci_low", "ci_high", "p"]
     assert row["failed"] == 1 and all(np.isnan(row[name]) for name in untold)
 
 
 def test_the_smoothed_model_is_drawn_full_and_the_model_itself_hollow():
-    axes = plots.smoothed_attack(suite.smoothing(held_against_smoothed(), 8)).axes[0]
+    axes = plots.smoothed_attack(certificates.smoothing(held_against_smoothed(), 8)).axes[0]
     hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white" and line.get_marker() == "o"]
     full = [line for line in axes.lines if line.get_markerfacecolor() != "white" and line.get_marker() == "o"]
     ticks = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
@@ -453,7 +481,7 @@ def test_an_incomplete_evaluation_has_no_accuracy_and_no_point():
     rows = study()
     one = (rows.attack == "pgd") & (rows.eps == 4) & (rows.question_id == "q0") & (rows.model == "sft-think")
     rows.loc[one, ["outcome", "answer", "text"]] = ["failed", "", "FloatingPointError: not finite"]
-    table = tables.robustness(rows, BASELINES).set_index(["model", "attack", "eps"])
+    table = robustness.robustness(rows, BASELINES).set_index(["model", "attack", "eps"])
     spoilt = table.loc[("sft-think", "pgd", 4)]
     assert spoilt.status == "incomplete: 1 of 8 not evaluated" and np.isnan(spoilt.accuracy) and np.isnan(spoilt.ci_low)
     assert (table.drop(("sft-think", "pgd", 4)).status == "complete").all()
@@ -466,15 +494,15 @@ def test_success_is_counted_by_the_step_and_the_first_differing_word_is_found():
     assert success.set_index("step").success[[0, 1, 2, 20]].tolist() == [0, 0, 0.5, 0.5] and set(success.n) == {8}
     assert plots.first_difference(["a", "b", "c"], ["a", "x", "c"]) == 1
     assert plots.first_difference(["a", "b"], ["a", "b", "c"]) == 2
-    by_eps = plots.success_by_eps(tables.robustness(study(), BASELINES))
+    by_eps = plots.success_by_eps(robustness.robustness(study(), BASELINES))
     assert "clean" not in set(by_eps.attack) and (by_eps.success == 1 - by_eps.accuracy).all()
 
 
 def test_two_models_are_compared_on_their_worst_case_and_by_modality():
     twin = [study(), study().assign(model=lambda rows: rows.model.str.replace("think", "instruct"), variant="instruct")]
     rows = pd.concat(twin, ignore_index=True)
-    table = suite.comparisons(rows, 8)
-    pair = table[(table.family == "methods") & (table.images == suite.WORST)].iloc[0]
+    table = comparisons.comparisons(rows, 8)
+    pair = table[(table.family == "methods") & (table.images == comparisons.WORST)].iloc[0]
     assert {pair["first"], pair["second"]} == {"sft-think", "at-grpo-think"}
     assert abs(pair.difference) == 5 / 8 and pair.ci_low <= pair.difference <= pair.ci_high
     assert pair.p == pytest.approx(2 * 0.5**5)  # five questions that one model alone answers, all one way
@@ -489,10 +517,10 @@ def test_models_are_not_compared_on_questions_that_one_of_them_was_not_evaluated
     rows = pd.concat([study(), twin], ignore_index=True)
     one = (rows.attack == "pgd") & (rows.eps == 8) & (rows.question_id == "q0") & (rows.model == "at-grpo-think")
     rows.loc[one, ["outcome", "answer"]] = ["failed", ""]
-    table = suite.comparisons(rows, 8)
+    table = comparisons.comparisons(rows, 8)
     numbers = ["first_accuracy", "second_accuracy", "difference", "ci_low", "ci_high", "p", "p_holm"]
     about = (table["first"] == "at-grpo-think") | (table["second"] == "at-grpo-think")
-    worst = table.images == suite.WORST
+    worst = table.images == comparisons.WORST
     assert table[about & worst].failed.tolist() == [1] and table[about & worst][numbers].isna().to_numpy().all()
     assert (table[~(about & worst)].failed == 0).all() and table[~(about & worst)][numbers].notna().to_numpy().all()
     assert set(table.n) == {4, 8}
@@ -502,25 +530,25 @@ def test_a_question_that_one_attack_broke_is_lost_though_another_failed_on_it():
     """A failure hides no defeat: only what is not known is missing."""
     rows = study()
     rows.loc[(rows.attack == "fgsm") & rows.question_id.isin(["q0", "q1"]), ["outcome", "answer"]] = ["failed", ""]
-    told = suite.worst_case(rows, 8).set_index(["model", "question_id"])
+    told = comparisons.worst_case(rows, 8).set_index(["model", "question_id"])
     assert told.worst["sft-think", "q0"] == False  # noqa: E712, not missing: PGD broke it
     spoilt = rows[~((rows.attack == "pgd") & (rows.model == "sft-think"))]
-    assert suite.worst_case(spoilt, 8).set_index(["model", "question_id"]).worst.isna()["sft-think", "q0"]
+    assert comparisons.worst_case(spoilt, 8).set_index(["model", "question_id"]).worst.isna()["sft-think", "q0"]
 
 
 def test_a_transferred_attack_that_failed_has_no_accuracy():
     rows = study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'")
-    whole = suite.transfer(rows).set_index("target")
+    whole = transfer.transfer(rows).set_index("target")
     assert whole.failed.tolist() == [0, 0] and whole.accuracy.to_dict() == {"sft-think": 0, "at-grpo-think": 5 / 8}
     one = (rows.question_id == "q0") & (rows.model == "at-grpo-think")
-    spoilt = suite.transfer(rows.assign(outcome=rows.outcome.mask(one, "failed"))).set_index("target")
+    spoilt = transfer.transfer(rows.assign(outcome=rows.outcome.mask(one, "failed"))).set_index("target")
     assert spoilt.failed.to_dict() == {"sft-think": 0, "at-grpo-think": 1} and set(spoilt.n) == {8}
     assert spoilt.loc["at-grpo-think", ["accuracy", "ci_low", "ci_high"]].isna().all()
     assert spoilt.accuracy["sft-think"] == 0
 
 
 def test_heatmap_writes_accuracy_and_n_in_each_cell():
-    cells = plots.heatmap_cells(tables.robustness_by_part(study(), BASELINES), "modality", 8)
+    cells = plots.heatmap_cells(robustness.robustness_by_part(study(), BASELINES), "modality", 8)
     assert set(zip(cells.attack, cells.eps, strict=True)) == {("clean", 0), ("pgd", 8)}
     clean, pgd = plots.heatmap(cells).axes[:2]
     words = [text.get_text() for text in clean.texts]
@@ -555,9 +583,9 @@ def test_no_example_is_said_and_not_an_error():
 
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="no pgd row at eps 5"):
-        plots.heatmap_cells(tables.robustness_by_part(study(), BASELINES), "modality", 5)
+        plots.heatmap_cells(robustness.robustness_by_part(study(), BASELINES), "modality", 5)
     with pytest.raises(ValueError, match="nothing to draw"):
-        plots.certified_vs_radius(pd.DataFrame(columns=tables.CERTIFIED))
+        plots.certified_vs_radius(pd.DataFrame(columns=certificates.CERTIFIED))
 
 
 def test_twelve_models_keep_labels_apart_and_ablations_distinct():
@@ -609,6 +637,6 @@ def test_the_chain_is_drawn_as_far_as_images_are_right(made):
 
 
 def test_where_nothing_was_right_or_linked_the_figures_say_so():
-    nothing = pd.DataFrame(columns=misled.HINTS)
+    nothing = pd.DataFrame(columns=stress.HINTS)
     for figure in (plots.resistance(plots.resistance_points(nothing)), plots.chain(pd.DataFrame(columns=chain.CHAIN))):
         assert figure.texts and not figure.axes

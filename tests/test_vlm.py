@@ -10,9 +10,10 @@ from transformers import AutoModelForImageTextToText
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from helpers import SIDE
-from safemed import prompts
-from safemed.evaluation import Exam
-from safemed.vlm import VLM, Geometry, check_resize, frozen, patchify, to_float, to_uint8
+from safemed.data import prompts
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
+from safemed.models.vlm import VLM, frozen
 
 
 def random_images(n: int, height: int, width: int) -> np.ndarray:
@@ -43,8 +44,8 @@ def test_patchify_is_the_image_processor(patch, merge, temporal, high, wide):
 def test_the_processors_resize_does_nothing_to_prepared_images(untrained, train_questions):
     pictures = list(train_questions["image"][:4])
     expected = untrained.processor.image_processor(pictures, return_tensors="pt")
-    exam = Exam(untrained, train_questions.select(range(4)), "instruct", 1)
-    pixel_values, grid = patchify(to_float(exam.images, untrained.device), untrained.geometry)
+    evaluator = Evaluator(untrained, train_questions.select(range(4)), "instruct", 1)
+    pixel_values, grid = patchify(to_float(evaluator.images, untrained.device), untrained.geometry)
     assert grid.tolist() == expected["image_grid_thw"].tolist()
     assert torch.allclose(pixel_values, expected["pixel_values"].float(), atol=1e-6)
 
@@ -74,22 +75,22 @@ def test_rounding_never_truncates():
 
 
 @pytest.fixture(scope="module")
-def exam(untrained, train_questions) -> Exam:
+def evaluator(untrained, train_questions) -> Evaluator:
     """Eight questions of different lengths."""
     long_first = sorted(range(40), key=lambda i: len(train_questions[i]["question"]) * (-1) ** i)
-    return Exam(untrained, train_questions.select(long_first[:4] + long_first[-4:]), "think", 10)
+    return Evaluator(untrained, train_questions.select(long_first[:4] + long_first[-4:]), "think", 10)
 
 
-def test_a_gradient_reaches_every_pixel(exam):
-    encoded = exam._encoded(torch.arange(8), ["<think> a"] * 8)
-    images = to_float(exam.images, exam.vlm.device).requires_grad_(True)
-    exam.vlm.completion_logits(images, encoded)[:, -1, :50].square().sum().backward()
+def test_a_gradient_reaches_every_pixel(evaluator):
+    encoded = evaluator._encoded(torch.arange(8), ["<think> a"] * 8)
+    images = to_float(evaluator.images, evaluator.vlm.device).requires_grad_(True)
+    evaluator.vlm.completion_logits(images, encoded)[:, -1, :50].square().sum().backward()
     assert images.grad.isfinite().all() and (images.grad.abs().amax(1) > 0).float().mean() > 0.99
 
 
-def test_passes_are_the_images_that_went_through_the_vision_tower(untrained, exam):
+def test_passes_are_the_images_that_went_through_the_vision_tower(untrained, evaluator):
     vlm, rows = untrained, torch.arange(8)
-    images, encoded = to_float(exam.images, untrained.device), exam.asked
+    images, encoded = to_float(evaluator.images, untrained.device), evaluator.asked
 
     def counted(work) -> tuple[int, int]:
         before = (vlm.passes.forward, vlm.passes.backward)
@@ -107,12 +108,12 @@ def test_passes_are_the_images_that_went_through_the_vision_tower(untrained, exa
     assert counted(lambda: [climb(1, 1), climb(2, 2), vlm.generate(images[:1], encoded[rows[:1]], 1)]) == (4, 3)
 
 
-def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(skilled, exam):
+def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(skilled, evaluator):
     vlm = skilled
-    asked = [prompts.conversation(row, "think") for row in exam.rows]
+    asked = [prompts.conversation(row, "think") for row in evaluator.rows]
     lengths = vlm.encode(asked, [""] * 8, SIDE).prompt_mask.sum(1)
     assert lengths.min() < lengths.max()
-    images = to_float(exam.images, vlm.device)
+    images = to_float(evaluator.images, vlm.device)
     together = vlm.generate(images, vlm.encode(asked, [""] * 8, SIDE), 10)
     for i, text in enumerate(together):
         assert vlm.generate(images[i : i + 1], vlm.encode(asked[i : i + 1], [""], SIDE), 10) == [text]
@@ -121,36 +122,36 @@ def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(skilled, exam):
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)
 def test_teacher_forcing_predicts_what_greedy_generation_says(skilled, shown, variant):
-    exam = Exam(skilled, shown, variant, 24)
-    everything = torch.arange(len(exam))
-    texts = [text + skilled.tokenizer.eos_token for text in exam.answers(exam.images, everything)]
+    evaluator = Evaluator(skilled, shown, variant, 24)
+    everything = torch.arange(len(evaluator))
+    texts = [text + skilled.tokenizer.eos_token for text in evaluator.answers(evaluator.images, everything)]
     assert len(set(texts)) > 1
-    encoded = exam._encoded(everything, texts)
-    predicted = skilled.completion_logits(to_float(exam.images, skilled.device), encoded)[:, :-1].argmax(-1)
+    encoded = evaluator._encoded(everything, texts)
+    predicted = skilled.completion_logits(to_float(evaluator.images, skilled.device), encoded)[:, :-1].argmax(-1)
     mask = encoded.completion_mask.bool()
     assert (predicted == encoded.completion_ids)[mask].all()
 
 
-def test_rows_of_encoded_prompts_are_those_prompts_encoded_alone(exam):
-    asked = [prompts.conversation(row, "think") for row in exam.rows]
+def test_rows_of_encoded_prompts_are_those_prompts_encoded_alone(evaluator):
+    asked = [prompts.conversation(row, "think") for row in evaluator.rows]
     texts = ["<think> a b c", "", "x y", "<answer>", "a", "b c", "", "<think>"]
-    encoded = exam.vlm.encode(asked, texts, SIDE)
+    encoded = evaluator.vlm.encode(asked, texts, SIDE)
     for rows in ([0], [5, 1], [6], [7, 0, 3], list(range(8))):
         part = encoded[torch.tensor(rows)]
-        alone = exam.vlm.encode([asked[i] for i in rows], [texts[i] for i in rows], SIDE)
+        alone = evaluator.vlm.encode([asked[i] for i in rows], [texts[i] for i in rows], SIDE)
         for name in ("prompt_ids", "prompt_mask", "completion_ids", "completion_mask"):
             assert getattr(part, name).tolist() == getattr(alone, name).tolist(), (rows, name)
 
 
-def test_a_saved_folder_loads_with_transformers_own_class(tiny_model, exam):
+def test_a_saved_folder_loads_with_transformers_own_class(tiny_model, evaluator):
     model = AutoModelForImageTextToText.from_pretrained(tiny_model).eval()
-    theirs = VLM(model, exam.vlm.processor)
-    images = to_float(exam.images, exam.vlm.device)
+    theirs = VLM(model, evaluator.vlm.processor)
+    images = to_float(evaluator.images, evaluator.vlm.device)
     with torch.no_grad():
-        expected, found = (vlm.completion_logits(images, exam.asked) for vlm in (exam.vlm, theirs))
+        expected, found = (vlm.completion_logits(images, evaluator.asked) for vlm in (evaluator.vlm, theirs))
     assert torch.allclose(found, expected, atol=1e-5)
     again = VLM.load(tiny_model)
-    assert again.letter_ids == exam.vlm.letter_ids and again.geometry == exam.vlm.geometry
+    assert again.letter_ids == evaluator.vlm.letter_ids and again.geometry == evaluator.vlm.geometry
     assert not again.model.training and not any(p.requires_grad for p in again.model.parameters())
 
 

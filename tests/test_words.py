@@ -9,10 +9,10 @@ import pytest
 
 from helpers import ROOT
 from records import QA, real_questions
-from safemed import hints, words
-from safemed.data import load_questions
-from safemed.hints import POLARITIES, Templates
-from safemed.prompts import LETTERS, gold_text, thought
+from safemed.data.dataset import load_questions
+from safemed.data.prompts import LETTERS, gold_text, thought
+from safemed.stress import abstention, hints, question_edits
+from safemed.stress.hints import POLARITIES, Templates
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
 EMPTY = {"version": 1, "hints": {}, "paraphrases": {}, "none_of_these": "none", "abstain": "unseen"}
@@ -123,30 +123,32 @@ def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_other
 
 def test_changed_options_keep_the_right_one_right(questions):
     for question in questions:
-        moved = words.permuted(question, 0)
+        moved = question_edits.permuted(question, 0)
         assert gold_text(moved) == gold_text(question) and moved["gold"] != question["gold"]
         assert sorted(moved["options"]) == sorted(question["options"])
-        gone = words.removed(question, "none of these")
+        gone = question_edits.removed(question, "none of these")
         assert gold_text(gone) == "none of these" and gold_text(question) not in gone["options"]
         assert len(gone["options"]) == len(question["options"])
 
 
 def test_to_abstain_is_the_last_option_and_needs_a_letter(templates, questions):
-    offered = words.abstainable(QUESTION, templates.abstain)
+    offered = abstention.abstainable(QUESTION, templates.abstain)
     assert offered == QUESTION | {"options": [*QUESTION["options"], templates.abstain]}
-    assert words.abstainable(QUESTION | {"options": list("stuvwxyz")}, templates.abstain) is None
+    assert abstention.abstainable(QUESTION | {"options": list("stuvwxyz")}, templates.abstain) is None
     assert not any(names_the_answer(question, templates.abstain) for question in questions)
 
 
 def test_a_distractor_is_new_and_goes_last():
-    more = words.distracted(QUESTION, ["nodule", "cyst", "tumour", "normal"], ["nodule", "CT"], 0)
+    more = question_edits.distracted(QUESTION, ["nodule", "cyst", "tumour", "normal"], ["nodule", "CT"], 0)
     assert more["options"][:3] == QUESTION["options"] and more["options"][3] in ("tumour", "normal")
-    assert gold_text(more) == "nodule" and words.distracted(QUESTION, ["cyst", "nodule"], ["nodule"], 0) is None
+    assert (
+        gold_text(more) == "nodule" and question_edits.distracted(QUESTION, ["cyst", "nodule"], ["nodule"], 0) is None
+    )
 
 
 @pytest.mark.parametrize("other", ["CT", "CT.", "a nodule", "nodule, large"])
 def test_what_may_be_right_is_no_distractor(other):
-    assert words.distracted(QUESTION, [other], ["nodule", "CT"], 0) is None
+    assert question_edits.distracted(QUESTION, [other], ["nodule", "CT"], 0) is None
 
 
 def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(templates):

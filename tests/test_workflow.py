@@ -16,8 +16,8 @@ import yaml
 from snakemake.utils import update_config
 
 from helpers import ROOT, RULE_FILES, SMOKE, checkout, rules, smoke_config, snakemake
-from safemed import configuration, run
-from safemed.dependencies import sources
+from safemed.utils import resume
+from safemed.utils.dependencies import sources
 
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
 
@@ -40,11 +40,11 @@ def test_the_default_study_plans_every_model_attack_and_certificate(untouched):
     jobs = planned(snakemake("-n", cwd=untouched))
     models, certify = len(config["variants"]) * len(config["study_methods"]), config["certify"]
     assert jobs["train_sft"] == jobs["train_fare"] == jobs["train_grpo"] == len(config["variants"])
-    attacks = sum(1 + len(configuration.suite(config["attack"], variant)) for variant in config["variants"])
+    attacks = sum(1 + len(config.suite(config["attack"], variant)) for variant in config["variants"])
     assert certify["methods"] == config["study_methods"]
     adaptive = models  # one attack each that knows the hint
     assert jobs["attack_model"] == attacks * len(config["study_methods"]) + models * len(certify["attacks"]) + adaptive
-    assert jobs["probe_attacks"] == jobs["transfer_images"] == jobs["mislead_model"] == models
+    assert jobs["probe_attacks"] == jobs["transfer_images"] == jobs["stress_model"] == models
     assert jobs["certify_model"] == models * len(certify["functions"]) * len(certify["sigma"]) * certify["shards"]
     assert jobs["make_base"] == jobs["audit_questions"] == jobs["make_tables"] == jobs["write_report"] == 1
 
@@ -101,10 +101,10 @@ def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(untouched)
 
 def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(untouched):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    name, eps, file = config["mislead"]["adaptive"], config["attack"]["headline_eps"], config["templates"]
-    told = snakemake("-n", "mislead", "attack", "replay", "--printshellcmds", cwd=untouched).stdout
+    name, eps, file = config["stress"]["adaptive"], config["attack"]["headline_eps"], config["templates"]
+    told = snakemake("-n", "stress", "attack", "replay", "--printshellcmds", cwd=untouched).stdout
     attacks = re.findall(r"--attack (\S+) --eps ([\d. ]+) --before .*--templates (\S*) +--out \S+/(\S+)/\S+ ", told)
-    models = configuration.models(config, config["study_methods"])
+    models = config.models(config, config["study_methods"])
     assert sorted(model for attack, *_, model in attacks if attack == name) == sorted(models)
     assert {(radii, given) for attack, radii, given, _ in attacks if attack == name} == {(f"0 {eps}", file)}
     assert {given for attack, _, given, _ in attacks if attack != name} == {""}
@@ -126,7 +126,7 @@ def test_every_study_plans_on_a_folder_of_images(study, source, untouched):
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(config, yaml.safe_load(study.read_text()))
-    trained = configuration.lineage(config, configuration.studied(config))
+    trained = config.lineage(config, config.studied(config))
     counts = Counter(f"train_{config['methods'][name]['trainer']}" for name in trained)
     assert all(jobs[rule] == n * len(config["variants"]) for rule, n in counts.items())
 
@@ -150,18 +150,18 @@ def test_the_archive_is_fetched_only_where_the_hub_is_asked_for(untouched, tmp_p
 
 
 def passes(settings: dict) -> int:
-    """Images that go forward or backward in a training on adversarial views: those of its attack and of its update."""
+    """Images that go forward or backward in a training on adversarial augmentations: those of its attack and of its update."""
     rows = settings["batch_size"] * settings["gradient_accumulation"]
     attacked = rows // settings.get("num_generations", 1)
     update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
-    return settings["steps"] * (2 * settings["view"]["steps"] * attacked + update * rows)
+    return settings["steps"] * (2 * settings["augmentation"]["steps"] * attacked + update * rows)
 
 
 @pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "phantoms")
 def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     update_config(config, yaml.safe_load(study.read_text()) if study else {})
-    at_sft, at_grpo = (passes(configuration.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
+    at_sft, at_grpo = (passes(config.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
     assert at_sft == pytest.approx(at_grpo, rel=0.01)
 
 
@@ -177,9 +177,9 @@ REFUSED = [
     ("sedd: 1", "sedd"),
     ("data: {imagesize: 64}", "imagesize"),
     ("training: {grpo: {learning_rat: 0.1}}", "learning_rat"),
-    ("methods: {at-grpo: {view: {stepz: 3}}}", "stepz"),
+    ("methods: {at-grpo: {augmentation: {stepz: 3}}}", "stepz"),
     ("attack: {eps: [-1]}", "eps"),
-    ("methods: {at-grpo: {view: {kind: adversarial, eps: -1, steps: 3}}}", "eps"),
+    ("methods: {at-grpo: {augmentation: {kind: adversarial, eps: -1, steps: 3}}}", "eps"),
     ("methods: {at-grpo: {num_generations: 5}}", "num_generations"),
     ("study_methods: [sft, sftt]", "sftt"),
     ("variants: [instruct, thinking]", "variants|thinking"),
@@ -203,18 +203,18 @@ REFUSED = [
     ("attack: {attacks: {smoothed-linf: {kind: square}}}", r"attack\.attacks\.smoothed-linf\.kind"),
     ("attack: {attacks: {smoothed-linf: {survivors: true}}}", r"attack\.attacks\.smoothed-linf\.kind"),
     ("attack: {attacks: {pgd-100: {restarts: 1}}}", r"attack\.attacks\.pgd-100\.restarts"),
-    ("mislead: {adaptive: hint}", r"mislead\.adaptive: unknown 'hint'"),
-    ("mislead: {adaptive: pgd-100}", r"mislead\.adaptive: 'pgd-100'.*with hint"),
-    ("attack: {suite: [pgd, pgd-hint]}", r"attack\.suite: 'pgd-hint'.*mislead\.adaptive"),
-    ("certify: {attacks: [pgd-hint]}", r"certify\.attacks: 'pgd-hint'.*mislead\.adaptive"),
+    ("stress: {adaptive: hint}", r"stress\.adaptive: unknown 'hint'"),
+    ("stress: {adaptive: pgd-100}", r"stress\.adaptive: 'pgd-100'.*with hint"),
+    ("attack: {suite: [pgd, pgd-hint]}", r"attack\.suite: 'pgd-hint'.*stress\.adaptive"),
+    ("certify: {attacks: [pgd-hint]}", r"certify\.attacks: 'pgd-hint'.*stress\.adaptive"),
     ("attack: {attacks: {pgd-hint: {hint: positive}}}", "hint|positive"),
     ("attack: {attacks: {pgd-hint: {steps: 10}}}", r"attack\.attacks\.pgd-hint\.steps.*attacks\.pgd: give both"),
     ("attack: {attacks: {pgd-hint: {targets: {think: [answer]}}}}", r"attack\.attacks\.pgd-hint\.targets"),
     ("attack: {attacks: {pgd-hint: {survivors: true}}}", r"attack\.attacks\.pgd-hint\.survivors"),
     ("attack: {attacks: {pgd-hint: {norm: l2, eps: 1}}}", r"attack\.attacks\.pgd-hint\.(norm|eps)"),
     ("attack: {attacks: {pgd-hint: {sigma: 0.25}}}", r"attack\.attacks\.pgd-hint\.sigma"),
-    ("mislead: {attack: fgsm}", r"attack\.attacks\.pgd-hint\.steps.*attacks\.fgsm"),
-    ("methods: {sft: {view: {kind: clean, sigma: 0.1}}}", r"methods\.sft\.view"),
+    ("stress: {attack: fgsm}", r"attack\.attacks\.pgd-hint\.steps.*attacks\.fgsm"),
+    ("methods: {sft: {augmentation: {kind: clean, sigma: 0.1}}}", r"methods\.sft\.augmentation"),
     ("attack: {headline_eps: 3}", "headline_eps"),
     ("attack: {suite: [pgd, bim]}", "bim"),
     ("attack: {suite: [fgsm]}", "suite|pgd"),
@@ -236,17 +236,17 @@ REFUSED = [
     ("attack: {attacks: {pgd: {targets: {think: [first-token]}}}}", "first-token"),
     ("methods: {at-grpo: {start: at-grpo}}", r"methods\.at-grpo\.start"),
     ("methods: {sft: {start: grpo}}", r"methods\.\S+\.start"),
-    ("methods: {noisy-grpo: {view: {kind: adversarial}}}", r"methods\.noisy-grpo\.view"),
+    ("methods: {noisy-grpo: {augmentation: {kind: adversarial}}}", r"methods\.noisy-grpo\.augmentation"),
     ("methods: {fare: {beta: 1.0}}", r"methods\.fare\.beta"),
-    ("methods: {sft: {view: {kind: clean, hints: 2}}}", r"methods\.sft\.view\.hints"),
-    ("methods: {grpo-hints: {view: {hints: -1}}}", "hints"),
+    ("methods: {sft: {augmentation: {kind: clean, hints: 2}}}", r"methods\.sft\.augmentation\.hints"),
+    ("methods: {grpo-hints: {augmentation: {hints: -1}}}", "hints"),
     ("methods: {sft: {targets: stepwise}}", r"methods\.sft\.targets.*instruct"),
     ("methods: {grpo: {targets: plain}}", r"methods\.grpo\.targets"),
-    ("methods: {grpo: {view: {kind: clean, erased: 0.5}}}", r"methods\.grpo\.view\.erased.*anchored"),
-    ("methods: {fare: {view: {kind: noisy, sigma: 0.1, erased: 0.5}}}", r"methods\.fare\.view\.erased"),
-    ("methods: {grpo-hints: {view: {hints: 8}}}", r"methods\.grpo-hints\.view\.hints.*7 to train on"),
+    ("methods: {grpo: {augmentation: {kind: clean, erased: 0.5}}}", r"methods\.grpo\.augmentation\.erased.*anchored"),
+    ("methods: {fare: {augmentation: {kind: noisy, sigma: 0.1, erased: 0.5}}}", r"methods\.fare\.augmentation\.erased"),
+    ("methods: {grpo-hints: {augmentation: {hints: 8}}}", r"methods\.grpo-hints\.augmentation\.hints.*7 to train on"),
     ("templates: no-such-file.yaml", r"no-such-file\.yaml"),
-    ("methods: {fare: {view: {kind: clean}}}", r"methods\.fare\.view"),
+    ("methods: {fare: {augmentation: {kind: clean}}}", r"methods\.fare\.augmentation"),
     ("probe: {times: 0}", "times"),
     ("data: {split: {scheme: med-r1}}", r"data\.split\.published"),
     ("data: {hub: {revision: main}}", "revision|main"),
@@ -271,8 +271,8 @@ def test_a_bad_config_is_refused_by_the_name_of_its_key_before_any_job(change, n
 def test_a_script_depends_on_what_it_imports_and_on_nothing_else():
     depends = {path.name: set(sources(path.name)) for path in (ROOT / "scripts").glob("*.py")}
     library = "scripts/safemed/"
-    assert library + "rewards.py" in depends["grpo.py"] and library + "at_grpo.py" in depends["grpo.py"]
-    assert library + "rewards.py" not in depends["sft.py"]
+    assert library + "rewards.py" in depends["train_grpo.py"] and library + "at_grpo.py" in depends["train_grpo.py"]
+    assert library + "rewards.py" not in depends["train_sft.py"]
     assert [name for name, found in depends.items() if library + "plots.py" in found] == ["make_figure.py"]
     assert not depends["prepare.py"] & {library + name for name in ("vlm.py", "attacks.py", "training.py")}
     for name, found in depends.items():
@@ -422,13 +422,13 @@ def test_every_result_says_what_it_came_from(study):
     assert set(told["results"]) == folders and "results/smoke/models/at-grpo-instruct" in folders
     for folder, result in told["results"].items():
         own = json.loads((study / folder / "provenance.json").read_text())
-        assert own["code"]["hash"] == result["code"]["hash"] == run.code_hash(own["script"])
+        assert own["code"]["hash"] == result["code"]["hash"] == resume.code_hash(own["script"])
         assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
         assert own["arguments"]["seed"] == config["seed"] and own["arguments"]["settings"]
     attack = told["results"]["results/smoke/attacks/sft-instruct/pgd"]["arguments"]["settings"]
     assert attack["pgd"] == config["attack"]["attacks"]["pgd"]
     trained = told["results"]["results/smoke/models/at-grpo-instruct"]["arguments"]["settings"]
-    assert trained == configuration.training_settings(config, "at-grpo")
+    assert trained == config.training_settings(config, "at-grpo")
 
 
 def test_the_stored_images_are_replayed_to_the_same_rows(study):
@@ -463,7 +463,7 @@ def test_an_edit_of_the_hints_reruns_what_is_asked_after_them_and_nothing_else(s
     path.write_text(before + "\n# edited\n")
     jobs = to_be_run(study)
     path.write_text(before)
-    assert jobs["attack_model"] == jobs["mislead_model"] == 2 and jobs["make_tables"] == 1
+    assert jobs["attack_model"] == jobs["stress_model"] == 2 and jobs["make_tables"] == 1
     assert not [name for name in jobs if name.startswith(("train_", "certify_", "transfer_"))]
 
 

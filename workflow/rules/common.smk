@@ -7,8 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from safemed import cluster, configuration, failures
-from safemed.dependencies import sources
+from safemed.utils.dependencies import fingerprint
+from safemed.workflow import cluster, failures
+from safemed.workflow import config as configuration
 
 configuration.check(config)
 
@@ -120,18 +121,24 @@ def start_model(wildcards):
 
 def trainer_script(wildcards):
     """The script of a method's trainer."""
-    return f"scripts/{config['methods'][wildcards.method]['trainer']}.py"
+    return f"scripts/train_{config['methods'][wildcards.method]['trainer']}.py"
 
 
-def trainer_sources(wildcards):
+def trainer_code(wildcards):
     """What the result of a method's training depends on."""
-    return sources(Path(trainer_script(wildcards)).name)
+    return fingerprint(Path(trainer_script(wildcards)).name)
 
 
 def taught_templates(wildcards):
     """The file of templates, where a method's training draws hints or offers to abstain."""
-    view = configuration.training_settings(config, wildcards.method)["view"]
-    return [config["templates"]] if view.get("hints") or view.get("erased") else []
+    augmentation = configuration.training_settings(config, wildcards.method)[
+        "augmentation"
+    ]
+    return (
+        [config["templates"]]
+        if augmentation.get("hints") or augmentation.get("erased")
+        else []
+    )
 
 
 def grown(amount):
@@ -185,7 +192,7 @@ def attack_settings(wildcards):
     if plan and "sigma" in plan:
         asked = config["certify"]
     elif plan and "hint" in plan:
-        asked = config["mislead"]
+        asked = config["stress"]
     return settings(
         {
             **{key: attack[key] for key in ("batch_size", "amp")},
@@ -253,7 +260,7 @@ def smoothed_rows(models):
 
 def adaptive_rows(models):
     """The folders of the attack that knows the hint."""
-    return attack_folders(models, lambda variant: [config["mislead"]["adaptive"]])
+    return attack_folders(models, lambda variant: [config["stress"]["adaptive"]])
 
 
 def stored_images(wildcards):

@@ -44,8 +44,6 @@ rule unpack_archive:
 
 
 rule make_phantoms:
-    input:
-        code=sources("make_phantoms.py"),
     output:
         folder=directory(PHANTOMS),
     log:
@@ -58,6 +56,7 @@ rule make_phantoms:
         mem_mb=grown(1000),
         runtime=grown(30),
     params:
+        code=fingerprint("make_phantoms.py"),
         images=config["data"]["phantoms"]["images"],
         side=config["data"]["image_size"],
         questions=config["data"]["phantoms"]["questions"],
@@ -69,7 +68,6 @@ rule make_phantoms:
 
 rule prepare:
     input:
-        code=sources("prepare.py"),
         source=SOURCE,
         records=record_files(SOURCE),
     output:
@@ -88,6 +86,7 @@ rule prepare:
         mem_mb=grown(2000),
         runtime=grown(240),
     params:
+        code=fingerprint("prepare.py"),
         settings=settings(
             {key: config["data"][key] for key in ("image_size", "questions")}
         ),
@@ -100,7 +99,6 @@ rule prepare:
 
 rule split_questions:
     input:
-        code=sources("split.py"),
         questions=f"{DATA}/questions",
         published=published_files(),
     output:
@@ -115,6 +113,7 @@ rule split_questions:
         mem_mb=grown(2000),
         runtime=grown(60),
     params:
+        code=fingerprint("split.py"),
         settings=settings(config["data"]["split"]),
         seed=config["seed"],
     shell:
@@ -129,7 +128,6 @@ rule audit_questions:
         texts=f"{DATA}/texts.parquet",
         drops=f"{DATA}/drops.csv",
         counts=f"{DATA}/counts.csv",
-        code=sources("audit.py"),
     output:
         folder=directory(AUDIT),
         page=report(
@@ -145,6 +143,7 @@ rule audit_questions:
         mem_mb=grown(2000),
         runtime=grown(60),
     params:
+        code=fingerprint("audit.py"),
         data=data_folder,
         settings=settings(
             {

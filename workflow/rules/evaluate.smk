@@ -3,7 +3,6 @@ rule attack_model:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("attack.py"),
         before=earlier_attacks,
         templates=attack_templates,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
@@ -20,6 +19,7 @@ rule attack_model:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("attack.py"),
         data=data_folder,
         settings=attack_settings,
         eps=attacked_radii,
@@ -36,7 +36,6 @@ rule probe_attacks:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("sanity.py"),
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
         folder=directory(f"{RESULTS}/sanity/{{method}}-{{variant}}"),
@@ -51,6 +50,7 @@ rule probe_attacks:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("sanity.py"),
         data=data_folder,
         settings=settings(
             {
@@ -71,7 +71,6 @@ rule transfer_images:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("replay.py"),
         attacks=[
             f"{RESULTS}/attacks/{model}/{config['attack']['transfer']}"
             for model in STUDY_MODELS
@@ -90,6 +89,7 @@ rule transfer_images:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("replay.py"),
         data=data_folder,
         settings=settings(
             replay_settings(
@@ -108,7 +108,6 @@ rule replay_attacks:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("replay.py"),
         templates=config["templates"],
         attacks=stored_images,
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
@@ -125,6 +124,7 @@ rule replay_attacks:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("replay.py"),
         data=data_folder,
         weights=lambda wildcards, input: REPLAY_ON or input.weights,
         model=lambda wildcards: (
@@ -142,20 +142,19 @@ rule replay_attacks:
 
 
 # Words and cues as the attack: every hint, changed option and altered image, and the chains of evidence.
-rule mislead_model:
+rule stress_model:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("mislead.py"),
         templates=config["templates"],
-        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['mislead']['attack']}",
+        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['stress']['attack']}",
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
-        folder=directory(f"{RESULTS}/misled/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/stress/{{method}}-{{variant}}"),
     log:
-        f"{RESULTS}/logs/mislead_model-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/stress_model-{{method}}-{{variant}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/mislead_model-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/stress_model-{{method}}-{{variant}}.tsv"
     conda:
         "../../envs/attack.yaml"
     resources:
@@ -163,11 +162,12 @@ rule mislead_model:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("stress.py"),
         data=data_folder,
         settings=settings(
             {
                 **{
-                    key: config["mislead"][key]
+                    key: config["stress"][key]
                     for key in ("questions", "severities", "chains")
                 },
                 "batch_size": config["attack"]["batch_size"],
@@ -177,7 +177,7 @@ rule mislead_model:
         ),
         seed=config["seed"],
     shell:
-        "python scripts/mislead.py --data {params.data} --weights {input.weights} --model "
+        "python scripts/stress.py --data {params.data} --weights {input.weights} --model "
         "{wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
         "--templates {input.templates} --attack {input.attack} --out {output.folder} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
@@ -188,7 +188,6 @@ rule certify_model:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("certify.py"),
         weights=f"{RESULTS}/models/{{method}}-{{variant}}",
     output:
         folder=directory(
@@ -205,6 +204,7 @@ rule certify_model:
         runtime=grown(config["resources"]["attack_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("certify.py"),
         data=data_folder,
         settings=settings(
             {

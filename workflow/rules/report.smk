@@ -9,8 +9,8 @@ TABLE_NAMES = [
     "certified",
     "smoothing",
     "hints",
-    "changes",
-    "visuals",
+    "question_edits",
+    "image_edits",
     "pixels_and_words",
     "adaptive",
     "calibration",
@@ -30,7 +30,7 @@ FIGURE_NAMES = [
     "smoothed_attack",
     "resistance",
     "pixels_and_words",
-    "visuals",
+    "image_edits",
     "abstention",
     "chain",
     "modality_heatmap",
@@ -65,14 +65,13 @@ DECISIVE = {
 
 rule make_tables:
     input:
-        code=sources("make_tables.py"),
         attacks=sweep_rows(STUDY_MODELS),
         suite=suite_rows(STUDY_MODELS),
         transfer=of_every("transfer", STUDY_MODELS),
         sanity=of_every("sanity", STUDY_MODELS),
         certificates=certificate_rows(CERTIFIED_MODELS),
         smoothed=smoothed_rows(CERTIFIED_MODELS),
-        misled=of_every("misled", STUDY_MODELS),
+        stress=of_every("stress", STUDY_MODELS),
         adaptive=adaptive_rows(STUDY_MODELS),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
@@ -116,11 +115,15 @@ rule make_tables:
         hints=report(
             f"{RESULTS}/tables/hints.csv", "../report/hints.rst", category="Tables"
         ),
-        changes=report(
-            f"{RESULTS}/tables/changes.csv", "../report/changes.rst", category="Tables"
+        question_edits=report(
+            f"{RESULTS}/tables/question_edits.csv",
+            "../report/question_edits.rst",
+            category="Tables",
         ),
-        visuals=report(
-            f"{RESULTS}/tables/visuals.csv", "../report/visuals.rst", category="Tables"
+        image_edits=report(
+            f"{RESULTS}/tables/image_edits.csv",
+            "../report/image_edits.rst",
+            category="Tables",
         ),
         pixels_and_words=report(
             f"{RESULTS}/tables/pixels_and_words.csv",
@@ -164,13 +167,14 @@ rule make_tables:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_tables.py"),
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         suite=lambda wildcards, input: files(input.suite, "rows.parquet"),
         transfer=lambda wildcards, input: files(input.transfer, "rows.parquet"),
         sanity=lambda wildcards, input: files(input.sanity, "rows.parquet"),
         certificates=lambda wildcards, input: files(input.certificates, "rows.parquet"),
         smoothed=lambda wildcards, input: files(input.smoothed, "rows.parquet"),
-        misled=lambda wildcards, input: files(input.misled, "rows.parquet"),
+        stress=lambda wildcards, input: files(input.stress, "rows.parquet"),
         adaptive=lambda wildcards, input: files(input.adaptive, "rows.parquet"),
         costs=lambda wildcards, input: costs(
             *input.models,
@@ -180,7 +184,7 @@ rule make_tables:
             *input.sanity,
             *input.certificates,
             *input.smoothed,
-            *input.misled,
+            *input.stress,
             *input.adaptive,
         ),
         eps=config["attack"]["headline_eps"],
@@ -190,13 +194,12 @@ rule make_tables:
     shell:
         "python scripts/make_tables.py --attack-rows {params.attacks} --suite-rows {params.suite} --transfer-rows "
         "{params.transfer} --sanity-rows {params.sanity} --certificate-rows {params.certificates} --smoothed-rows "
-        "{params.smoothed} --misled-rows {params.misled} --adaptive-rows {params.adaptive} --eps {params.eps} --costs {params.costs} "
+        "{params.smoothed} --stress-rows {params.stress} --adaptive-rows {params.adaptive} --eps {params.eps} --costs {params.costs} "
         "--baselines {input.audit}/baselines.csv --radii {params.radii} --config {params.config:q} --out {params.out} > {log} 2>&1"
 
 
 rule draw_accuracy_vs_eps:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/robustness.csv",
     output:
         multiext(f"{RESULTS}/figures/accuracy_vs_eps", ".pdf", ".csv"),
@@ -215,6 +218,7 @@ rule draw_accuracy_vs_eps:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure accuracy_vs_eps --table {input.table} --out {params.prefix} "
@@ -223,7 +227,6 @@ rule draw_accuracy_vs_eps:
 
 rule draw_success_vs_eps:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/robustness.csv",
     output:
         multiext(f"{RESULTS}/figures/success_vs_eps", ".pdf", ".csv"),
@@ -242,6 +245,7 @@ rule draw_success_vs_eps:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure success_vs_eps --table {input.table} --out {params.prefix} "
@@ -250,7 +254,6 @@ rule draw_success_vs_eps:
 
 rule draw_success_vs_steps:
     input:
-        code=sources("make_figure.py"),
         sanity=of_every("sanity", STUDY_MODELS),
     output:
         multiext(f"{RESULTS}/figures/success_vs_steps", ".pdf", ".csv"),
@@ -269,6 +272,7 @@ rule draw_success_vs_steps:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
         rows=lambda wildcards, input: files(input.sanity, "rows.parquet"),
     shell:
@@ -278,7 +282,6 @@ rule draw_success_vs_steps:
 
 rule draw_transfer_matrix:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/transfer.csv",
     output:
         multiext(f"{RESULTS}/figures/transfer_matrix", ".pdf", ".csv"),
@@ -297,6 +300,7 @@ rule draw_transfer_matrix:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure transfer_matrix --table {input.table} --out {params.prefix} "
@@ -305,7 +309,6 @@ rule draw_transfer_matrix:
 
 rule draw_sanity:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/sanity.csv",
     output:
         multiext(f"{RESULTS}/figures/sanity", ".pdf", ".csv"),
@@ -324,6 +327,7 @@ rule draw_sanity:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure sanity --table {input.table} --out {params.prefix} "
@@ -332,7 +336,6 @@ rule draw_sanity:
 
 rule draw_thoughts:
     input:
-        code=sources("make_figure.py"),
         clean=[f"{RESULTS}/attacks/{model}/clean" for model in TOLD_MODELS],
         attacked=[f"{RESULTS}/attacks/{model}/pgd" for model in TOLD_MODELS],
     output:
@@ -352,6 +355,7 @@ rule draw_thoughts:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
         attacked=lambda wildcards, input: files(input.attacked, "rows.parquet"),
@@ -363,7 +367,6 @@ rule draw_thoughts:
 
 rule draw_certified_vs_radius:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/certified.csv",
     output:
         multiext(f"{RESULTS}/figures/certified_vs_radius", ".pdf", ".csv"),
@@ -382,6 +385,7 @@ rule draw_certified_vs_radius:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure certified_vs_radius --table {input.table} --out {params.prefix} "
@@ -390,7 +394,6 @@ rule draw_certified_vs_radius:
 
 rule draw_smoothed_attack:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/smoothing.csv",
     output:
         multiext(f"{RESULTS}/figures/smoothed_attack", ".pdf", ".csv"),
@@ -409,6 +412,7 @@ rule draw_smoothed_attack:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure smoothed_attack --table {input.table} --out {params.prefix} "
@@ -417,7 +421,6 @@ rule draw_smoothed_attack:
 
 rule draw_resistance:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/hints.csv",
     output:
         multiext(f"{RESULTS}/figures/resistance", ".pdf", ".csv"),
@@ -436,6 +439,7 @@ rule draw_resistance:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure resistance --table {input.table} --out {params.prefix} "
@@ -444,7 +448,6 @@ rule draw_resistance:
 
 rule draw_pixels_and_words:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/pixels_and_words.csv",
     output:
         multiext(f"{RESULTS}/figures/pixels_and_words", ".pdf", ".csv"),
@@ -463,42 +466,42 @@ rule draw_pixels_and_words:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure pixels_and_words --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
 
 
-rule draw_visuals:
+rule draw_image_edits:
     input:
-        code=sources("make_figure.py"),
-        table=f"{RESULTS}/tables/visuals.csv",
+        table=f"{RESULTS}/tables/image_edits.csv",
     output:
-        multiext(f"{RESULTS}/figures/visuals", ".pdf", ".csv"),
+        multiext(f"{RESULTS}/figures/image_edits", ".pdf", ".csv"),
         png=report(
-            f"{RESULTS}/figures/visuals.png",
-            "../report/visuals.rst",
+            f"{RESULTS}/figures/image_edits.png",
+            "../report/image_edits.rst",
             category="Figures",
         ),
     log:
-        f"{RESULTS}/logs/draw_visuals.log",
+        f"{RESULTS}/logs/draw_image_edits.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw_visuals.tsv"
+        f"{RESULTS}/benchmarks/draw_image_edits.tsv"
     conda:
         "../../envs/report.yaml"
     resources:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
-        "python scripts/make_figure.py --figure visuals --table {input.table} --out {params.prefix} "
+        "python scripts/make_figure.py --figure image_edits --table {input.table} --out {params.prefix} "
         "> {log} 2>&1"
 
 
 rule draw_abstention:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/abstention.csv",
     output:
         multiext(f"{RESULTS}/figures/abstention", ".pdf", ".csv"),
@@ -517,6 +520,7 @@ rule draw_abstention:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure abstention --table {input.table} --out {params.prefix} "
@@ -525,7 +529,6 @@ rule draw_abstention:
 
 rule draw_chain:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/chain.csv",
     output:
         multiext(f"{RESULTS}/figures/chain", ".pdf", ".csv"),
@@ -544,6 +547,7 @@ rule draw_chain:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
     shell:
         "python scripts/make_figure.py --figure chain --table {input.table} --out {params.prefix} "
@@ -552,7 +556,6 @@ rule draw_chain:
 
 rule draw_modality_heatmap:
     input:
-        code=sources("make_figure.py"),
         table=f"{RESULTS}/tables/robustness_by_part.csv",
     output:
         multiext(f"{RESULTS}/figures/modality_heatmap", ".pdf", ".csv"),
@@ -571,6 +574,7 @@ rule draw_modality_heatmap:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
         kind="modality",
         eps=config["attack"]["headline_eps"],
@@ -599,7 +603,6 @@ use rule draw_modality_heatmap as draw_question_type_heatmap with:
 
 rule draw_training_curves:
     input:
-        code=sources("make_figure.py"),
         models=[f"{RESULTS}/models/{model}" for model in TRAINED_MODELS],
     output:
         multiext(f"{RESULTS}/figures/training_curves", ".pdf", ".csv"),
@@ -618,6 +621,7 @@ rule draw_training_curves:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
         models=TRAINED_MODELS,
         curves=lambda wildcards, input: files(input.models, "curves.csv"),
@@ -628,7 +632,6 @@ rule draw_training_curves:
 
 rule draw_adversarial_examples:
     input:
-        code=sources("make_figure.py"),
         clean=[f"{RESULTS}/attacks/{model}/clean" for model in SHOWN_MODELS],
         attacked=[f"{RESULTS}/attacks/{model}/pgd" for model in SHOWN_MODELS],
     output:
@@ -648,6 +651,7 @@ rule draw_adversarial_examples:
         mem_mb=grown(2000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_figure.py"),
         prefix=prefix,
         clean=lambda wildcards, input: files(input.clean, "rows.parquet"),
         attacked=lambda wildcards, input: files(input.attacked, "rows.parquet"),
@@ -661,7 +665,6 @@ rule draw_adversarial_examples:
 # The ablation's tables, on the same questions; what is not in the study is attacked up to the headline radius.
 rule make_ablation_tables:
     input:
-        code=sources("make_tables.py"),
         attacks=sweep_rows(ABLATION_MODELS),
         models=[f"{RESULTS}/models/{model}" for model in ABLATION_MODELS],
         audit=AUDIT,
@@ -677,6 +680,7 @@ rule make_ablation_tables:
         mem_mb=grown(1000),
         runtime=grown(15),
     params:
+        code=fingerprint("make_tables.py"),
         attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
         costs=lambda wildcards, input: costs(*input.models, *input.attacks),
         eps=config["attack"]["headline_eps"],

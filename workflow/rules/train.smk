@@ -25,7 +25,6 @@ rule make_base:
     input:
         AUDIT,
         **PREPARED,
-        code=sources("make_base.py"),
         fetched=FETCHED,
     output:
         folder=directory(f"{RESULTS}/models/base"),
@@ -42,6 +41,7 @@ rule make_base:
         runtime=grown(config["resources"]["train_minutes"]),
         gpu=config["resources"]["gpus"],
     params:
+        code=fingerprint("make_base.py"),
         data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/base",
         settings=settings(
@@ -57,12 +57,11 @@ rule make_base:
         "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
-# A method is a trainer (scripts/sft.py, fare.py or grpo.py), the model it starts from, and settings.
+# A method is a trainer (scripts/train_sft.py, fare.py or grpo.py), the model it starts from, and settings.
 rule train_sft:
     input:
         AUDIT,
         **PREPARED,
-        code=trainer_sources,
         start=start_model,
         templates=taught_templates,
     output:
@@ -83,6 +82,7 @@ rule train_sft:
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
+        code=trainer_code,
         launch=launcher(),
         script=trainer_script,
         data=data_folder,

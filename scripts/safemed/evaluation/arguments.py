@@ -1,0 +1,19 @@
+"""The arguments of the scripts that evaluate a model."""
+
+import argparse
+from pathlib import Path
+
+from safemed.data.prompts import VARIANTS
+from safemed.utils.cli import parser
+
+
+def evaluation_parser(doc: str) -> argparse.ArgumentParser:
+    """The options of the scripts that evaluate a model."""
+    made = parser(doc)
+    made.add_argument("--data", type=Path, required=True, help="the study's data folder")
+    made.add_argument("--weights", type=Path, required=True, help="model folder")
+    made.add_argument("--model", required=True, help="the model's name, for the rows")
+    made.add_argument("--method", required=True, help="the method's name, for the rows")
+    made.add_argument("--variant", required=True, choices=VARIANTS)
+    made.add_argument("--out", type=Path, required=True, help="folder to write")
+    return made

@@ -1,0 +1,249 @@
+"""Putting questions to a model: generated answers, three outcomes, and the attack on each question."""
+
+import copy
+import math
+import re
+from typing import Self
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from safemed.attacks import cw, engine, losses
+from safemed.attacks.engine import AttackConfig, Attacked
+from safemed.attacks.losses import AttackLoss
+from safemed.data import prompts
+from safemed.data.dataset import as_arrays
+from safemed.models.geometry import to_float
+from safemed.models.vlm import VLM, Encoded
+from safemed.utils.noise import gaussian
+
+FUNCTIONS = ("choice", "generate")  # what can be smoothed
+# What the restarts of an attack climb, in turn, unless its plan says otherwise.
+TARGETS = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
+EMPTY_THOUGHT = "<think> </think><answer>"
+OPENING = {"instruct": "<answer>", "think": EMPTY_THOUGHT}  # what a choice is made after: no word depends on the image
+SAMPLED_THOUGHTS = 3
+
+
+class Evaluator:
+    """Questions of one variant put to one model.
+
+    images: the prepared 8-bit images, uint8 [N, H, W, 3]. gold [N]: index of the right option. What counts is the
+    GENERATED text: `is_right` and `outcome` go through the one parser.
+    """
+
+    def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
+        self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
+        self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
+        self._put(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
+
+    def altered(self, rows: list[dict], images: Tensor) -> Self:
+        """Other questions put to the same model: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
+        other = copy.copy(self)
+        other._put(rows, images)
+        return other
+
+    def _put(self, rows: list[dict], images: Tensor) -> None:
+        self.rows, self.images, self.side = rows, images, images.shape[1]
+        self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in rows], device=self.vlm.device)
+        self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
+        everything = torch.arange(len(rows))
+        self.asked = self._encoded(everything, [""] * len(rows))
+        self._openings = self.prefixes([OPENING[self.variant]] * len(rows), everything)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def answers(self, images: Tensor, rows: Tensor) -> list[str]:
+        """Generated texts for 8-bit images [b, H, W, 3] shown with the questions `rows` [b]."""
+        return self.answers_to(to_float(images, self.vlm.device), rows)
+
+    def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
+        """Generated texts for float images [b, 3, H, W], which need not stay within [0, 1]."""
+        return self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
+
+    def choices(self, images: Tensor, rows: Tensor) -> list[str]:
+        """The most likely of the letters offered, right after OPENING: one forward pass on float images, as above."""
+        with torch.no_grad():
+            logits = losses.letter_logits(self.vlm, images, self._openings[rows], self.n_options[rows])
+        if not logits.amax(1).isfinite().all():
+            raise FloatingPointError("the model's logits are not finite")
+        return [prompts.LETTERS[choice] for choice in logits.argmax(1).tolist()]
+
+    def confidences(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[float]:
+        """The probability that each text's letter has among those offered, after the words before it; 8-bit images.
+
+        nan where the text is unparsable: no letter was chosen.
+        """
+        answers = [self.answer(text, int(row)) for text, row in zip(texts, rows, strict=True)]
+        found = [math.nan] * len(texts)
+        if read := [i for i, answer in enumerate(answers) if answer]:
+            prefixes = self.prefixes([texts[i] for i in read], rows[read])
+            with torch.no_grad():
+                shown = to_float(images[read], self.vlm.device)
+                logits = losses.letter_logits(self.vlm, shown, prefixes, self.n_options[rows[read]])
+            if not logits.amax(1).isfinite().all():
+                raise FloatingPointError("the model's logits are not finite")
+            for i, row in zip(read, logits.softmax(1).tolist(), strict=True):
+                found[i] = row[prompts.LETTERS.index(answers[i])]
+        return found
+
+    def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
+        """What a function of float images, one of FUNCTIONS, answers: a letter, or UNPARSABLE.
+
+        choice: the letter logits of one forward pass; generate: the parsed generated text, where what cannot be parsed
+        is a class of its own.
+        """
+        if function == "choice":
+            return self.choices(images, rows)
+        texts = self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
+        return [self.answer(text, int(row)) or UNPARSABLE for text, row in zip(texts, rows, strict=True)]
+
+    def answer(self, text: str, row: int) -> str:
+        """The letter that a text answers question `row` with, "" where it is unparsable."""
+        return prompts.parse(text, len(self.rows[row]["options"])).answer or ""
+
+    def outcome(self, text: str, row: int) -> str:
+        """right, wrong or unparsable."""
+        answer = self.answer(text, row)
+        if not answer:
+            return "unparsable"
+        return "right" if answer == self.rows[row]["gold"] else "wrong"
+
+    def about(self, row: int, args) -> dict:
+        """What every row of an evaluation says of question `row` and of the model (args: model, method, variant)."""
+        question = self.rows[row]
+        kept = ("question_id", "image_path", "modality", "question_type", "gold")
+        told = {name: question[name] for name in kept} | {"n_options": len(question["options"])}
+        return told | {"model": args.model, "method": args.method, "variant": args.variant}
+
+    def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""
+        return self.right(self.answers(images, rows), rows)
+
+    def right(self, texts: list[str], rows: Tensor) -> Tensor:
+        """Whether the texts answer the questions `rows` rightly, [b] bool."""
+        return torch.tensor([self.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
+
+    def attack_loss(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
+        """The loss of one target for the questions `rows` [b], whose right clean texts are `words`.
+
+        answer: margin of the letter after the model's own clean words; ce: its cross entropy; other: margin of the
+        `place`-th wrong letter alone; empty: margin after an empty thought; sampled: its expectation over thoughts
+        sampled on the clean image; sequence: away from all of the clean words; thought: towards a thought that names
+        the `place`-th wrong option, and its letter; stop: towards that letter with no thought at all.
+        """
+        gold, n_options = self.gold[rows], self.n_options[rows]
+        if target == "sequence":
+            return losses.words_away(self.vlm, self._encoded(rows, self._ended(words)))
+        if target in ("thought", "stop"):
+            variant = "think" if target == "thought" else "instruct"
+            wanted = [prompts.target(self._misled(i, place), variant) for i in rows.tolist()]
+            return losses.words_towards(self.vlm, self._encoded(rows, self._ended(wanted)))
+        if target == "sampled":
+            thoughts = [self._sampled(words, rows, seed + draw) for draw in range(SAMPLED_THOUGHTS)]
+            margins = [losses.letter_margin(self.vlm, self.prefixes(t, rows), gold, n_options) for t in thoughts]
+            return losses.expectation(margins)
+        prefixes = self.prefixes([EMPTY_THOUGHT] * len(words) if target == "empty" else words, rows)
+        if target == "other":
+            return losses.letter_towards(self.vlm, prefixes, gold, n_options, place)
+        loss = losses.letter_cross_entropy if target == "ce" else losses.letter_margin
+        return loss(self.vlm, prefixes, gold, n_options)
+
+    def attack(self, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int) -> Attacked:
+        """A white-box attack on the questions `rows` [b], whose right clean texts are `words`."""
+        clean8, device = self.images[rows], self.vlm.device
+
+        def is_right(images: Tensor, part: Tensor) -> Tensor:
+            return self.is_right(images, rows[part])
+
+        made = [self.attack_loss(target, words, rows, place, seed) for target, place in self.chosen(plan)]
+        if plan.kind == "cw":
+            return cw.carlini_wagner(made[0], is_right, clean8, plan, device)
+        names = [f"{seed}:{plan.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
+        return engine.attack(made, is_right, clean8, names, eps, plan, device, eager=self.eager)
+
+    def chosen(self, plan: AttackConfig) -> list[tuple[str, int]]:
+        """The target of each restart of a plan, and the place of the wrong option that it is about: the targets in
+        turn, then again with the next place. FGSM, which has no random start, takes each target once.
+        """
+        targets = plan.targets or TARGETS[self.variant]
+        restarts = min(plan.restarts, len(targets)) if plan.steps == 1 else plan.restarts
+        return [(targets[i % len(targets)], i // len(targets)) for i in range(restarts)]
+
+    def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
+        """Prompts that go on with the words up to where the letter comes next."""
+        return self._encoded(rows, [before_letter(text) for text in words]).joined()
+
+    def batches(self, rows: Tensor, size: int) -> list[Tensor]:
+        """The rows in batches of questions alike in number of options and length: little padding, one K a batch."""
+        length = self.asked.prompt_mask.sum(1)
+        order = sorted(rows.tolist(), key=lambda i: (int(self.n_options[i]), int(length[i]), i))
+        return list(torch.tensor(order).split(size)) if order else []
+
+    def _ended(self, words: list[str]) -> list[str]:
+        return [text + self.vlm.tokenizer.eos_token for text in words]
+
+    def _misled(self, row: int, place: int) -> dict:
+        """Question `row` as if its `place`-th wrong option were right."""
+        question, n = self.rows[row], len(self.rows[row]["options"])
+        wrong = (prompts.LETTERS.index(question["gold"]) + 1 + place % (n - 1)) % n
+        return question | {"gold": prompts.LETTERS[wrong], "finding": None}
+
+    def _sampled(self, words: list[str], rows: Tensor, seed: int) -> list[str]:
+        """Texts sampled on the clean images; the clean words where no answer came."""
+        images = to_float(self.images[rows], self.vlm.device)
+        texts = self.vlm.sample(images, self.asked[rows], self.max_new_tokens, seed)
+        return [text if "<answer>" in text else own for text, own in zip(texts, words, strict=True)]
+
+    def _encoded(self, rows: Tensor, completions: list[str]) -> Encoded:
+        asked = [prompts.conversation(self.rows[i], self.variant) for i in rows.tolist()]
+        return self.vlm.encode(asked, completions, self.side)
+
+
+class SmoothedEvaluator(Evaluator):
+    """The smoothed model: what a function of the base model answers most often under Gaussian noise on the image.
+
+    sigma in [0, 1] pixel units; draws: noisy images a gradient step averages over; votes: noisy images an answer is the
+    majority of; function: one of FUNCTIONS. The noise of the votes is a question's own: equal images get equal answers
+    in any batch. Where the function has no text, the text is the choice after its opening.
+    """
+
+    def __init__(
+        self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, sigma: float, draws: int, votes: int,
+        function: str, seed: int = 0,
+    ):  # fmt: skip
+        super().__init__(vlm, questions, variant, max_new_tokens)
+        self.sigma, self.draws, self.votes, self.function, self.seed = sigma, draws, votes, function, seed
+        self.eager = False  # asking costs all the votes
+
+    def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
+        ids = [self.rows[i]["question_id"] for i in rows.tolist()]
+        heard = []
+        for vote in range(self.votes):
+            noise = gaussian(images.shape[1:], [f"{self.seed}:{question_id}:vote {vote}" for question_id in ids])
+            heard.append(self._texts(images + self.sigma * noise.to(images), rows))
+        return [self._majority(texts, int(row)) for texts, row in zip(zip(*heard, strict=True), rows, strict=True)]
+
+    def attack_loss(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
+        names = [f"{seed}:{target}:{place}:{self.rows[i]['question_id']}" for i in rows.tolist()]
+        return losses.under_noise(super().attack_loss(target, words, rows, place, seed), self.sigma, self.draws, names)
+
+    def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
+        if self.function == "generate":
+            return super().answers_to(images, rows)
+        return [f"{OPENING[self.variant]} {letter} </answer>" for letter in self.choices(images, rows)]
+
+    def _majority(self, texts: tuple[str, ...], row: int) -> str:
+        """The first text with the most frequent answer."""
+        answers = [self.answer(text, row) for text in texts]
+        return texts[answers.index(max(answers, key=answers.count))]
+
+
+def before_letter(text: str) -> str:
+    """A right completion up to where its letter comes next."""
+    return text[: re.search(r".*<answer>", text, re.DOTALL).end()]
+
+
+UNPARSABLE = "?"

@@ -1,0 +1,252 @@
+"""The vision-language model: loading it, and the differentiable path from pixels in [0, 1] to logits and text.
+
+Everything here takes images as float tensors [B, 3, H, W] in [0, 1]; resizing happened once, in `prepare`, and
+normalisation happens inside, so that attacks and smoothing noise live in pixel space.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+from safemed.data.prompts import LETTERS
+from safemed.models.geometry import Geometry, patchify
+from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
+
+
+def save_model(model, processor, folder: Path) -> None:
+    """Save a model and its processor in the Hugging Face layout; adapters are merged into the weights first.
+
+    Raises FloatingPointError for weights that are not finite: such a model still writes text, and would be scored.
+    """
+    model = _merged(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(
+                f"{folder}: {name} is not finite, no model is written; lower the learning_rate and delete the "
+                "checkpoint folder, or fetch the model again"
+            )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    # AutoProcessor wants a video processor's settings for Qwen3-VL, though no video is ever seen.
+    settings = {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def _merged(model):
+    """The model without adapters: its own, or those of its vision tower alone, are part of the weights then."""
+    if hasattr(model, "merge_and_unload"):
+        return model.merge_and_unload()
+    if hasattr(model.model.visual, "merge_and_unload"):
+        model.model.visual = model.model.visual.merge_and_unload()
+    return model
+
+
+@dataclass
+class Encoded:
+    """Tokenised prompts, left-padded, and completions, right-padded, of B questions.
+
+    prompt_ids, prompt_mask: [B, P]. completion_ids, completion_mask: [B, C] (C = 0 where there are none).
+    """
+
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    completion_ids: Tensor
+    completion_mask: Tensor
+
+    def __getitem__(self, rows: Tensor) -> Encoded:
+        """The given rows; columns that are padding in all of them are dropped."""
+        prompt, completion = self.prompt_mask[rows], self.completion_mask[rows]
+        first = prompt.shape[1] - int(prompt.sum(1).max())
+        last = int(completion.sum(1).max()) if completion.shape[1] else 0
+        return Encoded(
+            self.prompt_ids[rows][:, first:],
+            prompt[:, first:],
+            self.completion_ids[rows][:, :last],
+            completion[:, :last],
+        )
+
+    def joined(self) -> Encoded:
+        """The completions as the ends of the prompts: what comes next is predicted by the last position of all rows."""
+        ids = torch.cat([self.prompt_ids, self.completion_ids], 1)
+        mask = torch.cat([self.prompt_mask, self.completion_mask], 1)
+        order = mask.sort(dim=1, stable=True).indices  # padding first
+        ids, mask = ids.gather(1, order), mask.gather(1, order)
+        return Encoded(ids, mask, ids[:, :0], mask[:, :0])[torch.arange(len(ids), device=ids.device)]
+
+
+@dataclass
+class Passes:
+    """Images that went forward, and backward, through the vision tower."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+class VLM:
+    """A model with its processor: images [B, 3, H, W] in [0, 1] in, logits or text out.
+
+    `passes` counts, by hooks, every image that goes through the vision tower in either direction.
+    """
+
+    def __init__(self, model, processor: Qwen3VLProcessor):
+        self.model = model
+        self.tokenizer = processor.tokenizer
+        self.processor = processor
+        self.geometry = Geometry.of(processor.image_processor)
+        self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self.letter_ids = [self._single_token(f" {letter}") for letter in LETTERS]
+        self.passes = Passes()
+        self.count(self.visual)
+
+    @classmethod
+    def load(cls, path: Path | str) -> VLM:
+        """A saved model for evaluation: fp32, eval mode, frozen, on the GPU where there is one."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+        return cls(model.to(device).eval().requires_grad_(False), load_processor(path))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def visual(self) -> torch.nn.Module:
+        """The vision tower."""
+        return self.backbone.visual
+
+    @property
+    def backbone(self) -> torch.nn.Module:
+        """Vision tower and language model without the output head, whatever adapters wrap the model."""
+        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        return model.model
+
+    def encode(self, prompts: list[list[dict]], completions: list[str], side: int) -> Encoded:
+        """Chat prompts, each with one image of side x side, and the completions to teacher-force ('' for none)."""
+        n = (side // self.geometry.patch // self.geometry.merge) ** 2
+        render = self.processor.apply_chat_template
+        texts = [render(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
+        texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
+        return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
+
+    def features(self, images: Tensor) -> Tensor:
+        """All that the language model sees of the images: [B, L, n, D], the image tokens and the deepstack's layers."""
+        pixel_values, grid = patchify(images, self.geometry)
+        return tower_features(self.visual, pixel_values, grid)
+
+    def completion_logits(self, images: Tensor, encoded: Encoded) -> Tensor:
+        """Logits [B, C + 1, V]: position c predicts completion token c, the last one what would follow."""
+        pixel_values, grid = patchify(images, self.geometry)
+        kept = encoded.completion_ids.shape[1] + 1
+        return self._teacher_forced(encoded, kept, pixel_values=pixel_values, image_grid_thw=grid)
+
+    def logits_of(self, tokens: Tensor, encoded: Encoded) -> Tensor:
+        """Logits [B, P + C, V] at every position, where the image tokens [B, n, D] are given and not seen."""
+        side = math.isqrt(tokens.shape[1]) * self.geometry.merge  # patches
+        grid = torch.tensor([[1, side, side]] * len(tokens), device=self.device)
+        seen = BaseModelOutputWithDeepstackFeatures(pooler_output=list(tokens), deepstack_features=[])
+        everything = encoded.prompt_ids.shape[1] + encoded.completion_ids.shape[1]
+        return self._teacher_forced(encoded, everything, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
+
+    def _teacher_forced(self, encoded: Encoded, kept: int, **image) -> Tensor:
+        ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]
+        mask = torch.cat([encoded.prompt_mask, encoded.completion_mask], 1)
+        kinds = (ids == self.image_token_id).long()
+        arguments = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds, "use_cache": False}
+        return self.model(**arguments, **image, logits_to_keep=kept).logits
+
+    @torch.no_grad()
+    def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:
+        """Greedy completions of the prompts, without special tokens; placeholders are never produced.
+
+        Raises FloatingPointError where the model's logits are not numbers: its words would be scored, and mean nothing.
+        """
+        return self._decode(images, encoded, max_new_tokens, do_sample=False)
+
+    @torch.no_grad()
+    def sample(self, images: Tensor, encoded: Encoded, max_new_tokens: int, seed: int) -> list[str]:
+        """As `generate`, sampled at temperature 1; the seed and the batch decide what."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            return self._decode(images, encoded, max_new_tokens, do_sample=True, temperature=1.0, top_k=0, top_p=1.0)
+
+    def _decode(self, images: Tensor, encoded: Encoded, max_new_tokens: int, **how) -> list[str]:
+        pixel_values, grid = patchify(images, self.geometry)
+        ids = self.model.generate(
+            input_ids=encoded.prompt_ids,
+            attention_mask=encoded.prompt_mask,
+            mm_token_type_ids=(encoded.prompt_ids == self.image_token_id).long(),
+            pixel_values=pixel_values,
+            image_grid_thw=grid,
+            max_new_tokens=max_new_tokens,
+            **how,
+            logits_processor=LogitsProcessorList([_refuse_nan]),
+            suppress_tokens=placeholder_ids(self.tokenizer),
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.tokenizer.eos_token_id,
+        )
+        return self.tokenizer.batch_decode(ids[:, encoded.prompt_ids.shape[1] :], skip_special_tokens=True)
+
+    def tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
+        """Ids and mask [B, L] of texts, padded on the side given."""
+        out = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side=side, return_tensors="pt")
+        return out["input_ids"].long().to(self.device), out["attention_mask"].long().to(self.device)
+
+    def _single_token(self, text: str) -> int:
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"the tokenizer cuts the option letter {text!r} into {len(ids)} tokens; one is needed")
+        return ids[0]
+
+    def count(self, visual: torch.nn.Module) -> None:
+        """Count the images that pass through a vision tower, this model's or its reference's, in `passes`."""
+        visual.register_forward_hook(self._count, with_kwargs=True)
+
+    def _count(self, module, args, kwargs, output) -> None:
+        """Forward hook of the vision tower; the gradient that comes back through its output is counted when it does."""
+        images = len(args[1] if len(args) > 1 else kwargs["grid_thw"])
+        self.passes.forward += images
+        if output.pooler_output.requires_grad:
+            output.pooler_output.register_hook(lambda grad: self._count_backward(images))
+
+    def _count_backward(self, images: int) -> None:
+        self.passes.backward += images
+
+
+def _refuse_nan(ids: Tensor, logits: Tensor) -> Tensor:
+    """A logits processor that lets numbers pass; some models have -inf for tokens that they never write."""
+    if logits.isnan().any() or (logits == torch.inf).any():
+        raise FloatingPointError("the model's logits are not finite")
+    return logits
+
+
+def tower_features(visual: torch.nn.Module, pixel_values: Tensor, grid: Tensor) -> Tensor:
+    """Features [B, L, n, D] of a vision tower: its image tokens, then each deepstack layer's."""
+    seen = visual(pixel_values, grid_thw=grid)
+    layers = torch.stack([seen.pooler_output, *seen.deepstack_features])  # [L, B * n, D]
+    return layers.unflatten(1, (len(grid), -1)).transpose(0, 1)
+
+
+@contextlib.contextmanager
+def frozen(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients inside the block; mode and gradients as they were after it."""
+    training, wanted = model.training, [p for p in model.parameters() if p.requires_grad]
+    model.eval()
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+        model.train(training)

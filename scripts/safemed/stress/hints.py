@@ -1,0 +1,124 @@
+"""Hints beside a question: right, silent or misleading, as a versioned file words them.
+
+Which wrong option a misleading hint claims is drawn by question and seed alone, so all wordings claim the same one and
+can be compared.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import yaml
+
+from safemed.data.prompts import LETTERS
+from safemed.utils.draws import drawn
+
+POLARITIES = ("positive", "neutral", "negative")  # the claim is right; there is none; it is wrong
+_FIELDS = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What somebody (`voice`) says beside the question. claim names {option} or {letter}; neutral names nothing.
+
+    source: the words of the claim that say who speaks. train: whether adversarial training may draw it.
+    """
+
+    name: str
+    voice: str
+    source: str
+    claim: str
+    neutral: str
+    train: bool
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The versioned file of templates: hints and paraphrases by name, and what two options say: the one that takes the
+    place of a removed right answer, and the one to choose where the image does not tell.
+    """
+
+    version: int
+    hints: dict[str, Hint]
+    paraphrases: dict[str, str]
+    none_of_these: str
+    abstain: str
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ValueError naming the file, and the template where a wording does not do what it is there for."""
+        told = yaml.safe_load(path.read_text())
+        try:
+            hints = {name: Hint(name, **fields) for name, fields in told["hints"].items()}
+            made = cls(**{**told, "hints": hints})
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path}: a key is missing or unknown: {error}") from error
+        if faults := list(made._faults()):
+            raise ValueError(f"{path}: {'; '.join(faults)}")
+        return made
+
+    def taught(self) -> list[Hint]:
+        """The hints that a training may draw."""
+        return [hint for hint in self.hints.values() if hint.train]
+
+    def untaught(self) -> list[Hint]:
+        """The hints that no training draws."""
+        return [hint for hint in self.hints.values() if not hint.train]
+
+    def _faults(self) -> Iterator[str]:
+        if not all(any(hint.train == train for hint in self.hints.values()) for train in (True, False)):
+            yield "hints: some must be for training, and some not"
+        for hint in self.hints.values():
+            claimed = set(_FIELDS.findall(hint.claim))
+            if not claimed or claimed - {"option", "letter"}:
+                yield f"hints.{hint.name}.claim: it must name {{option}} or {{letter}}, and nothing else"
+            if hint.source not in hint.claim:
+                yield f"hints.{hint.name}.source: {hint.source!r} does not stand in the claim"
+            if _FIELDS.findall(hint.neutral):
+                yield f"hints.{hint.name}.neutral: it must not name anything"
+        for name in ("none_of_these", "abstain"):
+            if not isinstance(text := getattr(self, name), str) or not text.strip():
+                yield f"{name}: it must say something, got {text!r}"
+        for name, text in self.paraphrases.items():
+            if _FIELDS.findall(text) != ["question"]:
+                yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"
+
+
+def claimed(question: dict, polarity: str, seed: int) -> str:
+    """The letter that a hint claims: the right one, a wrong one, or "" where it claims none.
+
+    Raises ValueError for an unknown polarity.
+    """
+    if polarity not in POLARITIES:
+        raise ValueError(f"polarity must be one of {', '.join(POLARITIES)}, got {polarity!r}")
+    if polarity == "neutral":
+        return ""
+    if polarity == "positive":
+        return question["gold"]
+    wrong = [letter for letter in LETTERS[: len(question["options"])] if letter != question["gold"]]
+    return wrong[drawn(seed, question["question_id"], "claim", len(wrong))]
+
+
+def hinted(question: dict, hint: Hint, polarity: str, seed: int) -> dict:
+    """The question after a hint, whose text goes first."""
+    letter = claimed(question, polarity, seed)
+    option = question["options"][LETTERS.index(letter)] if letter else ""
+    said = hint.claim.format(option=option, letter=letter) if letter else hint.neutral
+    return question | {"question": f"{said} {question['question']}"}
+
+
+def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed: int) -> dict:
+    """The question after one of some hints, whose name its row tells as `hint`.
+
+    It is drawn by question and seed alone: a hint that is new among them is drawn by some questions, and no other
+    question draws another one.
+    """
+    hint = min(wordings, key=lambda one: drawn(seed, question["question_id"], f"wording {one.name}", 2**32))
+    return hinted(question, hint, polarity, seed) | {"hint": hint.name}
+
+
+def mentions(thought: str | None, hint: Hint) -> bool:
+    """Whether a thought tells who hinted. That it names the option claimed says nothing: an answer's thought does."""
+    return hint.source.casefold() in (thought or "").casefold()

@@ -1,0 +1,210 @@
+"""What the three trainers share: rows, loading with or without adapters, curves, checkpoints, and processes.
+
+A training runs in one process or, started by torchrun, in several (data parallelism): every script does the same in all
+of them, and the first one writes.
+"""
+
+import argparse
+import copy
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from peft import LoraConfig
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import Qwen3VLForConditionalGeneration
+
+from safemed.data import prompts
+from safemed.data.dataset import IDENTITY, load_questions, subset
+from safemed.models.vlm import save_model
+from safemed.training.callbacks import CostCallback, of_all
+from safemed.training.checkpoints import last_whole_checkpoint
+from safemed.training.monitoring import ProbeCallback, curves
+from safemed.utils import cli, cost, files, provenance, resume
+
+SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
+READ = ("question_id", "image", "question", "options", "gold", "question_type", "box")  # of a question, in its row
+log = logging.getLogger(__name__)
+
+
+def training_parser(doc: str) -> argparse.ArgumentParser:
+    """The arguments of every training script."""
+    made = cli.parser(doc)
+    made.add_argument("--data", type=Path, required=True, help="the study's data folder")
+    made.add_argument("--start", type=Path, required=True, help="model folder to start from")
+    made.add_argument("--stage", required=True, help="the method's name, for cost.json")
+    made.add_argument("--name", required=True, help="the model's name, for cost.json")
+    made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
+    made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
+    made.add_argument("--out", type=Path, required=True, help="model folder to write")
+    made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, where the method reads it")
+    made.add_argument("--report-to", nargs="*", default=["none"], help="tensorboard, wandb")
+    return made
+
+
+def begin(doc: str, script: str) -> tuple[argparse.Namespace, cost.CostMeter]:
+    """A training script's arguments and its running meter; its checkpoint folder holds nothing of another identity."""
+    args = training_parser(doc).parse_args()
+    cli.start_logging()
+    # Beside the checkpoint folders, which do not outlive their training.
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
+    meter, processes = cost.CostMeter(args.stage, args.name), joined()
+    if processes.is_main_process:
+        resume.checkpoints(args.checkpoint, identity(args, script, *filter(None, [args.templates])))
+    processes.wait_for_everyone()
+    return args, meter
+
+
+def joined() -> PartialState:
+    """The processes that torchrun started, as one training; a single one without it.
+
+    Raises RuntimeError where each of them would train for itself.
+    """
+    processes, started = PartialState(cpu=not torch.cuda.is_available()), int(os.environ.get("WORLD_SIZE", 1))
+    if processes.num_processes != started:
+        raise RuntimeError(f"{started} processes were started, and {processes.num_processes} would share the training")
+    return processes
+
+
+def identity(args: argparse.Namespace, script: str, *more: Path) -> dict:
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, `more` files,
+    and the number of processes, each of which draws its own rollouts.
+    """
+    files = (args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY)
+    return resume.identity(args, script, *files, *more) | {"variant": args.variant, "processes": joined().num_processes}
+
+
+def train_questions(args: argparse.Namespace) -> Dataset:
+    """The training split, or the part of it that the method trains on."""
+    return load_questions(args.data, "train", args.settings.get("train_on"))
+
+
+def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]] | None = None) -> Dataset:
+    """The rows of SFT and GRPO: what is READ of a question, and how it is `prompts.posed`.
+
+    earlier: question_id -> what stepwise targets go through; None for plain ones.
+    """
+
+    def row(question: dict) -> dict:
+        known = earlier[question["question_id"]] if earlier else None
+        return prompts.posed(question, variant, prompts.target(question, variant, known))
+
+    return questions.map(row, remove_columns=[c for c in questions.column_names if c not in READ], desc="rows")
+
+
+def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneration:
+    """The model to be trained: fp32 weights, or bf16 ones that stay frozen under an adapter on a GPU.
+
+    Fully trained weights stay in fp32 (autocast computes in bf16): in bf16 a small step rounds to none.
+    """
+    dtype = torch.bfloat16 if peft and torch.cuda.is_available() else torch.float32
+    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype)
+
+
+def adapter(settings: dict | None) -> LoraConfig | None:
+    """LoRA on every linear layer, vision tower included, or None for full fine-tuning.
+
+    settings: the config's `peft` (r, alpha, dropout) or None. Naming q/k/v alone would miss Qwen3-VL's vision tower.
+    """
+    if settings is None:
+        return None
+    return LoraConfig(
+        r=settings["r"],
+        lora_alpha=settings["alpha"],
+        lora_dropout=settings["dropout"],
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Sequence[str] = ("none",)) -> dict:
+    """The arguments that all trainers get from the config; every default that bites is set here.
+
+    The processes of a training share batch_size, and the model where settings say `sharded`. Raises ValueError where
+    they cannot.
+    """
+    shared, rest = divmod(settings["batch_size"], PartialState().num_processes)
+    if rest:
+        raise ValueError(
+            f"batch_size {settings['batch_size']} cannot be shared by {PartialState().num_processes} processes"
+        )
+    return {
+        "output_dir": str(checkpoint),
+        "max_steps": settings["steps"],
+        "per_device_train_batch_size": shared,
+        "gradient_accumulation_steps": settings["gradient_accumulation"],
+        "learning_rate": settings["learning_rate"],
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": max(1, settings["steps"] // 20),
+        "max_grad_norm": 1.0,
+        "use_cpu": not torch.cuda.is_available(),  # otherwise processes without a GPU do not find each other
+        "bf16": torch.cuda.is_available(),
+        "gradient_checkpointing": torch.cuda.is_available(),
+        "logging_steps": settings["log_steps"],
+        "save_strategy": "steps",
+        "save_steps": settings["save_steps"],
+        "save_total_limit": 1,
+        "report_to": "none" if "none" in report_to else list(report_to),
+        **(sharding() if settings["sharded"] else {}),
+        "remove_unused_columns": False,
+        "disable_tqdm": not cli.watched(),
+        "seed": seed,
+        "data_seed": seed,
+    }
+
+
+def sharding() -> dict:
+    """The arguments of FSDP2. Raises ValueError without GPUs, where accelerate would leave it out without a word.
+
+    Weights stay gathered from a forward pass to its backward pass: the anchor's KL uses the output head between them.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError("resources.shard_training: sharding needs GPUs")
+    return {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": SHARDED, "reshard_after_forward": False}}
+
+
+def train(trainer, args: argparse.Namespace, meter: cost.CostMeter, script: str) -> None:
+    """Run a trainer from its last checkpoint, or from the start where there is none, and write the model's folder.
+
+    The folder holds weights, processor, curves.csv, cost.json and provenance.json; the checkpoints have served then
+    and are removed. The whole model is the trainer's `vlm.model`, whatever part of it is trained.
+    """
+    settings = {**args.settings["probe"], "together": args.settings["sharded"]}
+    batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
+    trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
+    trainer.add_callback(CostCallback(meter, trainer.vlm.passes))
+    first, sharded, whole = trainer.is_world_process_zero(), args.settings["sharded"], trainer.vlm.model
+    if sharded:
+        # Generation asks whether a process that is done must go on for the others' sake; FSDP2 does not say so itself.
+        (whole.get_base_model() if hasattr(whole, "peft_config") else whole)._is_fsdp_managed_module = True
+        whole = copy.deepcopy(whole).cpu() if first else None  # for its weights alone
+    (last,) = broadcast_object_list([last_whole_checkpoint(args.checkpoint) if first else None])
+    trainer.train(resume_from_checkpoint=last)
+    if sharded:
+        gather(trainer.vlm.model, whole)
+    passes = of_all(trainer.vlm.passes)
+    if not first:
+        return
+    with files.atomic_folder(args.out) as folder:
+        save_model(whole, trainer.processing_class, folder)
+        curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
+        meter.write(folder / "cost.json", passes, processes=PartialState().num_processes)
+        provenance.write(folder, args, script)
+    shutil.rmtree(args.checkpoint)
+
+
+def gather(sharded: torch.nn.Module, whole: torch.nn.Module | None) -> None:
+    """Give `whole`, the first process's copy from before FSDP2 shared the model out, its weights as they are now.
+
+    Every process must ask. (FSDP2's own state_dict is of the parts, whatever is gathered.)
+    """
+    weights = get_model_state_dict(sharded, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    if weights:
+        whole.load_state_dict(weights)

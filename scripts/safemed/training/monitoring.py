@@ -1,0 +1,81 @@
+"""Watching a training: the small accuracies in its curves, and the curves. Nothing here changes what is trained."""
+
+import logging
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from safemed.attacks.engine import AttackConfig
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.vlm import VLM, frozen
+
+CHANGES_NO_RESULT = True
+
+log = logging.getLogger(__name__)
+
+
+def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int) -> dict[str, float]:
+    """Clean and PGD accuracy of generated answers on a small fixed batch, for training curves.
+
+    settings: the config's `probe` (eps, steps, restarts, max_new_tokens).
+    """
+    with frozen(vlm.model):
+        evaluator = Evaluator(vlm, questions, variant, settings["max_new_tokens"][variant])
+        everything = torch.arange(len(evaluator))
+        words = evaluator.answers(evaluator.images, everything)
+        right = evaluator.right(words, everything)
+        kept = [text for text, ok in zip(words, right, strict=True) if ok]
+        plan = AttackConfig(steps=settings["steps"], restarts=settings["restarts"])
+        robust = (
+            (~evaluator.attack(kept, everything[right], plan, settings["eps"], seed).broken).sum().item() if kept else 0
+        )
+    return {
+        "clean_accuracy": right.float().mean().item(),
+        "robust_accuracy": robust / len(evaluator),
+    }
+
+
+class ProbeCallback(TrainerCallback):
+    """Clean and PGD accuracy of answers generated on a fixed batch of validation questions, some times a training.
+
+    By the first process; by all where they must go `together`, since each has but a part of the model.
+    """
+
+    def __init__(self, vlm: VLM, batch: Dataset, variant: str, settings: dict, seed: int):
+        self.vlm, self.batch, self.variant, self.settings, self.seed = vlm, batch, variant, settings, seed
+
+    def on_step_end(self, args, state, control, **kwargs):
+        done, times = state.global_step, self.settings["times"]
+        if done * times // state.max_steps == (done - 1) * times // state.max_steps:
+            return
+        if not (state.is_world_process_zero or self.settings["together"]):
+            return
+        found = probe(self.vlm, self.batch, self.variant, self.settings, self.seed)
+        state.log_history.append({"step": state.global_step, **found})
+        log.info("step %d: %s", state.global_step, found)
+
+
+# TRL's names for what the curves show -> ours.
+CURVES = {
+    "loss": "loss",
+    "eps": "eps",
+    "rewards/accuracy/mean": "reward_accuracy",
+    "rewards/format/mean": "reward_format",
+    "frac_reward_zero_std": "frac_reward_zero_std",
+    "anchor_kl": "anchor_kl",
+    "attack_loss": "attack_loss",
+    "hint_loss": "hint_loss",
+    "completions/mean_length": "completion_length",
+    "entropy": "entropy",
+    "clean_accuracy": "clean_accuracy",
+    "robust_accuracy": "robust_accuracy",
+}
+
+
+def curves(log_history: list[dict]) -> pd.DataFrame:
+    """One row a logged step, the columns of CURVES that were logged; the history survives checkpoints."""
+    table = pd.DataFrame([entry for entry in log_history if "train_runtime" not in entry])
+    table = table.groupby("step", as_index=False).first()
+    return table[["step", *[name for name in CURVES if name in table]]].rename(columns=CURVES)

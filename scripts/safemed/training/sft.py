@@ -1,0 +1,84 @@
+"""Supervised fine-tuning on TRL's SFTTrainer, on clean images or on an augmentation of them (at-sft)."""
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+from safemed.attacks.losses import words_away
+from safemed.data.clinical_stages import STAGE_OF, STAGES
+from safemed.data.dataset import as_arrays
+from safemed.data.prompts import gold_text
+from safemed.models.geometry import patchify, to_float
+from safemed.models.vlm import VLM
+from safemed.training.augmentation import Augmentation, augment_step
+
+
+def earlier_answers(questions: Dataset) -> dict[str, list[str]]:
+    """question_id -> the right answers, in the order of STAGES, of its image's questions at the stages before its own.
+
+    What a stepwise target goes through (Med-R2). Of an image's questions at one stage the first by question_id counts,
+    as in the chains that models are evaluated on. A question whose type is no stage has none before it.
+    """
+    texts = list(questions.select_columns(["question_id", "image_path", "question_type", "options", "gold"]))
+    chains: dict[str, dict[str | None, str]] = defaultdict(dict)  # image_path -> stage -> right answer
+    for row in sorted(texts, key=lambda row: row["question_id"]):
+        chains[row["image_path"]].setdefault(STAGE_OF.get(row["question_type"]), gold_text(row))
+    return {row["question_id"]: _before(row["question_type"], chains[row["image_path"]]) for row in texts}
+
+
+def _before(question_type: str, chain: dict[str | None, str]) -> list[str]:
+    """A chain's answers at the stages before a question type's own."""
+    if question_type not in STAGE_OF:
+        return []
+    return [chain[stage] for stage in STAGES[: STAGES.index(STAGE_OF[question_type])] if stage in chain]
+
+
+class AugmentingCollator:
+    """TRL's collator, which also hands on the images, the prompts and the targets that an augmentation is made from.
+
+    altered: what a row becomes before all else.
+    """
+
+    def __init__(self, processor, altered: Callable[[dict], dict] = lambda row: row):
+        self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+        self.altered = altered
+
+    def __call__(self, rows: list[dict]) -> dict:
+        examples = [self.altered(row) for row in rows]
+        images = torch.from_numpy(as_arrays(example["image"] for example in examples))
+        kept = [{key: example[key] for key in ("question_id", "prompt", "completion")} for example in examples]
+        return {**self.collate(examples), "clean_images": images, "rows": kept}
+
+
+class AugmentedSFTTrainer(SFTTrainer):
+    """SFTTrainer whose training steps see an augmentation of each image.
+
+    augmentation: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the loss of the same target). What it
+    erases, the collator has erased.
+    Rows carry question_id beside TRL's prompt, completion and image.
+    """
+
+    def __init__(self, *args, augmentation: Augmentation, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.augmentation = augmentation
+        self.vlm = VLM(self.accelerator.unwrap_model(self.model), self.processing_class)
+
+    def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
+        images, rows = inputs.pop("clean_images"), inputs.pop("rows")
+        if self.augmentation.kind != "clean":
+            inputs["pixel_values"], inputs["image_grid_thw"] = patchify(
+                self._augmented(images, rows), self.vlm.geometry
+            )
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _augmented(self, images: Tensor, rows: list[dict]) -> Tensor:
+        """Float augmentations [B, 3, H, W] of 8-bit images [B, H, W, 3]."""
+        targets = [row["completion"][0]["content"] for row in rows]
+        encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
+        clean, attack_loss = to_float(images, self.vlm.device), words_away(self.vlm, encoded)
+        return augment_step(self, attack_loss, clean, [row["question_id"] for row in rows])

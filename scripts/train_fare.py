@@ -1,0 +1,27 @@
+"""FARE on a fine-tuned variant: its vision tower made robust towards its own clean features, without labels."""
+
+from transformers import TrainingArguments
+
+from safemed.models.processor import load_processor
+from safemed.training import common
+from safemed.training.augmentation import Augmentation
+from safemed.training.fare import FARETrainer, one_row_an_image
+
+
+def main() -> None:
+    """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
+    args, meter = common.begin(__doc__, __file__)
+    settings, checkpoint = args.settings, args.checkpoint
+    trainer = FARETrainer(
+        common.load_policy(args.start, settings["peft"]),
+        TrainingArguments(**common.shared_arguments(settings, checkpoint, args.seed, args.report_to)),
+        train_dataset=one_row_an_image(common.train_questions(args)),
+        processing_class=load_processor(args.start),
+        peft_config=common.adapter(settings["peft"]),
+        augmentation=Augmentation(**settings["augmentation"]),
+    )
+    common.train(trainer, args, meter, __file__)
+
+
+if __name__ == "__main__":
+    main()

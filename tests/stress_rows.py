@@ -1,0 +1,81 @@
+"""Rows of misled models, made by hand."""
+
+import math
+
+import pandas as pd
+
+from safemed.report.tables.rows import ATTACK_ROWS
+from safemed.stress.erasure import ERASURES
+
+# question -> what is said without a hint; gold is A, the misleading claim B, of three options.
+PLAIN = {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"}
+HINTED = {
+    ("one", "negative"): {"q1": "B", "q2": "B", "q3": "C", "q4": "A", "q5": "B"},
+    ("one", "neutral"): {"q1": "A", "q2": "B", "q3": "A", "q4": "A", "q5": "C"},
+    ("one", "positive"): {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "A"},
+    ("two", "negative"): {"q1": "A", "q2": "A", "q3": "A", "q4": "", "q5": "A"},
+    ("two", "neutral"): {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"},
+    ("two", "positive"): {"q1": "A", "q2": "A", "q3": "C", "q4": "A", "q5": "C"},
+}
+
+
+# question -> the misleading wording that an attack on it knows, and what is said to it before and after the attack.
+KNOWING = {
+    "q1": ("two", "A", "A"), "q2": ("two", "A", "B"), "q3": ("one", "A", "C"), "q4": ("one", "B", "B"),
+    "q5": ("two", "A", ""),
+}  # fmt: skip
+
+
+def row(question: str, answer: str, **changes) -> dict:
+    """One row; image and question are one, so that every answer counts for itself."""
+    outcome = "right" if answer == "A" else "wrong" if answer else "unparsable"
+    made = {
+        "question_id": question, "image_path": question, "modality": "CT", "question_type": "Disease Diagnosis",
+        "n_options": 3, "gold": "A", "model": "sft-think", "method": "sft", "variant": "think", "kind": "plain",
+        "name": "plain", "polarity": "", "severity": 0, "seen": "clean", "voice": "", "taught": False, "templates": 1,
+        "ssim": 1.0, "claimed": "", "outcome": outcome, "answer": answer, "said": answer.lower(), "text": answer,
+        "mentions": False, "confidence": 0.9 if answer else math.nan,
+    }  # fmt: skip
+    return made | changes
+
+
+def hint_rows(**changes) -> pd.DataFrame:
+    """The rows of PLAIN and HINTED; wording one is taught, and the thought of q1 mentions its misleading hint."""
+    rows = [row(question, answer) for question, answer in PLAIN.items()]
+    for (name, polarity), answers in HINTED.items():
+        told = {"kind": "hint", "name": name, "polarity": polarity, "voice": name, "taught": name == "one"}
+        claim = {"positive": "A", "neutral": "", "negative": "B"}[polarity]
+        rows += [
+            row(q, a, claimed=claim, mentions=(name, polarity, q) == ("one", "negative", "q1"), **told)
+            for q, a in answers.items()
+        ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def attacked_rows(**changes) -> pd.DataFrame:
+    """The rows of KNOWING of an attack that knows the hint, unattacked and at 8."""
+    rows = []
+    for eps, place in ((0.0, 1), (8.0, 2)):
+        told = {"attack": "pgd-hint", "norm": "linf", "eps": eps, "linf": eps, "l2": eps / 10, "steps": int(eps),
+                "attacked": eps > 0, "function": "generate", "sigma": 0.0}  # fmt: skip
+        rows += [row(q, said[place]) | told | {"hint": said[0]} for q, said in KNOWING.items()]
+    return pd.DataFrame(rows)[ATTACK_ROWS].assign(**changes)
+
+
+def every_kind() -> pd.DataFrame:
+    """Hints, changed options, altered images, answers that may abstain and two chains of evidence."""
+    rows = [row(q, a, kind="options", name="permuted") for q, a in PLAIN.items()]
+    for severity, answers in ((1, "AAAAC"), (5, "BBACC")):
+        told = {"kind": "corruption", "name": "noise", "severity": severity, "ssim": 1 - severity / 10}
+        rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
+    rows += [row(q, a, kind="mark", name="box-right") for q, a in PLAIN.items()]
+    rows += [row(q, "B", kind="mark", name="label", polarity="negative", claimed="B") for q in PLAIN]
+    rows += [row(q, "C", kind="erasure", name=name) for name in ERASURES for q in PLAIN]
+    for image, answers in (("sound", ["A", "A", "A", "B", "D"]), ("lesion", ["A", "D", "D", "", "B"])):  # D abstains
+        told = {"kind": "abstention", "name": image, "n_options": 4}
+        rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
+    for image, answers in (("i1", "AAA"), ("i2", "ABA")):
+        for kind, answer in zip(("Modality Recognition", "Lesion Grading", "Disease Diagnosis"), answers, strict=True):
+            told = {"kind": "chain", "image_path": image, "question_type": kind}
+            rows.append(row(f"{image}-{kind}", answer, **told))
+    return pd.concat([hint_rows(), pd.DataFrame(rows)], ignore_index=True)
