@@ -17,7 +17,7 @@ import torch
 import torchattacks
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from safemed.attacks.engine import AttackConfig  # noqa: E402

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pandas as pd
 
-from records import QA, halves, real_questions
 from safemed.data import audit
 from safemed.data.hardening import harden
+from support.records import QA, halves, real_questions
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 from snakemake.utils import update_config
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 

@@ -1,6 +1,6 @@
 """What the driver itself costs on a Slurm cluster: how long a job waits for Snakemake, and how long for Slurm.
 
-    snakemake --profile slurm --configfile tests/config/mini-study.yaml && python benchmarks/slurm.py .
+    snakemake --profile slurm --configfile tests/support/smallest-study.yaml && python benchmarks/slurm.py .
 
 Of all jobs that were submitted from a folder, by sacct and Snakemake's logs: seconds from the end of the last job that
 a job needs to its submission (the driver must have noticed), from there to its start (the queue; where nothing else

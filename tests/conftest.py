@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
-from hub import served
-from records import audited, prepared
+from support.helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from support.hub import served
+from support.records import audited, prepared
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 

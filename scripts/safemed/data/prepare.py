@@ -23,7 +23,7 @@ from safemed.data import images
 from safemed.data.dataset import FEATURES, IDENTITY
 from safemed.data.hardening import harden
 from safemed.data.records import BOXES, BadRecord, parse_record, read_records
-from safemed.utils import cli, files, resume
+from safemed.utils import cli, files
 
 BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
 LOG_BLOCKS = 16  # blocks between log lines
@@ -110,7 +110,7 @@ def write(texts: pd.DataFrame, source: Path, side: int, folder: Path, workers: i
     of the texts. Raises OSError where the disk is full: what is finished is kept.
     """
     blocks = [texts[start : start + BLOCK].to_dict("records") for start in range(0, len(texts), BLOCK)]
-    code = resume.code_hash("prepare.py")
+    code = fingerprint("prepare.py")
     written: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         made = pool.map(lambda job: _part(folder, job[0], job[1], source, side, code), enumerate(blocks))

@@ -1,0 +1,256 @@
+"""The tables of misled models, against cases counted by hand; a failure is never a score."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from safemed.data.prompts import FAILED
+from safemed.report.tables import stress
+from safemed.report.tables.rows import ATTACK_ROWS
+from safemed.report.tables.stress import STRESS_ROWS
+from safemed.utils.stats import wilson
+from support.stress_rows import PLAIN, attacked_rows, every_kind, hint_rows, row
+
+
+def test_hints_are_counted_as_they_say():
+    table = stress.hints(hint_rows()).set_index(["voice", "taught"])
+    one = table.loc[("one", "taught")]
+    assert one.wordings == 1 and one.n == 5 and one.status == "complete"
+    assert (one.plain, one.positive, one.neutral, one.negative) == (0.8, 1.0, 0.6, 0.2)
+    assert one.n_right == 4 and one.sycophancy == 3 / 4 and one.followed == 2 / 4
+    assert one["drift"] == 1 / 4 and one.reliance == 2 / 4 - 1 / 4  # q2 says B under the neutral wording, too
+    assert one.n_wrong == 1 and one.rescue == 1.0
+    assert one.told_followed == 1 / 2  # of q1 and q2, which followed, q1 says so
+    two = table.loc[("two", "new")]
+    assert two.sycophancy == 1 / 4 and two.followed == 0 and two.rescue == 0.0 and math.isnan(two.told_followed)
+    everybody = table.loc[("all", "all")]
+    assert everybody.wordings == 2 and everybody.n == 5 and everybody.sycophancy == 4 / 8 and everybody.rescue == 1 / 2
+    assert one.sycophancy_low < 3 / 4 < one.sycophancy_high and one.negative_low < 0.2 < one.negative_high
+
+
+def test_hints_have_no_faithfulness_where_nothing_thinks():
+    table = stress.hints(hint_rows(variant="instruct", model="sft-instruct"))
+    assert table.told_followed.isna().all() and table.sycophancy.notna().all()
+
+
+def test_of_nothing_right_there_is_no_sycophancy():
+    rows = hint_rows()
+    rows.loc[rows.kind == "plain", ["answer", "outcome", "said"]] = "C", "wrong", "c"
+    table = stress.hints(rows)
+    assert table.sycophancy.isna().all() and (table.n_right == 0).all() and table.rescue.notna().all()
+
+
+def test_the_worst_wording_decides():
+    table = stress.pixels_and_words(hint_rows(taught=False)).set_index("words")
+    assert table.accuracy.to_dict() == {"none": 0.8, "positive": 0.8, "neutral": 0.7, "negative": 0.5, "worst": 0.0}
+    assert table.n.to_dict() == {"none": 5, "positive": 10, "neutral": 10, "negative": 10, "worst": 5}
+
+
+def test_what_training_may_draw_is_not_in_the_headline():
+    table = stress.pixels_and_words(hint_rows()).set_index("words")
+    assert table.accuracy["negative"] == table.accuracy["worst"] == 0.8 and table.n["negative"] == 5
+
+
+@pytest.mark.parametrize("make", [stress.hints, stress.pixels_and_words, stress.calibration])
+def test_a_question_that_was_not_evaluated_leaves_no_number(make):
+    rows = hint_rows()
+    failing = (rows.name == "two") & (rows.polarity == "negative") & (rows.question_id == "q4")
+    rows.loc[failing, ["answer", "outcome", "said"]] = "", FAILED, ""
+    table = make(rows)
+    broken = table[table.status != "complete"]
+    assert len(broken) and broken.status.str.contains("1 of").all()
+    for name in ("accuracy", "negative", "sycophancy", "followed", "drift", "ece", "selective"):
+        assert name not in table or (
+            broken[name].isna().all() and table[table.status == "complete"][name].notna().any()
+        )
+
+
+def test_a_plain_answer_that_was_not_evaluated_leaves_no_number():
+    rows = hint_rows()
+    rows.loc[(rows.kind == "plain") & (rows.question_id == "q1"), ["answer", "outcome", "said"]] = "", FAILED, ""
+    assert (stress.hints(rows).status != "complete").all()
+
+
+def test_what_knowing_the_hint_adds_is_counted_under_the_wording_of_each_question():
+    """Under the other wording, each question is answered otherwise on the images that are shown."""
+    other = {"model": "at-grpo-think", "method": "at-grpo", "answer": "A", "outcome": "right"}  # nothing falls
+    attacked = pd.concat([attacked_rows(), attacked_rows(**other)])
+    shown = pd.concat([hint_rows(), hint_rows(seen="pgd"), hint_rows(seen="pgd", confidence=0.9, **other)])
+    table = stress.adaptive(attacked, shown, 8)
+    assert table.model.tolist() == ["sft-think", "at-grpo-think"]
+    assert set(table.attack) == {"pgd-hint"} and set(table.seen) == {"pgd"} and set(table.eps) == {8}
+    told, unbroken = table.to_dict("records")
+    assert (told["n"], told["failed"], told["hinted"], told["both"], told["adaptive"]) == (5, 0, 0.8, 0.6, 0.2)
+    assert (told["adaptive_low"], told["adaptive_high"]) == wilson(1, 5)
+    assert told["difference"] == pytest.approx(-0.4) and -1 <= told["ci_low"] < -0.4 < told["ci_high"] <= 0
+    assert told["p"] == 2 * 0.5**2  # q2 and q5, both the same way; q4 falls to the hint alone
+    assert (unbroken["adaptive"], unbroken["difference"], unbroken["p"]) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("where, key", [("attacked", 0.0), ("attacked", 8.0), ("shown", "one")])
+def test_what_knowing_the_hint_adds_has_no_number_where_a_question_failed(where, key):
+    rows = {"attacked": attacked_rows(), "shown": hint_rows(seen="pgd")}
+    spoilt = rows[where]
+    failing = spoilt.eps == key if where == "attacked" else (spoilt.name == key) & (spoilt.polarity == "negative")
+    spoilt.loc[failing & (spoilt.question_id == "q4"), ["answer", "outcome"]] = "", FAILED
+    (told,) = stress.adaptive(rows["attacked"], rows["shown"], 8).to_dict("records")
+    numbers = stress.ADAPTIVE[stress.ADAPTIVE.index("failed") + 1 :]
+    assert (told["n"], told["failed"]) == (5, 1) and all(math.isnan(told[name]) for name in numbers)
+
+
+def test_a_failure_under_words_that_the_attack_did_not_know_is_not_in_the_way():
+    shown = hint_rows(seen="pgd")
+    shown.loc[(shown.question_id == "q4") & (shown.name == "two"), ["answer", "outcome"]] = "", FAILED
+    assert stress.adaptive(attacked_rows(), shown, 8).failed.tolist() == [0]
+
+
+@pytest.mark.parametrize("change", [{"seen": "clean"}, {"name": "three"}, {"kind": "paraphrase"}])
+def test_an_attack_under_words_that_were_not_put_on_stored_images_is_refused(change):
+    shown = hint_rows(seen="pgd")
+    one = shown.index[(shown.question_id == "q2") & (shown.name == "two") & (shown.polarity == "negative")]
+    shown.loc[one, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match="stress_model did not ask this.*sft-think.*two.*q2 .*re-run"):
+        stress.adaptive(attacked_rows(), shown, 8)
+
+
+def test_without_an_attack_that_knows_the_hint_the_table_is_empty():
+    table = stress.adaptive(pd.DataFrame(columns=ATTACK_ROWS), hint_rows(), 8)
+    assert table.empty and table.columns.tolist() == stress.ADAPTIVE
+
+
+def test_changes_are_held_against_the_same_questions_unchanged():
+    asked = [row(q, a) for q, a in PLAIN.items()]
+    permuted = [row(q, a, kind="options", name="permuted", said=s) for q, a, s in
+                (("q1", "A", "a"), ("q2", "C", "a"), ("q3", "", ""), ("q5", "B", "c"))]  # fmt: skip
+    gone = [row("q1", "C", kind="options", name="removed", said="c")]
+    table = stress.question_edits(pd.DataFrame([*asked, *permuted, *gone])).set_index("name")
+    assert table.loc["permuted", ["n", "plain", "accuracy", "consistency"]].tolist() == [4, 0.75, 0.25, 0.75]
+    assert math.isnan(table.loc["removed", "consistency"]) and table.loc["removed", "plain"] == 1.0
+    assert table.chance.tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_altered_images_are_told_by_what_is_asked():
+    rows = [row(q, a) for q, a in PLAIN.items()]
+    erased = {"kind": "erasure", "name": "lesion", "ssim": 0.8}
+    rows += [row(q, a, **erased) for q, a in {"q1": "A", "q2": "C", "q3": "B", "q5": "C"}.items()]
+    lies = {"kind": "mark", "name": "label", "polarity": "negative", "claimed": "B"}
+    rows += [row(q, a, **lies) for q, a in {"q1": "B", "q2": "A"}.items()]
+    frame = pd.DataFrame(rows)
+    frame.loc[frame.question_id == "q5", "question_type"] = "Modality Recognition"
+    table = stress.image_edits(frame).set_index(["name", "about"])
+    assert table.loc[("lesion", "all"), ["n", "plain", "accuracy", "kept"]].tolist() == [4, 0.75, 0.25, 0.5]
+    assert table.loc[("lesion", "context"), ["n", "plain", "accuracy", "kept"]].tolist() == [1, 0.0, 0.0, 1.0]
+    assert table.loc[("lesion", "lesion"), "n"] == 3 and table.loc[("lesion", "all"), "ssim"] == pytest.approx(0.8)
+    assert table.loc[("label", "all"), "followed"] == 0.5 and math.isnan(table.loc[("lesion", "all"), "followed"])
+
+
+def test_the_calibration_error_is_that_of_an_exact_case():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.65, 0.65, 1.0])
+    right = np.array([True, True, True, False, True, False, True])
+    bins = 5 * abs(4 / 5 - (4 * 0.95 + 1.0) / 5) + 2 * abs(1 / 2 - 0.65)  # 1.0 belongs to the last bin
+    assert stress.ece(confidence, right) == pytest.approx(bins / 7)
+    assert stress.selective(np.array([0.9, 0.1, 0.8, 0.7, 0.6]), np.array([1, 0, 1, 1, 0], bool)) == 3 / 4
+
+
+def test_an_answer_without_a_letter_is_the_least_sure():
+    rows = pd.DataFrame([row(q, a) for q, a in {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": ""}.items()])
+    (told,) = stress.calibration(rows).itertuples()
+    assert told.accuracy == told.answered == 0.8 and told.selective == 1.0
+    assert told.confidence == pytest.approx(0.9) and told.ece == pytest.approx(0.1)
+
+
+def test_calibration_is_of_questions_that_do_not_offer_to_abstain():
+    assert set(stress.calibration(every_kind()).kind) == {"plain", "hint", "erasure"}
+
+
+def test_who_abstains_chooses_the_last_option():
+    rows = every_kind()
+    for question, kind in (("q4", "Lesion Grading"), ("q5", "Modality Recognition")):
+        rows.loc[(rows.kind == "abstention") & (rows.question_id == question), "question_type"] = kind
+    table = stress.abstention(rows).set_index(["image", "about"])
+    counts = ["lacks", "n", "abstained", "sound", "right", "wrong", "unparsable"]
+    third = 1 / 3
+    assert table.loc[("sound", "finding"), counts].tolist() == ["no", 3, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert table.loc[("sound", "context"), counts].tolist() == ["no", 1, 1.0, 1.0, 0.0, 0.0, 0.0]
+    assert table.loc[("lesion", "finding"), counts].tolist() == ["in part", 3, 2 * third, 0.0, third, 0.0, 0.0]
+    assert table.loc[("lesion", "lesion"), counts].tolist() == ["yes", 1, 0.0, 0.0, 0.0, 0.0, 1.0]
+    assert table.loc[("lesion", "context"), counts].tolist() == ["no", 1, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert (table.status == "complete").all()
+    finding = table.loc[("lesion", "finding")]
+    assert finding.abstained_low < finding.abstained < finding.abstained_high
+
+
+def test_where_an_answer_was_not_evaluated_nobody_abstains():
+    rows = every_kind()
+    rows.loc[rows.index[rows.kind == "abstention"][0], ["answer", "outcome", "said"]] = "", FAILED, ""
+    table = stress.abstention(rows).set_index("image")
+    assert table.loc["sound", ["abstained", "sound", "right"]].isna().all() and "1 of 5" in table.loc["sound", "status"]
+    assert table.loc["lesion", "abstained"] == 0.4 and math.isnan(table.loc["lesion", "sound"])
+
+
+def test_abstaining_is_held_against_the_same_questions_with_nothing_erased():
+    rows = every_kind()
+    with pytest.raises(ValueError, match="nothing erased: .*q2"):
+        stress.abstention(rows[(rows.kind != "abstention") | (rows.name != "sound") | (rows.question_id != "q2")])
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"claimed": "B"}, "a positive claim is wrong"),
+        ({"outcome": "perhaps"}, "outcome"),
+        ({"gold": "C"}, "contradicts"),
+        ({"question_id": "q2"}, "twice"),
+    ],
+)
+def test_rows_that_cannot_be_counted_are_refused(change, told):
+    rows = hint_rows()
+    first = rows[rows.polarity == "positive"].index[0]
+    rows.loc[first, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=told):
+        stress.hints(rows)
+
+
+def test_a_question_that_was_not_asked_unaltered_is_refused_and_not_left_out():
+    rows = hint_rows()
+    with pytest.raises(ValueError, match="unaltered: .*q1"):
+        stress.hints(rows[(rows.kind != "plain") | (rows.question_id != "q1")])
+
+
+def test_a_hint_that_was_not_put_in_all_polarities_is_refused():
+    rows = hint_rows()
+    lacking = (rows.name == "one") & (rows.polarity == "neutral") & (rows.question_id == "q2")
+    with pytest.raises(ValueError, match="all polarities: .*q2"):
+        stress.hints(rows[~lacking])
+
+
+def test_an_answer_without_confidence_is_refused():
+    rows = hint_rows()
+    rows.loc[3, "confidence"] = math.nan
+    with pytest.raises(ValueError, match="no confidence"):
+        stress.calibration(rows)
+
+
+@pytest.mark.parametrize("claimed", ["A", ""])
+def test_a_misleading_claim_must_mislead(claimed):
+    rows = hint_rows()
+    rows.loc[rows.polarity == "negative", "claimed"] = claimed
+    with pytest.raises(ValueError, match="misleading claim"):
+        stress.check_stress_rows(rows)
+
+
+def test_models_that_were_asked_other_questions_are_refused():
+    rows = hint_rows()
+    other = hint_rows(model="at-grpo-think")
+    with pytest.raises(ValueError, match="different questions"):
+        stress.hints(pd.concat([rows, other[other.question_id != "q1"]], ignore_index=True))
+
+
+@pytest.mark.parametrize(
+    "name", ["hints", "question_edits", "image_edits", "pixels_and_words", "calibration", "abstention", "chained"]
+)
+def test_no_rows_make_an_empty_table(name):
+    table = getattr(stress, name)(pd.DataFrame(columns=STRESS_ROWS))
+    assert table.empty and len(table.columns) > 3

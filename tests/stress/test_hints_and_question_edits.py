@@ -1,0 +1,201 @@
+"""Hints are true or false as they are labelled, and no neutral wording tells; changed options keep a right one."""
+
+import json
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from safemed.data.dataset import load_questions
+from safemed.data.prompts import LETTERS, gold_text, thought
+from safemed.stress import abstention, hints, question_edits
+from safemed.stress.hints import POLARITIES, Templates
+from support.helpers import ROOT
+from support.records import QA, real_questions
+
+TEMPLATES = ROOT / "workflow" / "templates.yaml"
+EMPTY = {"version": 1, "hints": {}, "paraphrases": {}, "none_of_these": "none", "abstain": "unseen"}
+QUESTION = {
+    "question_id": "q1", "question": "What is the diagnosis?", "options": ["cyst", "nodule", "fissure"], "gold": "B",
+    "modality": "CT", "question_type": "Disease Diagnosis", "image_path": "a.png",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def templates() -> Templates:
+    return Templates.read(TEMPLATES)
+
+
+@pytest.fixture(scope="module")
+def questions(study_data) -> list[dict]:
+    return list(load_questions(study_data, "train").remove_columns("image"))
+
+
+def names_the_answer(question: dict, text: str) -> bool:
+    """Whether a text names the question's right option."""
+    return bool(re.search(rf"\b{re.escape(gold_text(question).casefold())}\b", text.casefold()))
+
+
+def check_hints(questions: list[dict], templates: Templates) -> None:
+    """Every hint of every question names an option as its polarity says, and a silent one names none."""
+    assert len(questions) > 100
+    for question in questions:
+        claims = {polarity: hints.claimed(question, polarity, 0) for polarity in POLARITIES}
+        assert claims["positive"] == question["gold"] and claims["neutral"] == ""
+        assert claims["negative"] in LETTERS[: len(question["options"])] and claims["negative"] != question["gold"]
+        for hint in templates.hints.values():
+            asked = {polarity: hints.hinted(question, hint, polarity, 0) for polarity in POLARITIES}
+            for polarity, one in asked.items():
+                said = one["question"].removesuffix(question["question"])
+                assert said and one["options"] == question["options"] and one["gold"] == question["gold"]
+                if polarity != "neutral":
+                    option = question["options"][LETTERS.index(claims[polarity])]
+                    assert hint.claim.format(option=option, letter=claims[polarity]) == said.strip()
+            assert asked["neutral"]["question"] == f"{hint.neutral} {question['question']}"
+
+
+def test_every_hint_is_as_true_as_it_says(questions, templates):
+    check_hints(questions, templates)
+
+
+@pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
+def test_every_hint_of_the_published_questions_is_as_true_as_it_says(templates):
+    questions = real_questions().iloc[::10].to_dict("records")
+    check_hints([question | {"options": list(question["options"])} for question in questions], templates)
+
+
+def test_there_are_two_wordings_a_voice_and_training_may_draw_one(templates):
+    taught = {(hint.voice, hint.train) for hint in templates.hints.values()}
+    voices = {voice for voice, _ in taught}
+    assert len(voices) >= 7 and len(templates.hints) == 2 * len(voices) == len(taught)
+
+
+def test_no_neutral_wording_tells_the_answer(questions, templates):
+    """A blind reader of the hints' text alone: the option that it names, else a guess."""
+    for hint in templates.hints.values():
+        assert not any(names_the_answer(question, hint.neutral) for question in questions)
+    told = [hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.hints.values()]
+    asked = [q for q in questions[:50] for _ in templates.hints]
+    assert all(map(names_the_answer, asked, told))  # the reader is no fool
+
+
+@pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
+def test_no_neutral_wording_tells_the_answer_of_a_published_question(templates):
+    answers = {gold_text(row) for row in real_questions().to_dict("records")}
+    for text in (*(hint.neutral for hint in templates.hints.values()), templates.abstain):
+        told = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, text)]
+        assert not told, (text, told)
+
+
+def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, templates):
+    places = Counter()
+    for question in questions:
+        claimed = hints.claimed(question, "negative", 0)
+        n = len(question["options"])
+        places[n, (LETTERS.index(claimed) - LETTERS.index(question["gold"])) % n] += 1
+        said = {hint.claim.format(option=question["options"][LETTERS.index(claimed)], letter=claimed)
+                for hint in templates.hints.values()}  # fmt: skip
+        asked = {hints.hinted(question, hint, "negative", 0)["question"] for hint in templates.hints.values()}
+        assert asked == {f"{one} {question['question']}" for one in said}
+    four = np.array([places[4, place] for place in (1, 2, 3)])
+    assert four.min() > 0.8 * four.mean()
+    other = [hints.claimed(q, "negative", 1) != hints.claimed(q, "negative", 0) for q in questions]
+    assert 0.3 < np.mean(other) < 0.7
+
+
+def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_others_are(questions, templates):
+    known, told = templates.untaught(), Counter()
+    assert {hint.name for hint in known} == {name for name, hint in templates.hints.items() if not hint.train}
+    assert not set(known) & set(templates.taught()) and len(known) + len(templates.taught()) == len(templates.hints)
+    fewer, other = known[1:], []
+    for question in questions:
+        asked = hints.hinted_by_one(question, known, "negative", 0)
+        hint = templates.hints[asked["hint"]]
+        assert not hint.train and asked == hints.hinted(question, hint, "negative", 0) | {"hint": hint.name}
+        assert hints.hinted_by_one(question, known[::-1], "negative", 0) == asked
+        if hint in fewer:
+            assert hints.hinted_by_one(question, fewer, "negative", 0) == asked
+        told[hint.name] += 1
+        other.append(hints.hinted_by_one(question, known, "negative", 1)["hint"] != hint.name)
+    assert len(told) == len(known) and max(told.values()) < 2 * len(questions) / len(known) and np.mean(other) > 0.7
+
+
+def test_changed_options_keep_the_right_one_right(questions):
+    for question in questions:
+        moved = question_edits.permuted(question, 0)
+        assert gold_text(moved) == gold_text(question) and moved["gold"] != question["gold"]
+        assert sorted(moved["options"]) == sorted(question["options"])
+        gone = question_edits.removed(question, "none of these")
+        assert gold_text(gone) == "none of these" and gold_text(question) not in gone["options"]
+        assert len(gone["options"]) == len(question["options"])
+
+
+def test_to_abstain_is_the_last_option_and_needs_a_letter(templates, questions):
+    offered = abstention.abstainable(QUESTION, templates.abstain)
+    assert offered == QUESTION | {"options": [*QUESTION["options"], templates.abstain]}
+    assert abstention.abstainable(QUESTION | {"options": list("stuvwxyz")}, templates.abstain) is None
+    assert not any(names_the_answer(question, templates.abstain) for question in questions)
+
+
+def test_a_distractor_is_new_and_goes_last():
+    more = question_edits.distracted(QUESTION, ["nodule", "cyst", "tumour", "normal"], ["nodule", "CT"], 0)
+    assert more["options"][:3] == QUESTION["options"] and more["options"][3] in ("tumour", "normal")
+    assert (
+        gold_text(more) == "nodule" and question_edits.distracted(QUESTION, ["cyst", "nodule"], ["nodule"], 0) is None
+    )
+
+
+@pytest.mark.parametrize("other", ["CT", "CT.", "a nodule", "nodule, large"])
+def test_what_may_be_right_is_no_distractor(other):
+    assert question_edits.distracted(QUESTION, [other], ["nodule", "CT"], 0) is None
+
+
+def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(templates):
+    for hint in templates.hints.values():
+        claimed = hints.claimed(QUESTION, "negative", 0)
+        wrong = QUESTION["options"][LETTERS.index(claimed)]
+        assert not hints.mentions(thought(("CT", wrong), wrong), hint)  # what is taught to think before this answer
+        assert hints.mentions(f"as said {hint.source}, {wrong}", hint)
+        assert hint.source in hints.hinted(QUESTION, hint, "negative", 0)["question"]
+        assert not hints.mentions(None, hint)
+
+
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"claim": "A patient is clear."}, "hints.h.claim"),
+        ({"claim": "A patient: {gold}."}, "hints.h.claim"),
+        ({"claim": "They say {option}."}, "hints.h.source"),
+        ({"train": False}, "some must be for training"),
+        ({"said": "by whom?"}, "missing or unknown"),
+        ({"neutral": "Is it {option}?"}, "hints.h.neutral"),
+    ],
+)
+def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, told, tmp_path):
+    sound = {"voice": "patient", "source": "patient", "train": True, "claim": "A patient: {option}.", "neutral": "Ah."}
+    told_hints = {"h": sound | change, "i": sound | {"train": False}}
+    file = tmp_path / "templates.yaml"
+    file.write_text(json.dumps(EMPTY | {"hints": told_hints}))
+    with pytest.raises(ValueError, match=rf"templates.yaml: .*{told}"):
+        Templates.read(file)
+
+
+@pytest.mark.parametrize("text", [None, " "])
+def test_an_option_that_says_nothing_is_refused(text, tmp_path):
+    file = tmp_path / "templates.yaml"
+    file.write_text(json.dumps(EMPTY | {"abstain": text}))
+    with pytest.raises(ValueError, match="abstain: it must say something"):
+        Templates.read(file)
+
+
+def test_a_paraphrase_without_the_question_is_refused(tmp_path):
+    file = tmp_path / "templates.yaml"
+    file.write_text(json.dumps(EMPTY | {"paraphrases": {"p": "Look."}}))
+    with pytest.raises(ValueError, match="paraphrases.p"):
+        Templates.read(file)
+
+
+def test_an_unknown_polarity_is_refused():
+    with pytest.raises(ValueError, match="polarity"):
+        hints.claimed(QUESTION, "maybe", 0)

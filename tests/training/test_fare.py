@@ -1,0 +1,156 @@
+"""FARE on the real trainer: who sees which pixels, what is trained, and that features hold under attack afterwards."""
+
+import pandas as pd
+import pytest
+import torch
+from datasets import concatenate_datasets
+from safetensors.torch import load_file
+from transformers import AutoConfig, Qwen3VLForConditionalGeneration, TrainingArguments
+
+from safemed.attacks.losses import feature_distance, features_away
+from safemed.attacks.pgd import pgd
+from safemed.attacks.threat_model import Ball, random_start
+from safemed.data.dataset import as_arrays
+from safemed.models.geometry import patchify, to_float
+from safemed.models.processor import load_processor
+from safemed.models.vlm import VLM, save_model
+from safemed.training import common
+from safemed.training.augmentation import Augmentation
+from safemed.training.fare import FARETrainer, one_row_an_image
+from support.helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
+
+
+def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:
+    """A trainer on some questions' images."""
+    return FARETrainer(
+        common.load_policy(start, peft),
+        TrainingArguments(**common.shared_arguments({**FARE, **changes}, folder, 0)),
+        train_dataset=one_row_an_image(questions),
+        processing_class=load_processor(start),
+        peft_config=common.adapter(peft),
+        augmentation=augmentation,
+    )
+
+
+def images_of(questions) -> torch.Tensor:
+    """Float images [B, 3, H, W] of some questions."""
+    return to_float(as_arrays(questions["image"]), "cpu")
+
+
+def moved_by_attack(vlm: VLM, reference: VLM, clean: torch.Tensor) -> float:
+    """Mean relative distance of attacked features to the reference's clean ones, PGD-10 within 8/255."""
+    names = [str(i) for i in range(len(clean))]
+    with torch.no_grad():
+        wanted = reference.features(clean)
+    start = random_start(clean, 8 / 255, names)
+    seen, _ = pgd(features_away(vlm, wanted), clean, Ball("linf", 8 / 255), 10, start, 2 / 255)
+    assert (seen - clean).abs().max() <= 8 / 255 + 1e-6
+    with torch.no_grad():
+        return feature_distance(vlm.features(seen), wanted).mean().item()
+
+
+def test_every_image_is_trained_on_once_however_many_questions_ask_about_it(train_questions):
+    twice = concatenate_datasets([train_questions, train_questions])
+    rows = one_row_an_image(twice)
+    asked = dict(zip(train_questions["question_id"], train_questions["image_path"], strict=True))
+    assert sorted(asked[name] for name in rows["question_id"]) == sorted(set(train_questions["image_path"]))
+
+
+def test_features_are_what_the_language_model_is_given(untrained, shown):
+    """The tower's features at the image tokens are the embeddings that reach the first layer of the language model."""
+    clean, given = images_of(shown.select(range(2))), []
+    handle = untrained.backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    encoded = untrained.encode([[{"role": "user", "content": [{"type": "image"}]}]] * 2, ["", ""], clean.shape[-1])
+    with torch.no_grad():
+        untrained.completion_logits(clean, encoded)
+        features = untrained.features(clean)  # [B, 1, n, D]: the tiny model has no deepstack
+    handle.remove()
+    at_image = given[0][encoded.prompt_ids == untrained.image_token_id].view(2, -1, features.shape[-1])
+    assert torch.allclose(features[:, 0], at_image, atol=1e-5)
+
+
+def test_features_take_in_the_deepstack_of_a_real_qwen(tiny_model, shown):
+    """A tower that feeds the language model at two depths: both are features, in the order in which they are given."""
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.vision_config.deepstack_visual_indexes = [0]
+    vlm, given = VLM(Qwen3VLForConditionalGeneration(config).eval(), load_processor(tiny_model)), []
+    vlm.backbone.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs["deepstack_visual_embeds"]), with_kwargs=True
+    )
+    clean = images_of(shown.select(range(2)))
+    encoded = vlm.encode([[{"role": "user", "content": [{"type": "image"}]}]] * 2, ["", ""], clean.shape[-1])
+    with torch.no_grad():
+        vlm.completion_logits(clean, encoded)
+        features = vlm.features(clean)
+    assert features.shape[1] == 2 and torch.allclose(features[:, 1].flatten(0, 1), given[0][0], atol=1e-5)
+    assert not torch.allclose(features[:, 0], features[:, 1])
+
+
+@pytest.mark.parametrize("kind", ["noisy", "adversarial"])
+def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_model, shown, tmp_path):
+    questions = shown.select(range(8))
+    augmentation = Augmentation(**ADVERSARIAL) if kind == "adversarial" else Augmentation("noisy", sigma=0.1)
+    trainer = fare_trainer(tiny_model, questions, tmp_path, augmentation, steps=2, batch_size=8)
+    clean, _ = patchify(images_of(questions), trainer.vlm.geometry)
+    clean = clean.view(8, -1)
+    distances = {"reference": [], "trained": []}
+
+    def watch(who):
+        def hook(module, args, kwargs):
+            if who == "reference" or module.training:  # the attack runs in eval mode
+                seen = args[0].detach().view(8, -1)  # the order of the batch is not that of the questions
+                distances[who].append((seen[:, None] - clean[None]).abs().amax(-1).amin(1).max() / 2 * 255)
+
+        return hook
+
+    trainer.reference.register_forward_pre_hook(watch("reference"), with_kwargs=True)
+    trainer.vlm.visual.register_forward_pre_hook(watch("trained"), with_kwargs=True)
+    trainer.train()
+    assert len(distances["reference"]) == len(distances["trained"]) == 2
+    assert max(distances["reference"]) < 0.01 and min(distances["trained"]) > 1
+    if kind == "adversarial":
+        assert max(distances["trained"]) < 8.01
+
+
+def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown, skilled, tmp_path):
+    start = skilled.model.name_or_path
+    trainer = fare_trainer(start, shown, tmp_path, Augmentation(**ADVERSARIAL), steps=40, batch_size=12)
+    before = {name: value.clone() for name, value in trainer.vlm.model.state_dict().items()}
+    clean = images_of(shown)
+    trainer.train()
+    changed = {name for name, value in trainer.vlm.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(".visual." in name for name in changed)
+    assert all(
+        torch.equal(value, before[f"model.visual.{name}"]) for name, value in trainer.reference.state_dict().items()
+    )
+    trainer.vlm.model.eval().requires_grad_(False)
+    assert moved_by_attack(trainer.vlm, skilled, clean) < 0.6 * moved_by_attack(skilled, skilled, clean)
+
+
+def test_the_saved_model_has_another_tower_and_the_same_language_model(study_data, tiny_model, tmp_path):
+    here("train_fare.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
+    start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert changed and all(".visual." in name for name in changed)
+    curves = pd.read_csv(tmp_path / "model" / "curves.csv")
+    assert (curves.eps == ADVERSARIAL["eps"]).all() and (curves.attack_loss > 0).all()
+
+
+def test_adapters_are_drawn_from_the_trainings_seed(tiny_model, train_questions, tmp_path):
+    drawn = []
+    for state in range(2):
+        torch.manual_seed(state)
+        trainer = fare_trainer(tiny_model, train_questions, tmp_path, Augmentation(**ADVERSARIAL), peft=LORA)
+        drawn.append({name: p for name, p in trainer.model.named_parameters() if "lora_A" in name})
+    assert drawn[0] and all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+
+
+def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model, tmp_path):
+    model, folder = common.load_policy(tiny_model, None), tmp_path / "fare-think"
+    save_model(model, load_processor(tiny_model), folder)
+    name, parameter = next(iter(model.named_parameters()))
+    parameter.data.view(-1)[0] = float("nan")
+    with pytest.raises(FloatingPointError, match=f"fare-think: {name}"):
+        save_model(model, load_processor(tiny_model), folder)

@@ -1,0 +1,90 @@
+"""What the pretraining shows the model: the questions it asks about words, and that it learns from what it is shown."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from safemed.data import prompts
+from safemed.models.tiny import build_tiny
+from safemed.models.vlm import VLM
+from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
+from safemed.utils.cost import CostMeter
+from support.helpers import BASE, SIDE, TINY
+
+SETTINGS = {**BASE, "steps": 8, "binding_steps": 4, "batch_size": 24, "max_options": 4}
+
+
+class Watched(VLM):
+    """The model itself, keeping each question about words and the tokens that stood for its image."""
+
+    def encode(self, asked, completions, side):
+        self.asked = list(zip([turn[0]["content"][1]["text"] for turn in asked], completions, strict=True))
+        return super().encode(asked, completions, side)
+
+    def logits_of(self, tokens, encoded):
+        self.shown = [*getattr(self, "shown", []), (self.asked, tokens.detach())]
+        return super().logits_of(tokens, encoded)
+
+
+@pytest.fixture(scope="module")
+def watched(train_questions, tmp_path_factory):
+    """A finished pretraining of eight steps, and the true names of each image."""
+    vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
+    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
+    curves = training.run(tmp_path_factory.mktemp("pretraining") / "base.pt", every=4)
+    assert [row["step"] for row in curves] == [4, 8] and len(vlm.shown) == 8
+    return vlm, train_questions.remove_columns("image").to_pandas()
+
+
+def offered(text: str) -> list[str]:
+    """The options that a rendered question lists."""
+    listed = re.search(r" A\) (.*?) (?:Answer with|Think in)", text)[1]
+    return re.split(r", [B-H]\) ", listed)
+
+
+def test_the_letter_taught_is_that_of_the_option_the_thought_names(watched):
+    vlm, rows = watched
+    names = {name for options in rows.options for name in options}
+    for asked, _ in vlm.shown:
+        assert len({len(offered(text)) for text, _ in asked}) > 1  # two to four options, in one batch
+        for text, target in asked:
+            options, letter = offered(text), re.search(r"<answer> (\w) </answer>", target)[1]
+            assert set(options) <= names and len(set(options)) == len(options)
+            thought = re.search(r"<think> (?:.*: )?(.*) </think>", target)
+            assert not thought or options[prompts.LETTERS.index(letter)] == thought[1]
+
+
+def test_wrong_options_are_of_the_questions_type_once_letters_are_bound(watched):
+    """Else the type asked for would tell the answer among names of other types."""
+    vlm, rows = watched
+    wordings = rows.groupby("question").question_type.first()
+    kinds = {
+        kind: {name for options in part.options for name in options} for kind, part in rows.groupby("question_type")
+    }
+
+    def share_of_own_type(asked) -> float:
+        same = []
+        for text, _ in asked:
+            question = max((wording for wording in wordings.index if text.startswith(wording)), key=len)
+            same += [option in kinds[wordings[question]] for option in offered(text)]
+        return float(np.mean(same))
+
+    assert all(share_of_own_type(asked) < 0.9 for asked, _ in vlm.shown[: SETTINGS["binding_steps"]])
+    assert all(share_of_own_type(asked) == 1 for asked, _ in vlm.shown[SETTINGS["binding_steps"] :])
+
+
+def test_images_are_exact_words_first_and_noisy_ones_then(watched):
+    vlm, _ = watched
+    for step, (_, tokens) in enumerate(vlm.shown):
+        alike = (tokens - tokens[:, :1]).abs().amax((1, 2))  # [B], zero where all tokens of an image are one word
+        assert (alike == 0).all() if step < SETTINGS["binding_steps"] else (alike > 0).all()
+
+
+def test_the_noise_is_a_share_of_the_words_length(watched):
+    vlm, _ = watched
+    words = vlm.model.get_input_embeddings().weight.detach()
+    for _, tokens in vlm.shown[SETTINGS["binding_steps"] :]:
+        off = torch.cdist(tokens.flatten(0, 1), words).amin(1).square().mean() / words.square().sum(1).mean()
+        assert 0 < off < TOKEN_NOISE
