@@ -15,7 +15,7 @@ import pytest
 import yaml
 from snakemake.utils import update_config
 
-from safemed.utils.dependencies import sources
+from safemed.utils.dependencies import fingerprint, sources
 from support.helpers import ROOT, RULE_FILES, SMOKE, checkout, rules, smoke_config, snakemake
 
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
@@ -421,7 +421,7 @@ def test_every_result_says_what_it_came_from(study):
     assert set(told["results"]) == folders and "results/smoke/models/at-grpo-instruct" in folders
     for folder, result in told["results"].items():
         own = json.loads((study / folder / "provenance.json").read_text())
-        assert own["code"]["hash"] == result["code"]["hash"] == dependencies.fingerprint(own["script"])
+        assert own["code"]["hash"] == result["code"]["hash"] == fingerprint(own["script"])
         assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
         assert own["arguments"]["seed"] == config["seed"] and own["arguments"]["settings"]
     attack = told["results"]["results/smoke/attacks/sft-instruct/pgd"]["arguments"]["settings"]
