@@ -24,6 +24,7 @@ from safemed.data.dataset import FEATURES, IDENTITY
 from safemed.data.hardening import harden
 from safemed.data.records import BOXES, BadRecord, parse_record, read_records
 from safemed.utils import cli, files
+from safemed.utils.dependencies import fingerprint
 
 BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
 LOG_BLOCKS = 16  # blocks between log lines
