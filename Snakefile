@@ -37,12 +37,11 @@ localrules:
     tables,
     figures,
     report,
-    ablation,
 
 
-# A driver that was killed leaves its Slurm jobs behind: no second writer beside them, nothing of theirs without a record.
+# No second writer beside the jobs of a killed driver, and no output of which nobody knows how it was made.
 onstart:
-    cluster.refuse_leftovers(workflow, Path.cwd())
+    leftovers.refuse(workflow, Path.cwd())
 
 
 rule all:
@@ -65,44 +64,47 @@ rule base:
 
 rule sft:
     input:
-        trained("sft"),
+        trainings.models("sft"),
 
 
 rule fare:
     input:
-        trained("fare"),
+        trainings.models("fare"),
 
 
 rule at_grpo:
     input:
-        trained("at-grpo"),
+        trainings.models("at-grpo"),
 
 
 rule attack:
     input:
-        sweep_rows(STUDY_MODELS),
-        suite_rows(STUDY_MODELS),
-        of_every("sanity", STUDY_MODELS),
-        of_every("transfer", STUDY_MODELS),
+        evaluations.sweeps(evaluations.studied),
+        evaluations.suite(evaluations.studied),
+        evaluations.of_every("sanity", evaluations.studied),
+        evaluations.of_every("transfer", evaluations.studied),
 
 
 # The stored images scored again, no attack run: fails where a row is not what it was.
 rule replay:
     input:
-        of_every(REPLAY, dict.fromkeys([*STUDY_MODELS, *CERTIFIED_MODELS])),
+        evaluations.of_every(
+            evaluations.replay,
+            dict.fromkeys([*evaluations.studied, *evaluations.certified]),
+        ),
 
 
 rule certify:
     input:
-        certificate_rows(CERTIFIED_MODELS),
-        smoothed_rows(CERTIFIED_MODELS),
+        evaluations.certificates(evaluations.certified),
+        evaluations.smoothed(evaluations.certified),
 
 
 # Words and cues as the attack, and an attack on the pixels that knows the words.
 rule stress:
     input:
-        of_every("stress", STUDY_MODELS),
-        adaptive_rows(STUDY_MODELS),
+        evaluations.of_every("stress", evaluations.studied),
+        evaluations.adaptive(evaluations.studied),
 
 
 rule tables:
@@ -118,12 +120,6 @@ rule figures:
 rule report:
     input:
         f"{RESULTS}/report.html",
-
-
-# What the RL and what the adversary contribute: the study's methods beside those that lack a part.
-rule ablation:
-    input:
-        f"{RESULTS}/ablation",
 
 
 onerror:

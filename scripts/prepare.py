@@ -1,5 +1,6 @@
 """Parse, repair, word and resize OmniMedVQA's records into one Arrow dataset; every drop and repair has its reason."""
 
+import importlib
 import logging
 from pathlib import Path
 
@@ -15,13 +16,16 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="parquet of the texts as published to write")
     parser.add_argument("--drops", type=Path, required=True, help="CSV of dropped and repaired records to write")
     parser.add_argument("--counts", type=Path, required=True, help="CSV of what was published to write")
+    parser.add_argument("--hardening", nargs="?", help="the module that hardens the questions; as published without")
     parser.add_argument("--workers", type=int, default=1, help="threads that read and resize images")
     args = parser.parse_args()
     cli.start_logging()
+    # By name: questions as published do not depend on the code that hardens them.
+    harden = importlib.import_module(args.hardening).harden if args.hardening else None
     journal = prepare.Journal()
     try:
         texts, counts = prepare.parse(args.source, journal)
-        asked = prepare.asked(texts, args.settings["questions"], args.seed, journal)
+        asked = prepare.asked(texts, harden, args.seed, journal)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
     with files.exit_on_full_disk(args.questions):

@@ -11,14 +11,14 @@ from safemed.training.fare import FARETrainer, one_row_an_image
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, meter = common.begin(__doc__, __file__)
-    settings, checkpoint = args.settings, args.checkpoint
+    settings = args.settings
     trainer = FARETrainer(
         common.load_policy(args.start, settings["peft"]),
-        TrainingArguments(**common.shared_arguments(settings, checkpoint, args.seed, args.report_to)),
+        TrainingArguments(**common.shared_arguments(args)),
         train_dataset=one_row_an_image(common.train_questions(args)),
         processing_class=load_processor(args.start),
         peft_config=common.adapter(settings["peft"]),
-        augmentation=Augmentation(**settings["augmentation"]),
+        augmentation=Augmentation.read(settings["augmentation"]),
     )
     common.train(trainer, args, meter, __file__)
 

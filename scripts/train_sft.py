@@ -1,15 +1,10 @@
-"""Supervised fine-tuning of a variant: on clean images or on augmentations of them, towards plain or stepwise targets."""
-
-from argparse import Namespace
-from collections.abc import Callable
-from functools import partial
+"""Supervised fine-tuning of a variant: on clean, noisy or adversarial images, towards plain or stepwise targets."""
 
 from trl import SFTConfig
 
 from safemed.data.dataset import load_questions
 from safemed.models.processor import load_processor
-from safemed.training import alterations, common
-from safemed.training.abstention import offered
+from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlier_answers
 
@@ -17,26 +12,24 @@ from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlie
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, meter = common.begin(__doc__, __file__)
-    settings, checkpoint = args.settings, args.checkpoint
+    settings, alterations = args.settings, common.alterations(args)
     processor = load_processor(args.start)
+    alter = alterations.for_sft(settings["augmentation"], args.templates, args.seed) if alterations else _unaltered
     earlier = earlier_answers(load_questions(args.data, "train")) if settings["targets"] == "stepwise" else None
     trainer = AugmentedSFTTrainer(
         model=common.load_policy(args.start, settings["peft"]),
-        args=SFTConfig(**common.shared_arguments(settings, checkpoint, args.seed, args.report_to), max_length=None),
+        args=SFTConfig(**common.shared_arguments(args), max_length=None),
         train_dataset=common.training_rows(common.train_questions(args), args.variant, earlier),
         processing_class=processor,
-        data_collator=AugmentingCollator(processor, altered(args)),
+        data_collator=AugmentingCollator(processor, alter),
         peft_config=common.adapter(settings["peft"]),
-        augmentation=Augmentation(**settings["augmentation"]),
+        augmentation=Augmentation.read(settings["augmentation"]),
     )
     common.train(trainer, args, meter, __file__)
 
 
-def altered(args: Namespace) -> Callable[[dict], dict]:
-    """What training rows become: as they are, or with abstention offered, and the same ones erased in every epoch."""
-    if not (share := args.settings["augmentation"].get("erased")):
-        return lambda row: row
-    return partial(offered, abstain=alterations.templates(args).abstain, share=share, seed=args.seed, purpose="sft")
+def _unaltered(row: dict) -> dict:
+    return row
 
 
 if __name__ == "__main__":

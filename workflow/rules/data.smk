@@ -3,7 +3,7 @@
 # not fetch ten gigabytes again, nor a file that was put there by hand. (With conda, an edit of envs/data.yaml does.)
 rule download_archive:
     output:
-        archive=f"resources/{HUB['file']}",
+        archive=f"resources/{sources.hub['file']}",
     log:
         f"{RESULTS}/logs/download_archive.log",
     benchmark:
@@ -14,7 +14,7 @@ rule download_archive:
         mem_mb=1000,
         runtime=grown(600),
     params:
-        hub={key: HUB[key] for key in ("repo", "revision", "file")},
+        hub={key: sources.hub[key] for key in ("repo", "revision", "file")},
     shell:
         "python scripts/download.py --repo {params.hub[repo]} --revision {params.hub[revision]} "
         "--file {params.hub[file]} --out {output.archive} > {log} 2>&1"
@@ -22,9 +22,9 @@ rule download_archive:
 
 rule unpack_archive:
     input:
-        archive=ARCHIVE,
+        archive=sources.archive,
     output:
-        folder=directory(UNPACKED),
+        folder=directory(sources.unpacked),
     log:
         f"{RESULTS}/logs/unpack_archive.log",
     benchmark:
@@ -35,9 +35,7 @@ rule unpack_archive:
         mem_mb=grown(1000),
         runtime=grown(240),
     params:
-        settings=settings(
-            {key: HUB[key] if NAMED == "hub" else None for key in ("bytes", "sha256")}
-        ),
+        settings=settings(sources.expected()),
     shell:
         "python scripts/unpack.py --archive {input.archive:q} --out {output.folder:q} "
         "--settings {params.settings:q} > {log} 2>&1"
@@ -45,7 +43,7 @@ rule unpack_archive:
 
 rule make_phantoms:
     output:
-        folder=directory(PHANTOMS),
+        folder=directory(sources.phantoms),
     log:
         f"{RESULTS}/logs/make_phantoms.log",
     benchmark:
@@ -68,8 +66,8 @@ rule make_phantoms:
 
 rule prepare:
     input:
-        source=SOURCE,
-        records=record_files(SOURCE),
+        source=sources.folder,
+        records=sources.records(),
     output:
         questions=directory(f"{DATA}/questions"),
         texts=f"{DATA}/texts.parquet",
@@ -86,21 +84,21 @@ rule prepare:
         mem_mb=grown(2000),
         runtime=grown(240),
     params:
-        code=fingerprint("prepare.py"),
-        settings=settings(
-            {key: config["data"][key] for key in ("image_size", "questions")}
-        ),
+        code=fingerprint("prepare.py", *sources.hardening),
+        stamp=sources.stamp,
+        hardening=sources.hardening,
+        settings=settings({"image_size": config["data"]["image_size"]}),
         seed=config["seed"],
     shell:
         "python scripts/prepare.py --source {input.source:q} --questions {output.questions} --texts {output.texts} "
-        "--drops {output.drops} --counts {output.counts} --workers {threads} --seed {params.seed} "
+        "--drops {output.drops} --counts {output.counts} --hardening {params.hardening} --workers {threads} --seed {params.seed} "
         "--settings {params.settings:q} > {log} 2>&1"
 
 
 rule split_questions:
     input:
         questions=f"{DATA}/questions",
-        published=published_files(),
+        published=sources.published(),
     output:
         splits=f"{DATA}/splits.csv",
     log:
@@ -121,7 +119,6 @@ rule split_questions:
         "--settings {params.settings:q} > {log} 2>&1"
 
 
-# Everything that trains or evaluates waits for the audit: it fails where an image stands in two splits.
 rule audit_questions:
     input:
         **PREPARED,
@@ -144,7 +141,7 @@ rule audit_questions:
         runtime=grown(60),
     params:
         code=fingerprint("audit.py"),
-        data=data_folder,
+        data=DATA,
         settings=settings(
             {
                 "scheme": config["data"]["split"]["scheme"],

@@ -57,6 +57,27 @@ TOLD_MODELS = configuration.models(
 )
 
 
+# What the study's models cost, and how they were trained, takes in every model that they started from.
+TRAINED_MODELS = configuration.models(
+    config, configuration.lineage(config, configuration.studied(config))
+)
+
+
+def prefix(wildcards, output):
+    """A figure's path without its suffix."""
+    return Path(output.png).with_suffix("")
+
+
+def costs(*folders):
+    """The cost.json of folders, each once, however many tables they serve."""
+    return files(dict.fromkeys(folders), "cost.json")
+
+
+def files(folders, name):
+    """A file in each of some folders that a rule makes."""
+    return [f"{folder}/{name}" for folder in folders]
+
+
 # The config but for what changes no result: a change of that makes no table again.
 DECISIVE = {
     key: value for key, value in config.items() if key not in ("resources", "report_to")
@@ -65,14 +86,14 @@ DECISIVE = {
 
 rule make_tables:
     input:
-        attacks=sweep_rows(STUDY_MODELS),
-        suite=suite_rows(STUDY_MODELS),
-        transfer=of_every("transfer", STUDY_MODELS),
-        sanity=of_every("sanity", STUDY_MODELS),
-        certificates=certificate_rows(CERTIFIED_MODELS),
-        smoothed=smoothed_rows(CERTIFIED_MODELS),
-        stress=of_every("stress", STUDY_MODELS),
-        adaptive=adaptive_rows(STUDY_MODELS),
+        attacks=evaluations.sweeps(evaluations.studied),
+        suite=evaluations.suite(evaluations.studied),
+        transfer=evaluations.of_every("transfer", evaluations.studied),
+        sanity=evaluations.of_every("sanity", evaluations.studied),
+        certificates=evaluations.certificates(evaluations.certified),
+        smoothed=evaluations.smoothed(evaluations.certified),
+        stress=evaluations.of_every("stress", evaluations.studied),
+        adaptive=evaluations.adaptive(evaluations.studied),
         models=[f"{RESULTS}/models/{name}" for name in ["base", *TRAINED_MODELS]],
         audit=AUDIT,
     output:
@@ -254,7 +275,7 @@ rule draw_success_vs_eps:
 
 rule draw_success_vs_steps:
     input:
-        sanity=of_every("sanity", STUDY_MODELS),
+        sanity=evaluations.of_every("sanity", evaluations.studied),
     output:
         multiext(f"{RESULTS}/figures/success_vs_steps", ".pdf", ".csv"),
         png=report(
@@ -660,34 +681,6 @@ rule draw_adversarial_examples:
     shell:
         "python scripts/make_figure.py --figure adversarial_examples --clean-rows {params.clean} "
         "--attack-rows {params.attacked} --images {params.images} --eps {params.eps} --out {params.prefix} > {log} 2>&1"
-
-
-# The ablation's tables, on the same questions; what is not in the study is attacked up to the headline radius.
-rule make_ablation_tables:
-    input:
-        attacks=sweep_rows(ABLATION_MODELS),
-        models=[f"{RESULTS}/models/{model}" for model in ABLATION_MODELS],
-        audit=AUDIT,
-    output:
-        folder=directory(f"{RESULTS}/ablation"),
-    log:
-        f"{RESULTS}/logs/make_ablation_tables.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/make_ablation_tables.tsv"
-    conda:
-        "../../envs/report.yaml"
-    resources:
-        mem_mb=grown(1000),
-        runtime=grown(15),
-    params:
-        code=fingerprint("make_tables.py"),
-        attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
-        costs=lambda wildcards, input: costs(*input.models, *input.attacks),
-        eps=config["attack"]["headline_eps"],
-        config=settings(DECISIVE),
-    shell:
-        "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
-        "--baselines {input.audit}/baselines.csv --eps {params.eps} --config {params.config:q} --out {output.folder} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables and figures, with their captions. It reads the finished run's records, so it is

@@ -1,4 +1,6 @@
-# Where Snakemake itself runs: a cluster's nodes may have no network.
+# The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/. Trainings
+# go before evaluations: the longest chain of jobs decides when a study ends.
+# The download runs where Snakemake itself does: a cluster's nodes may have no network.
 rule download_model:
     output:
         snapshot=f"resources/models/{{name}}-{config['model']['revision']}.json",
@@ -12,20 +14,17 @@ rule download_model:
         mem_mb=1000,
         runtime=grown(600),
     params:
-        model=MODEL,
+        model=config["model"]["name"],
         revision=config["model"]["revision"],
     shell:
         "python scripts/download_model.py --model {params.model} --revision {params.revision} --out {output.snapshot} "
         "> {log} 2>&1"
 
 
-# The base model and the methods trained from it. A killed training resumes from its folder below checkpoints/. Trainings
-# go before evaluations: the longest chain of jobs decides when a study ends.
 rule make_base:
     input:
-        AUDIT,
-        **PREPARED,
-        fetched=FETCHED,
+        **AUDITED,
+        fetched=trainings.fetched(),
     output:
         folder=directory(f"{RESULTS}/models/base"),
     log:
@@ -42,28 +41,23 @@ rule make_base:
         gpu=config["resources"]["gpus"],
     params:
         code=fingerprint("make_base.py"),
-        data=data_folder,
+        data=DATA,
         checkpoint=f"{RESULTS}/checkpoints/base",
-        settings=settings(
-            {
-                "model": config["model"],
-                "base": config["base"],
-                "image_size": config["data"]["image_size"],
-            }
-        ),
+        settings=trainings.base_settings(),
         seed=config["seed"],
     shell:
         "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
-        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} "
+        "--monitoring {trainings.monitoring:q} > {log} 2>&1"
 
 
-# A method is a trainer (scripts/train_sft.py, fare.py or grpo.py), the model it starts from, and settings.
+# A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.
+# What is monitored stands in the command alone, and in no param: a change of it trains nothing again.
 rule train_sft:
     input:
-        AUDIT,
-        **PREPARED,
-        start=start_model,
-        templates=taught_templates,
+        **AUDITED,
+        start=trainings.start,
+        templates=trainings.templates,
     output:
         folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
     log:
@@ -75,27 +69,26 @@ rule train_sft:
     priority: 10
     conda:
         "../../envs/train.yaml"
-    threads: 1 if config["resources"]["gpus"] or NODES > 1 else PROCESSES  # Slurm multiplies them by GPUs or by tasks
+    threads: trainings.threads()
     resources:
-        **shares(),
-        report_to=" ".join(config["report_to"]) or "none",  # no param: it changes no result
+        **trainings.resources(),
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
-        code=trainer_code,
-        launch=launcher(),
-        script=trainer_script,
-        data=data_folder,
+        code=trainings.code,
+        launch=trainings.launcher(),
+        script=trainings.script,
+        data=DATA,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
-        settings=lambda wildcards: settings(
-            configuration.training_settings(config, wildcards.method)
-        ),
+        alterations=trainings.alterations,
+        settings=trainings.settings,
         seed=config["seed"],
     shell:
-        "{params.launch} {params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
+        "{params.launch} scripts/{params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
-        "--checkpoint {params.checkpoint} --out {output.folder} --seed {params.seed} "
-        "--templates {input.templates} --settings {params.settings:q} --report-to {resources.report_to} > {log} 2>&1"
+        "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates} "
+        "--alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
+        "--monitoring {trainings.monitoring:q} > {log} 2>&1"
 
 
 use rule train_sft as train_fare with:

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from safemed.data import images
 from safemed.data.dataset import FEATURES, IDENTITY
-from safemed.data.hardening import harden
 from safemed.data.records import BOXES, BadRecord, parse_record, read_records
 from safemed.utils import cli, files
 from safemed.utils.dependencies import fingerprint
@@ -89,12 +88,12 @@ def count(records: pd.DataFrame) -> pd.DataFrame:
     return groups.agg(questions="size", images="nunique").reset_index()
 
 
-def asked(texts: pd.DataFrame, wording: str, seed: int, journal: Journal) -> pd.DataFrame:
-    """The texts in the wording asked for, `published` or `hardened`; what hardening leaves out is dropped.
+def asked(texts: pd.DataFrame, harden: Callable | None, seed: int, journal: Journal) -> pd.DataFrame:
+    """The texts as published, or as data.hardening's `harden` makes them; what hardening leaves out is dropped.
 
     Raises ValueError where it leaves none.
     """
-    if wording == "published":
+    if harden is None:
         return texts
     hardened = harden(texts, seed)
     if hardened.empty:

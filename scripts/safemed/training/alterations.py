@@ -1,18 +1,104 @@
-"""How GRPO and SFT alter rows: misleading hints before the question, and images without what is asked for."""
+"""Alterations of a training's questions: misleading hints before them, and images without what they ask for.
 
-import argparse
+Trainings without any do not import this module: the rule and the script name it where a method wants it.
+"""
 
-from safemed.stress.hints import Templates
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from accelerate.utils import reduce
+from torch import Tensor
+
+from safemed.data import prompts
+from safemed.data.dataset import as_arrays
+from safemed.models.geometry import to_float
+from safemed.models.vlm import VLM, frozen
+from safemed.stress.hints import Hint, Templates, hinted
+from safemed.training.abstention import offered
+from safemed.training.step_rows import AlteredRows, agreed, first_rows, target_loss
+from safemed.utils.draws import drawn
 
 
-def templates(args: argparse.Namespace) -> Templates | None:
-    """What the words of the method's augmentation are read from; None for an augmentation without any.
+def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], dict]:
+    """What SFT makes of each row: abstention offered, and a share of the images erased, the same ones in every epoch.
 
-    Raises ValueError where no file is given.
+    augmentation: the method's, of which `erased` is read. templates: the file of templates.
     """
-    augmentation = args.settings["augmentation"]
-    if not (augmentation.get("hints") or augmentation.get("erased")):
-        return None
-    if not args.templates:
-        raise ValueError("augmentation.hints and augmentation.erased need the file of templates: --templates")
-    return Templates.read(args.templates)
+    abstain = Templates.read(templates).abstain
+    return partial(offered, abstain=abstain, share=augmentation["erased"], seed=seed, purpose="sft")
+
+
+def for_grpo(augmentation: dict, templates: Path, seed: int) -> "GRPOAlterations":
+    """What GRPO makes of the rows of a step; of the method's augmentation, `hints` and `erased` are read.
+
+    Raises ValueError where the file of templates has fewer hints to train on than a question draws.
+    """
+    read = Templates.read(templates)
+    hints, erased = augmentation.get("hints", 0), augmentation.get("erased", 0.0)
+    return GRPOAlterations(read.taught(), hints, read.abstain, erased, seed)
+
+
+@dataclass(frozen=True)
+class GRPOAlterations:
+    """Alters the rows of a step of GRPO.
+
+    Where `erased` > 0, every question offers to abstain as its last option, and that share of the images lacks what is
+    asked for: the anchor and the policy both see this. Where `n_hints` > 0, each question then draws as many of `hints`,
+    and the one under which its target has the greatest loss goes before it: the policy alone sees this. All draws are by
+    seed, step and question, the same in every process. Raises ValueError for fewer hints than a question draws.
+    """
+
+    hints: Sequence[Hint]
+    n_hints: int
+    abstain: str
+    erased: float
+    seed: int
+
+    def __post_init__(self):
+        if self.n_hints > len(self.hints):
+            raise ValueError(
+                f"augmentation.hints: {self.n_hints} cannot be drawn from {len(self.hints)} hints that are to train on"
+            )
+
+    def __call__(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
+        if self.erased:
+            rows = [offered(row, self.abstain, self.erased, self.seed, f"step {step}") for row in rows]
+        return self._misled(rows, vlm, step) if self.n_hints else AlteredRows(rows, rows)
+
+    def _misled(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
+        """The policy's rows with the worst of the step's hints before the question, the same for all rows of a question."""
+        questions = [rows[i] for i in first_rows(rows)]
+        wordings = [self.wordings(question, step) for question in questions]
+        images = to_float(torch.from_numpy(as_arrays(question["image"] for question in questions)), vlm.device)
+        losses, worst = wording_losses(vlm, questions, wordings, images).max(1)
+        prompts_of = {
+            question["question_id"]: several[place]
+            for question, several, place in zip(questions, wordings, worst.tolist(), strict=True)
+        }
+        asked = agreed(prompts_of)
+        misled = [{**row, "prompt": asked[row["question_id"]]} for row in rows]
+        return AlteredRows(rows, misled, {"hint_loss": reduce(losses.mean(), "mean").item()})
+
+    def wordings(self, question: dict, step: int) -> list[list[dict]]:
+        """A question's prompts after `n_hints` misleading hints, all different, that all claim one option."""
+        seed = drawn(self.seed, question["question_id"], f"step {step}", 2**32)
+        order = sorted(self.hints, key=lambda hint: drawn(seed, question["question_id"], f"hint {hint.name}", 2**32))
+        misled = [hinted(question, hint, "negative", seed) for hint in order[: self.n_hints]]
+        return [prompts.conversation(row, question["variant"]) for row in misled]
+
+
+@torch.no_grad()
+def wording_losses(vlm: VLM, questions: list[dict], wordings: list[list[list[dict]]], images: Tensor) -> Tensor:
+    """The loss [B, K] of each question's target under each of its K prompts; images [B, 3, H, W].
+
+    One forward pass of all questions a prompt, by the model as it is in evaluation.
+    """
+    losses = []
+    with frozen(vlm.model):
+        for nth in zip(*wordings, strict=True):
+            loss = target_loss(vlm, [row | {"prompt": prompt} for row, prompt in zip(questions, nth, strict=True)])
+            losses.append(loss(images, torch.arange(len(images)))[0])
+    return torch.stack(losses, 1)

@@ -1,9 +1,10 @@
 """What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy.
 
-Misleading hints and erased images, which change the question too, are an augmentation's, but made by the trainers.
+Misleading hints and erased images, which change the question too, are training.alterations'.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from accelerate.utils import reduce
 from torch import Tensor
@@ -18,13 +19,11 @@ from safemed.utils.noise import gaussian
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A training augmentation. kind: clean | noisy | adversarial; the other fields are those of the config's methods.
+    """What a training step sees of an image. kind: clean | noisy | adversarial; the other fields as in the config.
 
     eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
-    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial augmentation
-    has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not. hints: how many
-    misleading hints a question draws at each step of GRPO, whose worst goes before it; 0 for none. erased: the share of
-    questions whose images SFT and GRPO rob of what is asked for; where it is above 0, all offer to abstain.
+    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial
+    augmentation has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not.
     """
 
     kind: str = "clean"
@@ -32,8 +31,11 @@ class Augmentation:
     steps: int = 0
     ramp: float = 0.0
     sigma: float = 0.0
-    hints: int = 0
-    erased: float = 0.0
+
+    @classmethod
+    def read(cls, settings: dict) -> Self:
+        """The augmentation of a method's settings, whose keys `hints` and `erased` are training.alterations'."""
+        return cls(**{key: value for key, value in settings.items() if key not in ("hints", "erased")})
 
     def eps_at(self, progress: float) -> float:
         """The radius, in [0, 1] pixel units, at a training progress in [0, 1]."""
@@ -46,8 +48,8 @@ class Augmentation:
         """The images that the step trains on, [B, 3, H, W], and the attack's loss [B] at its last step.
 
         Within [0, 1] unless there is noise. model: what is frozen while it is attacked. attack_loss: what the attack
-        climbs. clean: [B, 3, H, W]. names: what seeds each image's random start and noise; equal names get equal augmentations
-        of equal images, on any process.
+        climbs. clean: [B, 3, H, W]. names: what seeds each image's random start and noise; equal names and images
+        give equal results, on any process.
         """
         seen, loss = clean, clean.new_zeros(len(clean))
         if self.kind == "adversarial":
@@ -63,9 +65,9 @@ class Augmentation:
 def augment_step(trainer, attack_loss: AttackLoss, clean: Tensor, question_ids: list[str]) -> Tensor:
     """What a trainer's current step sees of clean images [B, 3, H, W], of the same shape.
 
-    trainer: has a `augmentation` and a `vlm` beside the Trainer's own args and state, and TRL's `_metrics`, where an attack's
-    `eps` (in levels of 1/255) and `attack_loss` are left to be logged. Seeded by the training's seed, the step and the
-    question, so that rows of one question see one augmentation.
+    trainer: has an `augmentation` and a `vlm` beside the Trainer's own args and state, and TRL's `_metrics`, where an
+    attack's `eps` (in levels of 1/255) and `attack_loss` are left to be logged. Seeded by the training's seed, the step
+    and the question, so that rows of one question see one image.
     """
     augmentation, step = trainer.augmentation, trainer.state.global_step
     progress = (step + 1) / trainer.state.max_steps

@@ -6,11 +6,13 @@ of them, and the first one writes.
 
 import argparse
 import copy
+import importlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from accelerate import PartialState
@@ -21,11 +23,11 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from transformers import Qwen3VLForConditionalGeneration
 
 from safemed.data import prompts
-from safemed.data.dataset import IDENTITY, load_questions, subset
+from safemed.data.dataset import IDENTITY, load_questions
 from safemed.models.vlm import save_model
 from safemed.training.callbacks import CostCallback, of_all
 from safemed.training.checkpoints import last_whole_checkpoint
-from safemed.training.monitoring import ProbeCallback, curves
+from safemed.training.monitoring import curves, probe_callback
 from safemed.utils import cli, cost, files, provenance, resume
 
 SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
@@ -43,8 +45,9 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=prompts.VARIANTS)
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
-    made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, where the method reads it")
-    made.add_argument("--report-to", nargs="*", default=["none"], help="tensorboard, wandb")
+    made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, for a method with alterations")
+    made.add_argument("--alterations", nargs="?", help="the module that alters the questions of such a method")
+    made.add_argument("--monitoring", type=json.loads, required=True, help="what is logged of the training, as JSON")
     return made
 
 
@@ -56,7 +59,7 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, cost.CostMeter]:
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
     meter, processes = cost.CostMeter(args.stage, args.name), joined()
     if processes.is_main_process:
-        resume.checkpoints(args.checkpoint, identity(args, script, *filter(None, [args.templates])))
+        resume.checkpoints(args.checkpoint, identity(args, script))
     processes.wait_for_everyone()
     return args, meter
 
@@ -72,12 +75,22 @@ def joined() -> PartialState:
     return processes
 
 
-def identity(args: argparse.Namespace, script: str, *more: Path) -> dict:
-    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, `more` files,
-    and the number of processes, each of which draws its own rollouts.
+def identity(args: argparse.Namespace, script: str) -> dict:
+    """What a checkpoint must agree on to be resumed: settings, seed, variant, code, start weights, data, templates, and
+    the number of processes, each of which draws its own rollouts. What is monitored is none of it.
     """
-    files = (args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY)
-    return resume.identity(args, script, *files, *more) | {"variant": args.variant, "processes": joined().num_processes}
+    inputs = [args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY]
+    inputs += [args.templates] if args.templates else []
+    known = resume.identity(args, script, *inputs, modules=[args.alterations] if args.alterations else [])
+    return known | {"variant": args.variant, "processes": joined().num_processes}
+
+
+def alterations(args: argparse.Namespace) -> ModuleType | None:
+    """The module that alters a method's questions, training.alterations; None for a method without any.
+
+    It is imported by the name that the rule gives, so that other methods do not depend on its code.
+    """
+    return importlib.import_module(args.alterations) if args.alterations else None
 
 
 def train_questions(args: argparse.Namespace) -> Dataset:
@@ -123,19 +136,20 @@ def adapter(settings: dict | None) -> LoraConfig | None:
     )
 
 
-def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Sequence[str] = ("none",)) -> dict:
-    """The arguments that all trainers get from the config; every default that bites is set here.
+def shared_arguments(args: argparse.Namespace) -> dict:
+    """The arguments of transformers' TrainingArguments that all trainers share; every default that bites is set here.
 
-    The processes of a training share batch_size, and the model where settings say `sharded`. Raises ValueError where
-    they cannot.
+    args: of `training_parser`. The processes of a training share batch_size, and the model where settings say `sharded`.
+    Raises ValueError where they cannot.
     """
+    settings = args.settings
     shared, rest = divmod(settings["batch_size"], PartialState().num_processes)
     if rest:
         raise ValueError(
             f"batch_size {settings['batch_size']} cannot be shared by {PartialState().num_processes} processes"
         )
     return {
-        "output_dir": str(checkpoint),
+        "output_dir": str(args.checkpoint),
         "max_steps": settings["steps"],
         "per_device_train_batch_size": shared,
         "gradient_accumulation_steps": settings["gradient_accumulation"],
@@ -147,16 +161,16 @@ def shared_arguments(settings: dict, checkpoint: Path, seed: int, report_to: Seq
         "use_cpu": not torch.cuda.is_available(),  # otherwise processes without a GPU do not find each other
         "bf16": torch.cuda.is_available(),
         "gradient_checkpointing": torch.cuda.is_available(),
-        "logging_steps": settings["log_steps"],
+        "logging_steps": args.monitoring["log_steps"],
         "save_strategy": "steps",
         "save_steps": settings["save_steps"],
         "save_total_limit": 1,
-        "report_to": "none" if "none" in report_to else list(report_to),
+        "report_to": args.monitoring["report_to"] or "none",
         **(sharding() if settings["sharded"] else {}),
         "remove_unused_columns": False,
         "disable_tqdm": not cli.watched(),
-        "seed": seed,
-        "data_seed": seed,
+        "seed": args.seed,
+        "data_seed": args.seed,
     }
 
 
@@ -176,9 +190,7 @@ def train(trainer, args: argparse.Namespace, meter: cost.CostMeter, script: str)
     The folder holds weights, processor, curves.csv, cost.json and provenance.json; the checkpoints have served then
     and are removed. The whole model is the trainer's `vlm.model`, whatever part of it is trained.
     """
-    settings = {**args.settings["probe"], "together": args.settings["sharded"]}
-    batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
-    trainer.add_callback(ProbeCallback(trainer.vlm, batch, args.variant, settings, args.seed))
+    trainer.add_callback(probe_callback(trainer.vlm, args))
     trainer.add_callback(CostCallback(meter, trainer.vlm.passes))
     first, sharded, whole = trainer.is_world_process_zero(), args.settings["sharded"], trainer.vlm.model
     if sharded:

@@ -1,5 +1,6 @@
 """Watching a training: the small accuracies in its curves, and the curves. Nothing here changes what is trained."""
 
+import argparse
 import logging
 
 import pandas as pd
@@ -8,6 +9,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from safemed.attacks.engine import AttackConfig
+from safemed.data.dataset import load_questions, subset
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.vlm import VLM, frozen
 
@@ -19,7 +21,7 @@ log = logging.getLogger(__name__)
 def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int) -> dict[str, float]:
     """Clean and PGD accuracy of generated answers on a small fixed batch, for training curves.
 
-    settings: the config's `probe` (eps, steps, restarts, max_new_tokens).
+    settings: the config's monitoring.probe, of which eps, steps and restarts are read, and max_new_tokens.
     """
     with frozen(vlm.model):
         evaluator = Evaluator(vlm, questions, variant, settings["max_new_tokens"][variant])
@@ -35,6 +37,13 @@ def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int)
         "clean_accuracy": right.float().mean().item(),
         "robust_accuracy": robust / len(evaluator),
     }
+
+
+def probe_callback(vlm: VLM, args: argparse.Namespace) -> "ProbeCallback":
+    """The probe of a training. args: of `common.training_parser`."""
+    settings = {**args.monitoring["probe"], "max_new_tokens": args.settings["max_new_tokens"]}
+    batch = subset(load_questions(args.data, "val"), settings["questions"], args.seed)
+    return ProbeCallback(vlm, batch, args.variant, settings | {"together": args.settings["sharded"]}, args.seed)
 
 
 class ProbeCallback(TrainerCallback):

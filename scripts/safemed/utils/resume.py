@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from safemed.utils.dependencies import fingerprint
@@ -14,13 +15,13 @@ MARK = "settings.json"  # in a folder of checkpoints: what they are of
 log = logging.getLogger(__name__)
 
 
-def identity(args: argparse.Namespace, script: str, *files: Path) -> dict:
+def identity(args: argparse.Namespace, script: str, *files: Path, modules: Sequence[str] = ()) -> dict:
     """What checkpoints must agree on: settings, seed, what the script's code means, and the contents of the files given.
 
-    Files that do not exist are left out.
+    Files that do not exist are left out. modules: those that the script imports by a name that it is given.
     """
     hashes = {path.name: content_hash(path) for path in files if path.exists()}
-    return {"settings": args.settings, "seed": args.seed, "code": fingerprint(Path(script).name), **hashes}
+    return {"settings": args.settings, "seed": args.seed, "code": fingerprint(Path(script).name, *modules), **hashes}
 
 
 def checkpoints(folder: Path, wanted: dict) -> Path:

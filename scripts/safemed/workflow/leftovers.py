@@ -1,4 +1,4 @@
-"""What a killed driver leaves behind: Slurm's jobs go on without it, and nobody records what those have finished."""
+"""What an earlier run left behind: Slurm jobs that go on without a driver, and outputs that nobody has a record of."""
 
 import os
 import subprocess
@@ -9,15 +9,16 @@ from snakemake.exceptions import WorkflowError
 MADE_BY_SNAKEMAKE = ("rule_", "group_")  # how the comments of its Slurm jobs begin
 
 
-def refuse_leftovers(workflow, folder: Path) -> None:
-    """Raise WorkflowError where jobs of an earlier driver live in Slurm, or have ended well without a record.
+def refuse(workflow, folder: Path) -> None:
+    """Raise WorkflowError where jobs of an earlier driver live in Slurm, or outputs have no record of how they were made.
 
-    A living one would be a second writer of what this driver makes again. Of one that ended unseen Snakemake does not
-    know the settings, so that a change of them would go unseen too. Does nothing where jobs are not Slurm's.
+    A living job would be a second writer of what this driver makes again. Of an output without a record Snakemake does
+    not know the settings and the code that made it, so that a change of them would go unseen: a folder of results that was
+    renamed or copied from elsewhere, or what a Slurm job finished after its driver had been killed.
     """
-    if workflow.executor_plugin.name != "slurm":
+    if workflow.executor_plugin.name == "touch":  # the way to keep such outputs
         return
-    if living := living_jobs(folder):
+    if workflow.executor_plugin.name == "slurm" and (living := living_jobs(folder)):
         raise WorkflowError(
             f"Slurm has jobs that an earlier Snakemake submitted from here ({', '.join(living.values())}): end them by "
             f"'scancel {' '.join(living)}' (they go on from their checkpoints when they are made again), or wait."
@@ -25,9 +26,9 @@ def refuse_leftovers(workflow, folder: Path) -> None:
     if unrecorded := outputs_without_record(workflow):
         outputs = " ".join(unrecorded)
         raise WorkflowError(
-            "Slurm jobs finished these outputs when no Snakemake was there to record with which settings: "
-            f"{outputs}. If the config is still the same, keep them: add '--touch --force {outputs}' to your command, "
-            "once. Otherwise remove them."
+            "There is no record here of the settings and the code that made these outputs (copied or renamed, or finished "
+            f"when no Snakemake was there): {outputs}. If the config and the code are still the same, keep them: add "
+            f"'--touch --force {outputs}' to your command, once. Otherwise move them away."
         )
 
 

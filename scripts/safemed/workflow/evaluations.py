@@ -1,0 +1,182 @@
+"""How each model is evaluated: the folders of rows that a study has, and what the scripts that write them are given."""
+
+import json
+import shlex
+from pathlib import Path
+
+from safemed.workflow import config as configs
+
+
+class Evaluations:
+    """What the rules of the evaluations need to know of a study.
+
+    Methods that take wildcards (method, variant and, of an attack, attack) serve the rules; those that take models return
+    the folders that an evaluation writes, one or more a model.
+    """
+
+    def __init__(self, config: dict, results: str):
+        """config: the study's; results: its folder."""
+        self.config, self.results = config, results
+        self.attack, self.stress, self.certify = config["attack"], config["stress"], config["certify"]
+        self.studied = configs.models(config, config["study_methods"])
+        self.certified = configs.models(config, config["certify"]["methods"])
+        self.replayed_on = self.attack["replay_on"]
+        # A replay on another model says so in its folder and in its rows.
+        self.replay = "replay" + (f"-on-{Path(self.replayed_on).name}" if self.replayed_on else "")
+        self.shards = [f"{number + 1}-of-{self.certify['shards']}" for number in range(self.certify["shards"])]
+
+    # The folders of rows.
+
+    def of_every(self, kind: str, models: list[str]) -> list[str]:
+        """The folders of an evaluation that each model has one of."""
+        return [f"{self.results}/{kind}/{model}" for model in models]
+
+    def sweeps(self, models: list[str]) -> list[str]:
+        """The clean images, and the attacks at all radii."""
+        return self._attacks(models, lambda variant: ["clean", *configs.sweeps(self.attack, variant)])
+
+    def suite(self, models: list[str]) -> list[str]:
+        """The attacks at one radius of their own."""
+        swept = configs.sweeps(self.attack)
+        return self._attacks(models, lambda variant: [n for n in configs.suite(self.attack, variant) if n not in swept])
+
+    def smoothed(self, models: list[str]) -> list[str]:
+        """The attacks on smoothed models, and those on the models themselves that they are compared with."""
+        smoothed = configs.smoothed_attacks
+        return self._attacks(models, lambda variant: ["clean", "pgd", *smoothed(self.config, variant)])
+
+    def adaptive(self, models: list[str]) -> list[str]:
+        """The attack that knows the hint."""
+        return self._attacks(models, lambda variant: [self.stress["adaptive"]])
+
+    def certificates(self, models: list[str]) -> list[str]:
+        """The certificates: a folder a function, sigma and shard of the questions."""
+        return [
+            f"{self.results}/certificates/{model}/{function}-sigma{sigma}/{shard}"
+            for model in models
+            for function in self.certify["functions"]
+            for sigma in self.certify["sigma"]
+            for shard in self.shards
+        ]
+
+    def stored(self, wildcards) -> list[str]:
+        """All attacks on a studied or certified model, whose images a replay scores again."""
+        model = self.model(wildcards)
+        found = []
+        if model in self.studied:
+            found += self.sweeps([model]) + self.suite([model]) + self.adaptive([model])
+        if model in self.certified:
+            found += self.smoothed([model])
+        return list(dict.fromkeys(found))
+
+    def before(self, wildcards) -> list[str]:
+        """The attacks whose survivors alone an attack is run on."""
+        names = configs.before(self.attack, wildcards.variant, wildcards.attack)
+        return [f"{self.results}/attacks/{self.model(wildcards)}/{name}" for name in names]
+
+    def transferred(self) -> list[str]:
+        """The attack whose images every studied model is shown, on each of them."""
+        return self._attacks(self.studied, lambda variant: [self.attack["transfer"]])
+
+    # What the scripts are given.
+
+    def model(self, wildcards) -> str:
+        """The model's name."""
+        return f"{wildcards.method}-{wildcards.variant}"
+
+    def templates(self, wildcards) -> list[str]:
+        """The file of hints, where an attack knows one."""
+        return [self.config["templates"]] if "hint" in self._attack(wildcards) else []
+
+    def attack_settings(self, wildcards) -> str:
+        """An attack's settings: a smoothed model is attacked on the questions that are certified, and one under a hint on
+        those of the stress tests.
+        """
+        attack = self._attack(wildcards)
+        asked = self.certify if "sigma" in attack else self.stress if "hint" in attack else self.attack
+        return _json({
+            "batch_size": self.attack["batch_size"],
+            "amp": self.attack["amp"],
+            "questions": asked["questions"],
+            wildcards.attack: attack or None,
+            "max_new_tokens": self.config["max_new_tokens"],
+        })
+
+    def attack_arguments(self, wildcards, input) -> str:
+        """An attack's own arguments."""
+        radii = configs.radii(self.attack, wildcards.attack)
+        return _line(attack=wildcards.attack, eps=radii, before=input.before, templates=input.templates)
+
+    def transfer_settings(self) -> str:
+        """The settings of a replay of the attack that is transferred, at the headline radius."""
+        return _json(self._replay_settings(self.attack["headline_eps"], [self.attack["transfer"]]))
+
+    def transfer_arguments(self, wildcards, input) -> str:
+        """The arguments of a replay of other models' images."""
+        return _line(attacks=input.attacks)
+
+    def replay_settings(self) -> str:
+        """The settings of a replay of all attacks at all radii."""
+        return _json(self._replay_settings(None, self.attack["attacks"]))
+
+    def replay_arguments(self, wildcards, input) -> str:
+        """The arguments of a replay; on the model that was attacked, the rows must be the same."""
+        same = "" if self.replayed_on else " --same"
+        return _line(attacks=input.attacks, templates=input.templates) + same
+
+    def replay_model(self, wildcards) -> str:
+        """The name of the model that stored images are scored on."""
+        return Path(self.replayed_on).name if self.replayed_on else self.model(wildcards)
+
+    def sanity_settings(self) -> str:
+        """The settings of the direct attacks that check the attack."""
+        return _json(self.attack["sanity"] | self._shared())
+
+    def stress_settings(self) -> str:
+        """The settings of the stress tests."""
+        own = {key: self.stress[key] for key in ("questions", "severities", "chains")}
+        return _json(own | self._shared() | {"eps": self.attack["headline_eps"]})
+
+    def stress_arguments(self, wildcards, input) -> str:
+        """The stress tests' own arguments."""
+        return _line(templates=input.templates, attack=input.attack)
+
+    def certify_settings(self) -> str:
+        """The settings of certificates."""
+        keys = ("questions", "mode", "randomised", "n0", "n", "alpha", "radii", "batch_size")
+        return _json({key: self.certify[key] for key in keys} | {"max_new_tokens": self.config["max_new_tokens"]})
+
+    def certify_arguments(self, wildcards, input) -> str:
+        """A certificate table's own arguments."""
+        return _line(function=wildcards.function, sigma=wildcards.sigma, shard=wildcards.shard)
+
+    def _attack(self, wildcards) -> dict:
+        """The configuration of an attack; empty for clean images."""
+        return self.attack["attacks"].get(wildcards.attack, {})
+
+    def _attacks(self, models: list[str], names) -> list[str]:
+        """The folders of some attacks on some models; names: variant -> the attacks on it."""
+        return [
+            f"{self.results}/attacks/{model}/{name}" for model in models for name in names(model.rpartition("-")[2])
+        ]
+
+    def _replay_settings(self, eps: int | None, attacks) -> dict:
+        """eps: the radius that is shown, or None for all."""
+        return self._shared() | {"eps": eps, "attacks": {name: self.attack["attacks"][name] for name in attacks}}
+
+    def _shared(self) -> dict:
+        return {"batch_size": self.attack["batch_size"], "max_new_tokens": self.config["max_new_tokens"]}
+
+
+def _json(section: dict) -> str:
+    """A script's --settings: a change of them, and of nothing else in the config, re-runs its rule."""
+    return json.dumps(section, sort_keys=True)
+
+
+def _line(**arguments) -> str:
+    """Arguments of a script; a list becomes several words, and none where it is empty."""
+    words: list[str] = []
+    for name, value in arguments.items():
+        values = [value] if isinstance(value, str | int | float) else list(value)
+        words += [f"--{name}", *map(str, values)] if values else []
+    return shlex.join(words)

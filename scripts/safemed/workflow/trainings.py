@@ -1,0 +1,88 @@
+"""How each method is trained: its script, start model, settings, processes and resources."""
+
+import json
+from pathlib import Path
+
+from safemed.utils.dependencies import fingerprint
+from safemed.workflow.config import BASE, models, training_settings
+
+ALTERATIONS = "safemed.training.alterations"  # what alters questions; a method without alterations does not depend on it
+
+
+class Trainings:
+    """What the rules of the trainings need to know of a study. Methods take a rule's wildcards, method and variant."""
+
+    def __init__(self, config: dict, results: str):
+        """config: the study's; results: its folder."""
+        self.config, self.results = config, results
+        asked = config["resources"]
+        self.monitoring = json.dumps(config["monitoring"], sort_keys=True)
+        self.nodes, self.processes, self.gpus = asked["train_nodes"], asked["train_processes"], asked["gpus"]
+
+    def fetched(self) -> list[str]:
+        """What says where a model of the hub was fetched to, once for all studies; none for the tiny one or a folder."""
+        name, revision = self.config["model"]["name"], self.config["model"]["revision"]
+        if name == "tiny" or Path(name).is_dir():
+            return []
+        return [f"resources/models/{'--'.join(Path(name).parts)}-{revision}.json"]
+
+    def models(self, method: str) -> list[str]:
+        """The model folders of a method, one a variant."""
+        return [f"{self.results}/models/{model}" for model in models(self.config, [method])]
+
+    def start(self, wildcards) -> str:
+        """The folder of the model that a training starts from."""
+        start = self.config["methods"][wildcards.method]["start"]
+        return f"{self.results}/models/" + (start if start == BASE else f"{start}-{wildcards.variant}")
+
+    def script(self, wildcards) -> str:
+        """The script of the method's trainer, below scripts/."""
+        return f"train_{self.config['methods'][wildcards.method]['trainer']}.py"
+
+    def code(self, wildcards) -> str:
+        """What stands for the code that the training runs."""
+        return fingerprint(self.script(wildcards), *self.alterations(wildcards))
+
+    def settings(self, wildcards) -> str:
+        """The script's --settings: the trainer's defaults, overridden by the method's own keys."""
+        return json.dumps(training_settings(self.config, wildcards.method), sort_keys=True)
+
+    def base_settings(self) -> str:
+        """The --settings of the base model's script."""
+        config = self.config
+        settings = {"model": config["model"], "base": config["base"], "image_size": config["data"]["image_size"]}
+        return json.dumps(settings, sort_keys=True)
+
+    def alterations(self, wildcards) -> list[str]:
+        """The module that alters the questions, where the method draws hints or erases."""
+        augmentation = training_settings(self.config, wildcards.method)["augmentation"]
+        return [ALTERATIONS] if augmentation.get("hints") or augmentation.get("erased") else []
+
+    def templates(self, wildcards) -> list[str]:
+        """The file of templates, where the method alters questions."""
+        return [self.config["templates"]] if self.alterations(wildcards) else []
+
+    def launcher(self) -> str:
+        """How a script is started: once, or in every process that shares a training."""
+        if self.nodes > 1:
+            # One torchrun a node; they meet where this line is run, at a port that no other job has.
+            return (
+                f"srun --kill-on-bad-exit --cpu-bind none --nodes {self.nodes} --ntasks {self.nodes} --ntasks-per-node 1 "
+                f"torchrun --nnodes {self.nodes} --nproc-per-node {self.processes} --rdzv-backend c10d --rdzv-id "
+                "$SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) --"
+            )
+        return f"torchrun --standalone --nproc-per-node {self.processes} --" if self.processes > 1 else "python"
+
+    def threads(self) -> int:
+        """CPU threads of a training. Slurm multiplies them by GPUs or by tasks."""
+        return 1 if self.gpus or self.nodes > 1 else self.processes
+
+    def resources(self) -> dict:
+        """The resources of a training's processes, on one node or on several."""
+        gpus = {"gpu": self.gpus * self.nodes * self.processes}
+        if self.nodes == 1:
+            return gpus
+        # Tasks a node keep Slurm from putting three of four GPUs on one of two nodes. `mpi` keeps Snakemake's own srun,
+        # which would take one node of the job, from around the launcher's.
+        tasks = {"tasks_per_node": self.processes} if self.processes > 1 else {"tasks": self.nodes}
+        return {**gpus, **tasks, "tasks_per_gpu": 0, "nodes": self.nodes, "mpi": "srun"}
