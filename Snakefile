@@ -1,6 +1,6 @@
 # SafeMed-R1: adversarial training inside GRPO for medical vision-language models, from raw data to report.
 #
-#   data -> base -> sft -> fare -> at_grpo -> attack, certify -> tables -> figures -> report
+#   data -> base -> sft -> fare -> at-grpo -> attack, certify -> tables -> figures -> report
 #
 # The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
 from snakemake.utils import min_version, validate
@@ -8,6 +8,7 @@ from snakemake.utils import min_version, validate
 min_version("9.27")
 
 
+configfile: "workflow/defaults.yaml"
 configfile: "config.yaml"
 
 
@@ -27,9 +28,6 @@ localrules:
     all,
     data,
     base,
-    sft,
-    fare,
-    at_grpo,
     attack,
     replay,
     certify,
@@ -37,7 +35,6 @@ localrules:
     tables,
     figures,
     report,
-    ablation,
 
 
 # A driver that was killed leaves its Slurm jobs behind: no second writer beside them, nothing of theirs without a record.
@@ -63,19 +60,15 @@ rule base:
         f"{RESULTS}/models/base",
 
 
-rule sft:
-    input:
-        trained("sft"),
+# A target for each method, of the same name: its models in all variants.
+for method in config["methods"]:
 
-
-rule fare:
-    input:
-        trained("fare"),
-
-
-rule at_grpo:
-    input:
-        trained("at-grpo"),
+    rule:
+        name:
+            method
+        input:
+            trained(method),
+        localrule: True
 
 
 rule attack:
@@ -118,12 +111,6 @@ rule figures:
 rule report:
     input:
         f"{RESULTS}/report.html",
-
-
-# What the RL and what the adversary contribute: the study's methods beside those that lack a part.
-rule ablation:
-    input:
-        f"{RESULTS}/ablation",
 
 
 onerror:

@@ -43,13 +43,10 @@ FETCHED = (
 REPLAY_ON = config["attack"]["replay_on"]
 REPLAY = "replay" + (f"-on-{Path(REPLAY_ON).name}" if REPLAY_ON else "")
 STUDY_MODELS = configuration.models(config, config["study_methods"])
-CERTIFIED_MODELS = configuration.models(config, config["certify"]["methods"])
+CERTIFIED_MODELS = configuration.models(config, configuration.certified_methods(config))
 # What the study's models cost, and how they were trained, takes in every model that they started from.
 TRAINED_MODELS = configuration.models(
     config, configuration.lineage(config, configuration.studied(config))
-)
-ABLATION_MODELS = configuration.models(
-    config, [*config["study_methods"], *config["ablation_methods"]]
 )
 
 
@@ -178,9 +175,8 @@ def shares():
 
 
 def attacked_radii(wildcards):
-    """The radii of an attack; up to the headline radius they are the same for the study and for the ablation."""
-    studied = wildcards.method in config["study_methods"]
-    return configuration.radii(config["attack"], wildcards.attack, studied)
+    """The radii of an attack."""
+    return configuration.radii(config["attack"], wildcards.attack)
 
 
 def attack_settings(wildcards):
@@ -216,11 +212,12 @@ def earlier_attacks(wildcards):
     return [f"{RESULTS}/attacks/{model}/{name}" for name in names]
 
 
-def attack_folders(models, names):
-    """The folders of some attacks on some models; `names` tells those of a variant."""
+def attack_folders(evaluation, models, names):
+    """The folders of some attacks on some models, if the study makes their evaluation; `names` gives those of a variant."""
     return [
         f"{RESULTS}/attacks/{model}/{name}"
         for model in models
+        if evaluation in config["evaluations"]
         for name in names(model.rpartition("-")[2])
     ]
 
@@ -228,6 +225,7 @@ def attack_folders(models, names):
 def sweep_rows(models):
     """The folders of the clean images and of the attacks at all radii."""
     return attack_folders(
+        "attack",
         models,
         lambda variant: ["clean", *configuration.sweeps(config["attack"], variant)],
     )
@@ -237,6 +235,7 @@ def suite_rows(models):
     """The folders of the attacks at one radius of their own."""
     swept = configuration.sweeps(config["attack"])
     return attack_folders(
+        "attack",
         models,
         lambda variant: [
             name
@@ -249,6 +248,7 @@ def suite_rows(models):
 def smoothed_rows(models):
     """The folders of the attacks on smoothed models, and of those on the models themselves that they are held against."""
     return attack_folders(
+        "certify",
         models,
         lambda variant: [
             "clean",
@@ -260,7 +260,9 @@ def smoothed_rows(models):
 
 def adaptive_rows(models):
     """The folders of the attack that knows the hint."""
-    return attack_folders(models, lambda variant: [config["stress"]["adaptive"]])
+    return attack_folders(
+        "stress", models, lambda variant: [config["stress"]["adaptive"]]
+    )
 
 
 def stored_images(wildcards):
@@ -275,8 +277,9 @@ def stored_images(wildcards):
 
 
 def of_every(kind, models):
-    """The folders of an evaluation that each model has one of."""
-    return [f"{RESULTS}/{kind}/{model}" for model in models]
+    """The folders of an evaluation that each model has one of, if the study makes it; a replay is made when asked for."""
+    made = kind in (*config["evaluations"], REPLAY)
+    return [f"{RESULTS}/{kind}/{model}" for model in models if made]
 
 
 def replay_settings(eps, attacks):

@@ -59,7 +59,9 @@ TOLD_MODELS = configuration.models(
 
 # The config but for what changes no result: a change of that makes no table again.
 DECISIVE = {
-    key: value for key, value in config.items() if key not in ("resources", "report_to")
+    key: value
+    for key, value in config.items()
+    if key not in ("resources", "monitoring")
 }
 
 
@@ -660,34 +662,6 @@ rule draw_adversarial_examples:
     shell:
         "python scripts/make_figure.py --figure adversarial_examples --clean-rows {params.clean} "
         "--attack-rows {params.attacked} --images {params.images} --eps {params.eps} --out {params.prefix} > {log} 2>&1"
-
-
-# The ablation's tables, on the same questions; what is not in the study is attacked up to the headline radius.
-rule make_ablation_tables:
-    input:
-        attacks=sweep_rows(ABLATION_MODELS),
-        models=[f"{RESULTS}/models/{model}" for model in ABLATION_MODELS],
-        audit=AUDIT,
-    output:
-        folder=directory(f"{RESULTS}/ablation"),
-    log:
-        f"{RESULTS}/logs/make_ablation_tables.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/make_ablation_tables.tsv"
-    conda:
-        "../../envs/report.yaml"
-    resources:
-        mem_mb=grown(1000),
-        runtime=grown(15),
-    params:
-        code=fingerprint("make_tables.py"),
-        attacks=lambda wildcards, input: files(input.attacks, "rows.parquet"),
-        costs=lambda wildcards, input: costs(*input.models, *input.attacks),
-        eps=config["attack"]["headline_eps"],
-        config=settings(DECISIVE),
-    shell:
-        "python scripts/make_tables.py --attack-rows {params.attacks} --costs {params.costs} --certificate-rows "
-        "--baselines {input.audit}/baselines.csv --eps {params.eps} --config {params.config:q} --out {output.folder} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables and figures, with their captions. It reads the finished run's records, so it is

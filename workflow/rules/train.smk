@@ -78,7 +78,7 @@ rule train_sft:
     threads: 1 if config["resources"]["gpus"] or NODES > 1 else PROCESSES  # Slurm multiplies them by GPUs or by tasks
     resources:
         **shares(),
-        report_to=" ".join(config["report_to"]) or "none",  # no param: it changes no result
+        report_to=" ".join(config["monitoring"]["report_to"]) or "none",  # no param: it changes no result
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
