@@ -23,7 +23,6 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from safemed.workflow import config as configuration  # noqa: E402
 
-
 # Qwen/Qwen3-VL-4B-Instruct: weights of its layers without embeddings; a patch is 16 pixels, an image token 32.
 TEXT, VISION, PATCH, TOKEN = 3.63e9, 0.30e9, 16, 32
 PROMPT = 100  # tokens of a question and its options, about
