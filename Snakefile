@@ -1,6 +1,6 @@
 # SafeMed-R1: adversarial training inside GRPO for medical vision-language models, from raw data to report.
 #
-#   data -> base -> sft -> fare -> at_grpo -> attack, certify -> tables -> figures -> report
+#   data -> base -> sft -> fare -> at-grpo -> attack, certify -> tables -> figures -> report
 #
 # The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
 from snakemake.utils import min_version, validate
@@ -8,6 +8,7 @@ from snakemake.utils import min_version, validate
 min_version("9.27")
 
 
+configfile: "workflow/defaults.yaml"
 configfile: "config.yaml"
 
 
@@ -27,9 +28,6 @@ localrules:
     all,
     data,
     base,
-    sft,
-    fare,
-    at_grpo,
     attack,
     replay,
     certify,
@@ -62,19 +60,15 @@ rule base:
         f"{RESULTS}/models/base",
 
 
-rule sft:
-    input:
-        trainings.models("sft"),
+# A target for each method, of the same name: its models in all variants.
+for method in config["methods"]:
 
-
-rule fare:
-    input:
-        trainings.models("fare"),
-
-
-rule at_grpo:
-    input:
-        trainings.models("at-grpo"),
+    rule:
+        name:
+            method
+        input:
+            trainings.models(method),
+        localrule: True
 
 
 rule attack:
@@ -88,10 +82,7 @@ rule attack:
 # The stored images scored again, no attack run: fails where a row is not what it was.
 rule replay:
     input:
-        evaluations.of_every(
-            evaluations.replay,
-            dict.fromkeys([*evaluations.studied, *evaluations.certified]),
-        ),
+        evaluations.replays(),
 
 
 rule certify:

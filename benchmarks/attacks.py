@@ -4,7 +4,7 @@
 
 Both sides are judged by the text generated from the stored 8-bit images. Passes are images through the vision tower,
 forward and backward together, counted by hooks while the attack runs: for ours with the generated texts by which it
-stops, for torchattacks, which asks nobody, without. The suite is that of config.yaml: its linf attacks in turn, on
+stops, for torchattacks, which asks nobody, without. The suite is that of the default study: its linf attacks in turn, on
 survivors.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 import torchattacks
-import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -31,7 +30,7 @@ from safemed.evaluation import (
 )
 from safemed.evaluation.evaluator import Evaluator  # noqa: E402
 from safemed.models.vlm import VLM  # noqa: E402
-from safemed.workflow import config
+from safemed.workflow import config as configuration  # noqa: E402
 
 EPS, STEPS = 8, 20
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100, help="for PGD")
     parser.add_argument("--few", type=int, default=12, help="for AutoAttack, of four options: it fails with fewer")
     args = parser.parse_args()
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config = configuration.read()
     everything = load_questions(args.data, "test")
     vlm, longest = VLM.load(args.weights), config["max_new_tokens"]["instruct"]
     evaluator = Evaluator(vlm, subset(everything, args.questions, 0), "instruct", longest)
@@ -116,7 +115,7 @@ def by_options(evaluator: Evaluator, words: list[str], rows: torch.Tensor, make)
 def whole_suite(evaluator: Evaluator, words: list[str], rows: torch.Tensor, attack: dict) -> Rounded:
     """The linf attacks of the suite in turn, each on what those before it left."""
     images, live = evaluator.images[rows].clone(), torch.arange(len(rows))
-    for name in config.suite(attack, evaluator.variant):
+    for name in configuration.suite(attack, evaluator.variant):
         settings = attack["attacks"][name]
         if settings.get("norm") == "l2" or not len(live):
             continue

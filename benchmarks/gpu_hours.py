@@ -3,7 +3,7 @@
     python benchmarks/gpu_hours.py --results results/phantoms
 
 Each stage's passes (its cost.json) are scaled by the questions, or by the training rows, of workflow/studies/
-omnimedvqa.yaml over those of config.yaml, and turned into hours by the floating point operations of a pass of
+omnimedvqa.yaml over those of the default study, and turned into hours by the floating point operations of a pass of
 Qwen3-VL-4B at the study's image size, at a rate that is assumed (--tflops). Not counted: tokens written one by one,
 whose time is that of reading the weights (rollouts and answers of the thinking variant), the second forward pass of
 gradient checkpointing, what bfloat16 left to fp32, loading, and waiting: hours are at least so many. A run at that
@@ -16,12 +16,12 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import yaml
-from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "workflow" / "studies"
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from safemed.workflow import config as configuration  # noqa: E402
 
 # Qwen/Qwen3-VL-4B-Instruct: weights of its layers without embeddings; a patch is 16 pixels, an image token 32.
 TEXT, VISION, PATCH, TOKEN = 3.63e9, 0.30e9, 16, 32
@@ -35,14 +35,18 @@ def main() -> None:
     parser.add_argument("--tflops", type=float, default=200, help="assumed 1e12 operations a second in bfloat16")
     parser.add_argument("--tflops-fp32", type=float, default=40, help="and in fp32")
     args = parser.parse_args()
-    small = yaml.safe_load((ROOT / "config.yaml").read_text())
-    large = yaml.safe_load((ROOT / "config.yaml").read_text())
-    update_config(large, yaml.safe_load((ROOT / "workflow" / "studies" / "omnimedvqa.yaml").read_text()))
+    small, large = with_all_methods(), with_all_methods(STUDIES / "omnimedvqa.yaml")
     told = [priced(path, args, small, large) for path in sorted(args.results.rglob("cost.json"))]
     table = pd.DataFrame([line for line in told if line]).groupby(["stage", "what"], sort=False)
     told = table.agg(jobs=("jobs", "sum"), passes=("passes", "mean"), hours=("hours", "mean"))
     print(told.round(1).to_string())
     print(f"all jobs together: {(told.jobs * told.hours).sum():.0f} GPU hours at least")
+
+
+def with_all_methods(*studies: Path) -> dict:
+    """The config of a study, with the methods of those that are laid over it as well."""
+    added = [STUDIES / f"{name}.yaml" for name in ("smoothing", "words", "ablation")]
+    return {**configuration.read(*studies), "methods": configuration.read(*studies, *added)["methods"]}
 
 
 def priced(path: Path, args, small: dict, large: dict) -> dict | None:
@@ -82,7 +86,7 @@ def scale(stage: str, what: str, small: dict, large: dict) -> float:
 
 def rows(config: dict, method: str) -> int:
     """Rows, or completions, that a method trains on."""
-    settings = config.training_settings(config, method)
+    settings = configuration.training_settings(config, method)
     return settings["steps"] * settings["batch_size"] * settings["gradient_accumulation"]
 
 

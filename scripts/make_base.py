@@ -45,7 +45,7 @@ def train_tiny(args) -> None:
     training = pretraining.Pretraining(vlm, questions, settings["base"], args.seed, side, meter)
     learned = (args.data / "splits.csv", args.data / "questions" / IDENTITY)
     checkpoint = resume.checkpoints(args.checkpoint, resume.identity(args, __file__, *learned)) / "base.pt"
-    curves = training.run(checkpoint, every=settings["base"]["log_steps"])
+    curves = training.run(checkpoint, every=settings["base"]["save_steps"])
     with files.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)
         pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)

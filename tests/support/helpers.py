@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import yaml
-from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -25,9 +23,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 def smoke_config() -> dict:
     """The default config with the smallest study laid over it, as Snakemake merges them."""
-    config, changes = (yaml.safe_load(path.read_text()) for path in (ROOT / "config.yaml", SMOKE))
-    update_config(config, changes)
-    return config
+    from safemed.workflow import config
+
+    return config.read(SMOKE)
 
 
 def training_settings(method: str, **changes) -> dict:

@@ -29,7 +29,11 @@ from support.helpers import (
 SFT = {**TRAINING, "steps": 30, "save_steps": 3, "augmentation": ADVERSARIAL}
 ROBUST_TOWER = {**FARE, "steps": 30, "save_steps": 3}
 AT_GRPO = {**GRPO, "steps": 20, "save_steps": 3}
-MAKE_BASE = {"model": {"name": "tiny", "tiny": TINY}, "base": {**BASE, "steps": 60, "log_steps": 4}, "image_size": SIDE}
+MAKE_BASE = {
+    "model": {"name": "tiny", "tiny": TINY},
+    "base": {**BASE, "steps": 60, "save_steps": 4},
+    "image_size": SIDE,
+}
 
 
 def arguments(script: str, data: Path, start: Path, folder: Path) -> list:
@@ -118,7 +122,7 @@ def test_a_training_from_another_start_does_not_resume(study_data, tiny_model, s
 
 
 def test_a_base_with_another_seed_starts_anew(study_data, tmp_path):
-    settings = {**MAKE_BASE, "base": {**BASE, "steps": 40, "log_steps": 4}}
+    settings = {**MAKE_BASE, "base": {**BASE, "steps": 40, "save_steps": 4}}
     given = ["--data", study_data, "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "model"]
     kill_after_the_first_checkpoint(command_line("make_base.py", *given, settings=settings), tmp_path)
     here("make_base.py", *given, "--seed", 1, settings=settings)

@@ -80,7 +80,9 @@ def files(folders, name):
 
 # The config but for what changes no result: a change of that makes no table again.
 DECISIVE = {
-    key: value for key, value in config.items() if key not in ("resources", "report_to")
+    key: value
+    for key, value in config.items()
+    if key not in ("resources", "monitoring")
 }
 
 

@@ -47,8 +47,7 @@ rule make_base:
         seed=config["seed"],
     shell:
         "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
-        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} "
-        "--monitoring {trainings.monitoring:q} > {log} 2>&1"
+        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 # A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.

@@ -4,9 +4,14 @@ import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import yaml
+from snakemake.utils import update_config
+
 from safemed.certificates import smoothing
 from safemed.stress.hints import Templates
 
+ROOT = Path(__file__).resolve().parents[3]
+FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
 BASE = "base"
 MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
@@ -14,6 +19,14 @@ OWN_KEYS = {  # settings that one trainer alone reads
     "sft": ("targets",),
     "grpo": ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm"),
 }
+
+
+def read(*studies: Path) -> dict:
+    """The config of the default study, with studies' files laid over it in turn, as Snakemake merges them."""
+    config: dict = {}
+    for path in (*FILES, *studies):
+        update_config(config, yaml.safe_load(path.read_text()))
+    return config
 
 
 def check(config: dict) -> None:
@@ -37,8 +50,9 @@ def _problems(config: dict) -> Iterator[str]:
     if name != "tiny" and not revision and not Path(name).is_dir():
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit it is pinned to"
     yield from _attack_problems(config)
-    if config["probe"]["restarts"] < 3 and "think" in config["variants"]:
-        yield f"probe.restarts: {config['probe']['restarts']}; at least 3, one for each target of a thinking model"
+    restarts = config["monitoring"]["probe"]["restarts"]
+    if restarts < 3 and "think" in config["variants"]:
+        yield f"monitoring.probe.restarts: {restarts}; at least 3, one for each target of a thinking model"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
     if config["stress"]["questions"] > config["attack"]["questions"]:
         yield "stress.questions: more than attack.questions, whose images they are shown with"
@@ -46,8 +60,8 @@ def _problems(config: dict) -> Iterator[str]:
     asked = config["resources"]
     if asked["shard_training"] and (asked["train_nodes"] * asked["train_processes"] == 1 or not asked["gpus"]):
         yield "resources.shard_training: only for several processes, each with a GPU"
-    named = {key: config[key] for key in ("study_methods", "ablation_methods")}
-    for key, names in (named | {"certify.methods": config["certify"]["methods"]}).items():
+    named = {"study_methods": config["study_methods"], "certify.methods": config["certify"]["methods"] or []}
+    for key, names in named.items():
         for name in names:
             if name not in config["methods"]:
                 yield f"{key}: unknown method {name!r}; methods has {', '.join(config['methods'])}"
@@ -187,11 +201,11 @@ def before(attack: dict, variant: str, name: str) -> list[str]:
     return [other for other in names[: names.index(name)] if attack["attacks"][other].get("norm") != "l2"]
 
 
-def radii(attack: dict, name: str, studied: bool) -> list[float]:
+def radii(attack: dict, name: str) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
-    A sweep of a model that is not `studied` ends at headline_eps. cw has no bound: its radius is infinite. A smoothed
-    model, and one under a hint, is also asked without an attack, at 0.
+    cw has no bound: its radius is infinite. A smoothed model, and one under a hint, is also asked without an attack,
+    at 0.
     """
     plan = attack["attacks"].get(name, {})
     if name == "clean":
@@ -203,7 +217,7 @@ def radii(attack: dict, name: str, studied: bool) -> list[float]:
         return [*unattacked, *sorted(own if isinstance(own, list) else [own])]
     if plan.get("survivors") or apart:
         return [*unattacked, attack["headline_eps"]]
-    return [eps for eps in sorted(attack["eps"]) if studied or eps <= attack["headline_eps"]]
+    return sorted(attack["eps"])
 
 
 def smoothed_attacks(config: dict, variant: str) -> list[str]:
@@ -214,9 +228,9 @@ def smoothed_attacks(config: dict, variant: str) -> list[str]:
 
 def undrawn(config: dict) -> list[str]:
     """The figures that a study has nothing to draw in: it certifies nothing, or attacks no smoothed model in linf."""
-    certify, plans = config["certify"], config["attack"]["attacks"]
-    linf = [name for name in certify["attacks"] if plans[name].get("norm") != "l2"]
-    needs = {"certified_vs_radius": certify["methods"], "smoothed_attack": certify["methods"] and linf}
+    certified, plans = certified_methods(config), config["attack"]["attacks"]
+    linf = [name for name in config["certify"]["attacks"] if plans[name].get("norm") != "l2"]
+    needs = {"certified_vs_radius": certified, "smoothed_attack": certified and linf}
     return [figure for figure, needed in needs.items() if not needed]
 
 
@@ -227,6 +241,9 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
         return
     if _goes_in_circles(config, name):
         yield f"methods.{name}.start: the starts lead back to {name!r}"
+        return
+    if problem := _budget_problem(config, name):
+        yield f"methods.{name}.budget_of: {problem}"
         return
     settings = training_settings(config, name)
     augmentation = settings["augmentation"]
@@ -264,6 +281,21 @@ def _method_problems(config: dict, name: str) -> Iterator[str]:
             )
 
 
+def _budget_problem(config: dict, name: str) -> str | None:
+    methods, method = config["methods"], config["methods"][name]
+    if (other := method.get("budget_of")) is None:
+        return None
+    if other not in methods:
+        return f"unknown method {other!r}; methods has {', '.join(methods)}"
+    if "budget_of" in methods[other]:
+        return f"{other} has no budget of its own"
+    if given := [key for key in ("steps", "learning_rate") if key in method]:
+        return f"{' and '.join(given)} follow from it: leave them out"
+    if "fare" in (method["trainer"], methods[other]["trainer"]):
+        return "only between methods of sft and grpo: FARE's passes are of the vision tower alone"
+    return None
+
+
 def _hint_problems(config: dict, name: str, drawn: int) -> Iterator[str]:
     trainer, templates = config["methods"][name]["trainer"], config["templates"]
     if trainer != "grpo":
@@ -276,10 +308,11 @@ def _hint_problems(config: dict, name: str, drawn: int) -> Iterator[str]:
 def _erased_problems(config: dict, name: str, settings: dict) -> Iterator[str]:
     trainer, before = config["methods"][name]["trainer"], _chain(config, name)[1:]
     if trainer == "fare":
-        yield f"methods.{name}.augmentation.erased: the trainer is fare, which asks no question that could offer to abstain"
+        yield f"methods.{name}.augmentation.erased: the trainer is fare, whose training asks no question"
     taught = any(training_settings(config, start)["augmentation"].get("erased") for start in before)
     if settings.get("beta") and not taught:
-        yield f"methods.{name}.augmentation.erased: with beta > 0 it is anchored to its start, which never learned to abstain"
+        anchored = "with beta > 0 it is anchored to its start, which never learned to abstain"
+        yield f"methods.{name}.augmentation.erased: {anchored}"
 
 
 def _goes_in_circles(config: dict, name: str) -> bool:
@@ -298,14 +331,32 @@ def _chain(config: dict, name: str) -> list[str]:
 
 
 def training_settings(config: dict, name: str) -> dict:
-    """What a method's training script is given: the trainer's defaults, overridden by the method's own keys."""
+    """What a method's training script is given: the trainer's defaults, overridden by the method's own keys.
+
+    A method with `budget_of` gets the other method's learning rate, and as many steps as make the same number of passes.
+    """
     method = config["methods"][name]
-    own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
-    longest = {"max_new_tokens": config["max_new_tokens"]}
-    shared = {"peft": config["peft"], "probe": {**config["probe"], **longest}, **longest}
+    own = {key: value for key, value in method.items() if key not in ("trainer", "start", "budget_of")}
+    shared = {"peft": config["peft"], "max_new_tokens": config["max_new_tokens"]}
     # FARE trains the vision tower alone, which fits on any GPU.
     shared |= {"sharded": config["resources"]["shard_training"] and method["trainer"] != "fare"}
-    return {**shared, **config["training"][method["trainer"]], **own}
+    settings = {**shared, **config["training"][method["trainer"]], **own}
+    if "budget_of" not in method:
+        return settings
+    other = training_settings(config, method["budget_of"])
+    steps = round(other["steps"] * passes_a_step(other) / passes_a_step(settings))
+    return {**settings, "steps": steps, "learning_rate": other["learning_rate"]}
+
+
+def passes_a_step(settings: dict) -> int:
+    """The images that go forward or backward in a training step: those of its attack and those of its update.
+
+    settings: a training's, of SFT or GRPO. GRPO attacks each prompt once for all its rollouts.
+    """
+    rows = settings["batch_size"] * settings["gradient_accumulation"]
+    attacked = rows // settings.get("num_generations", 1)
+    update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
+    return 2 * settings["augmentation"].get("steps", 0) * attacked + update * rows
 
 
 def methods_of(config: dict, trainer: str) -> list[str]:
@@ -315,14 +366,21 @@ def methods_of(config: dict, trainer: str) -> list[str]:
 
 def parts(config: dict) -> dict[str, dict]:
     """What the methods to be trained learn from, for those that train on a part of the training split."""
-    trained = lineage(config, [*studied(config), *config["ablation_methods"]])
-    methods = {name: config["methods"][name] for name in trained}
+    methods = {name: config["methods"][name] for name in lineage(config, studied(config))}
     return {name: method["train_on"] for name, method in methods.items() if "train_on" in method}
+
+
+def certified_methods(config: dict) -> list[str]:
+    """The methods whose models are certified: certify.methods, or study_methods where that is null."""
+    if "certify" not in config["evaluations"]:
+        return []
+    own = config["certify"]["methods"]
+    return config["study_methods"] if own is None else own
 
 
 def studied(config: dict) -> list[str]:
     """The methods that `all` evaluates, by attacks or by certificates, each once."""
-    return list(dict.fromkeys([*config["study_methods"], *config["certify"]["methods"]]))
+    return list(dict.fromkeys([*config["study_methods"], *certified_methods(config)]))
 
 
 def lineage(config: dict, methods: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from safemed.workflow import config as configs
@@ -19,7 +20,8 @@ class Evaluations:
         self.config, self.results = config, results
         self.attack, self.stress, self.certify = config["attack"], config["stress"], config["certify"]
         self.studied = configs.models(config, config["study_methods"])
-        self.certified = configs.models(config, config["certify"]["methods"])
+        self.certified = configs.models(config, configs.certified_methods(config))
+        self.made = config["evaluations"]  # those that the study makes
         self.replayed_on = self.attack["replay_on"]
         # A replay on another model says so in its folder and in its rows.
         self.replay = "replay" + (f"-on-{Path(self.replayed_on).name}" if self.replayed_on else "")
@@ -28,29 +30,37 @@ class Evaluations:
     # The folders of rows.
 
     def of_every(self, kind: str, models: list[str]) -> list[str]:
-        """The folders of an evaluation that each model has one of."""
-        return [f"{self.results}/{kind}/{model}" for model in models]
+        """The folders of an evaluation, transfer, sanity or stress, that each model has one of."""
+        return [f"{self.results}/{kind}/{model}" for model in models if kind in self.made]
+
+    def replays(self) -> list[str]:
+        """The replays of all models that are attacked."""
+        return [f"{self.results}/{self.replay}/{model}" for model in dict.fromkeys([*self.studied, *self.certified])]
 
     def sweeps(self, models: list[str]) -> list[str]:
         """The clean images, and the attacks at all radii."""
-        return self._attacks(models, lambda variant: ["clean", *configs.sweeps(self.attack, variant)])
+        return self._attacks("attack", models, lambda variant: ["clean", *configs.sweeps(self.attack, variant)])
 
     def suite(self, models: list[str]) -> list[str]:
         """The attacks at one radius of their own."""
         swept = configs.sweeps(self.attack)
-        return self._attacks(models, lambda variant: [n for n in configs.suite(self.attack, variant) if n not in swept])
+
+        def unswept(variant: str) -> list[str]:
+            return [name for name in configs.suite(self.attack, variant) if name not in swept]
+
+        return self._attacks("attack", models, unswept)
 
     def smoothed(self, models: list[str]) -> list[str]:
         """The attacks on smoothed models, and those on the models themselves that they are compared with."""
         smoothed = configs.smoothed_attacks
-        return self._attacks(models, lambda variant: ["clean", "pgd", *smoothed(self.config, variant)])
+        return self._attacks("certify", models, lambda variant: ["clean", "pgd", *smoothed(self.config, variant)])
 
     def adaptive(self, models: list[str]) -> list[str]:
         """The attack that knows the hint."""
-        return self._attacks(models, lambda variant: [self.stress["adaptive"]])
+        return self._attacks("stress", models, lambda variant: [self.stress["adaptive"]])
 
     def certificates(self, models: list[str]) -> list[str]:
-        """The certificates: a folder a function, sigma and shard of the questions."""
+        """The certificates: a folder a function, sigma and shard of the questions. None where the study certifies nothing."""
         return [
             f"{self.results}/certificates/{model}/{function}-sigma{sigma}/{shard}"
             for model in models
@@ -76,7 +86,7 @@ class Evaluations:
 
     def transferred(self) -> list[str]:
         """The attack whose images every studied model is shown, on each of them."""
-        return self._attacks(self.studied, lambda variant: [self.attack["transfer"]])
+        return self._attacks("transfer", self.studied, lambda variant: [self.attack["transfer"]])
 
     # What the scripts are given.
 
@@ -94,13 +104,15 @@ class Evaluations:
         """
         attack = self._attack(wildcards)
         asked = self.certify if "sigma" in attack else self.stress if "hint" in attack else self.attack
-        return _json({
-            "batch_size": self.attack["batch_size"],
-            "amp": self.attack["amp"],
-            "questions": asked["questions"],
-            wildcards.attack: attack or None,
-            "max_new_tokens": self.config["max_new_tokens"],
-        })
+        return _json(
+            {
+                "batch_size": self.attack["batch_size"],
+                "amp": self.attack["amp"],
+                "questions": asked["questions"],
+                wildcards.attack: attack or None,
+                "max_new_tokens": self.config["max_new_tokens"],
+            }
+        )
 
     def attack_arguments(self, wildcards, input) -> str:
         """An attack's own arguments."""
@@ -154,10 +166,13 @@ class Evaluations:
         """The configuration of an attack; empty for clean images."""
         return self.attack["attacks"].get(wildcards.attack, {})
 
-    def _attacks(self, models: list[str], names) -> list[str]:
-        """The folders of some attacks on some models; names: variant -> the attacks on it."""
+    def _attacks(self, evaluation: str, models: list[str], names: Callable[[str], list[str]]) -> list[str]:
+        """The folders of some attacks on some models, if the study makes their evaluation; names: variant -> attacks."""
         return [
-            f"{self.results}/attacks/{model}/{name}" for model in models for name in names(model.rpartition("-")[2])
+            f"{self.results}/attacks/{model}/{name}"
+            for model in models
+            if evaluation in self.made
+            for name in names(model.rpartition("-")[2])
         ]
 
     def _replay_settings(self, eps: int | None, attacks) -> dict:

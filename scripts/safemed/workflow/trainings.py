@@ -6,7 +6,9 @@ from pathlib import Path
 from safemed.utils.dependencies import fingerprint
 from safemed.workflow.config import BASE, models, training_settings
 
-ALTERATIONS = "safemed.training.alterations"  # what alters questions; a method without alterations does not depend on it
+ALTERATIONS = (
+    "safemed.training.alterations"  # what alters questions; a method without alterations does not depend on it
+)
 
 
 class Trainings:
