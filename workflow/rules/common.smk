@@ -48,3 +48,8 @@ def settings(section):
 def grown(amount):
     """Memory in MB, or minutes, that grow with each attempt."""
     return lambda wildcards, attempt: amount * attempt
+
+
+def data_folder(wildcards, input):
+    """The folder of the prepared questions and their splits."""
+    return Path(input.splits).parent

@@ -141,7 +141,7 @@ rule audit_questions:
         runtime=grown(60),
     params:
         code=fingerprint("audit.py"),
-        data=DATA,
+        data=data_folder,
         settings=settings(
             {
                 "scheme": config["data"]["split"]["scheme"],

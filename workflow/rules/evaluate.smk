@@ -21,7 +21,7 @@ rule attack_model:
     params:
         code=fingerprint("attack.py"),
         script="attack.py",
-        data=DATA,
+        data=data_folder,
         weights=lambda wildcards, input: input.weights,
         model=evaluations.model,
         settings=evaluations.attack_settings,

@@ -41,7 +41,7 @@ rule make_base:
         gpu=config["resources"]["gpus"],
     params:
         code=fingerprint("make_base.py"),
-        data=DATA,
+        data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/base",
         settings=trainings.base_settings(),
         seed=config["seed"],
@@ -51,7 +51,7 @@ rule make_base:
 
 
 # A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.
-# What is monitored stands in the command alone, and in no param: a change of it trains nothing again.
+# What is monitored is a resource and no param: a change of it trains nothing again.
 rule train_sft:
     input:
         **AUDITED,
@@ -71,13 +71,14 @@ rule train_sft:
     threads: trainings.threads()
     resources:
         **trainings.resources(),
+        monitoring=trainings.monitoring,
         mem_mb=grown(config["resources"]["train_mem_mb"]),
         runtime=grown(config["resources"]["train_minutes"]),
     params:
         code=trainings.code,
         launch=trainings.launcher(),
         script=trainings.script,
-        data=DATA,
+        data=data_folder,
         checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
         alterations=trainings.alterations,
         settings=trainings.settings,
@@ -87,7 +88,7 @@ rule train_sft:
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates} "
         "--alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
-        "--monitoring {trainings.monitoring:q} > {log} 2>&1"
+        "--monitoring {resources.monitoring:q} > {log} 2>&1"
 
 
 use rule train_sft as train_fare with:
