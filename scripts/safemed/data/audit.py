@@ -5,16 +5,15 @@ model of question and options, and the dot that ends only the right option. All 
 """
 
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from datasets import Dataset
-from scipy.optimize import minimize
-from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from safemed.data.images import image_key
 from safemed.data.prompts import LETTERS, gold_text
@@ -22,7 +21,6 @@ from safemed.data.records import normalise
 from safemed.data.splits import CHUNK, SUBJECTS, distances, hash_array, subject
 
 BUCKETS = 2**18  # of the linear model's hashed features
-PENALTY = 1e-3  # L2 on the linear model's weights, a question
 VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\d+(?:\.\d+)?")  # in the reason of a drop
 WORDS = 40  # of a question, at most, that meet its options
 CAPTIONS = {  # of the tables on audit.html
@@ -81,22 +79,17 @@ def prior_accuracy(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
 def linear_accuracy(train: pd.DataFrame, test: pd.DataFrame) -> np.ndarray:
     """Accuracy [n] on each test question of a linear model of the question's and the options' text, learned on train.
 
-    A conditional logit over each question's options with hashed features: the option, its words, its punctuation and
-    capitals, its place, and each of these beside the question and the question's words. Deterministic.
+    A logistic regression of whether an option is right, on its hashed features: the option, its words, its punctuation
+    and capitals, its place, and each of these beside the question and the question's words. The option with the highest
+    score is chosen. Deterministic.
     """
-    features, gold, starts = _features(train)
-
-    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = features @ w
-        shift = np.repeat(np.maximum.reduceat(scores, starts), np.diff([*starts, len(scores)]))
-        powers = np.exp(scores - shift)
-        p = powers / np.repeat(np.add.reduceat(powers, starts), np.diff([*starts, len(scores)]))
-        gradient = features.T @ (p - gold) / len(starts) + PENALTY * w
-        return -np.log(p[gold > 0]).mean() + PENALTY / 2 * w @ w, gradient
-
-    weights = minimize(loss, np.zeros(BUCKETS), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
-    asked, _, starts = _features(test)
-    parts = np.split(asked @ weights, starts[1:])
+    hashed = HashingVectorizer(
+        analyzer=lambda names: names, n_features=BUCKETS, norm=None, alternate_sign=False, binary=True
+    )
+    right = [letter == row["gold"] for row in train.to_dict("records") for letter in LETTERS[: len(row["options"])]]
+    model = LogisticRegression(solver="liblinear", random_state=0).fit(hashed.transform(_option_features(train)), right)
+    scores = model.decision_function(hashed.transform(_option_features(test)))
+    parts = np.split(scores, np.cumsum(test["options"].map(len))[:-1])
     return np.array([guess(o, g, s) for o, g, s in zip(test["options"], test["gold"], parts, strict=True)])
 
 
@@ -246,19 +239,13 @@ def _accuracy(test: pd.DataFrame, score: Callable[[dict], list[float]]) -> np.nd
     return np.array([guess(row["options"], row["gold"], np.array(score(row))) for row in rows])
 
 
-def _features(questions: pd.DataFrame) -> tuple[csr_array, np.ndarray, np.ndarray]:
-    """Hashed features of every option [options, BUCKETS], whether it is right [options], each question's start [n]."""
-    columns, rows_end, gold, starts = [], [0], [], []
+def _option_features(questions: pd.DataFrame) -> Iterator[list[str]]:
+    """The names of every option's features, question after question."""
     for row in questions.to_dict("records"):
-        starts.append(len(gold))
         question = normalise(row["question"])
         words = sorted(set(question.split()))[:WORDS]
         for letter, option in zip(LETTERS, row["options"], strict=False):
-            columns += {zlib.crc32(name.encode()) % BUCKETS for name in _describe(option, letter, question, words)}
-            rows_end.append(len(columns))
-            gold.append(float(letter == row["gold"]))
-    data = np.ones(len(columns))
-    return csr_array((data, columns, rows_end), shape=(len(gold), BUCKETS)), np.array(gold), np.array(starts)
+            yield _describe(option, letter, question, words)
 
 
 def _describe(option: str, letter: str, question: str, words: list[str]) -> list[str]:
