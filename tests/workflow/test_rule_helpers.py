@@ -1,0 +1,117 @@
+"""What rules are given: the source's stamp, how trainings start, and the folders and settings of evaluations."""
+
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from safemed.utils.dependencies import fingerprint
+from safemed.workflow import config
+from safemed.workflow.evaluations import Evaluations
+from safemed.workflow.sources import Sources
+from safemed.workflow.trainings import Trainings
+
+SFT = SimpleNamespace(method="sft", variant="think")
+
+
+@pytest.fixture
+def study() -> dict:
+    """The default study's config, a test's own."""
+    return json.loads(json.dumps(config.read()))
+
+
+def changed(study: dict, **sections) -> dict:
+    """The config with some keys of its sections changed."""
+    return study | {name: study[name] | keys for name, keys in sections.items()}
+
+
+def test_the_stamp_of_a_users_folder_changes_with_every_file_in_it_and_only_then(study, tmp_path):
+    (tmp_path / "Images" / "CT").mkdir(parents=True)
+    image = tmp_path / "Images" / "CT" / "one.png"
+    image.write_bytes(b"before")
+    sources = Sources(changed(study, data={"source": str(tmp_path)}), "data")
+    stamps = [sources.stamp(), sources.stamp()]
+    image.write_bytes(b"edited")
+    os.utime(image, ns=(1, 1))
+    stamps.append(sources.stamp())
+    (tmp_path / "Images" / "CT" / "two.png").symlink_to(tmp_path / "nowhere")
+    stamps.append(sources.stamp())
+    image.rename(image.with_name("three.png"))
+    stamps.append(sources.stamp())
+    assert stamps[0] == stamps[1] and len(set(stamps)) == 4
+
+
+def test_what_a_rule_makes_has_no_stamp(study):
+    assert {Sources(changed(study, data={"source": named}), "data").stamp() for named in (None, "hub", "a.zip")} == {""}
+
+
+def test_questions_as_published_do_not_depend_on_what_hardens_them(study):
+    published, hardened = (
+        Sources(changed(study, data={"questions": wording}), "data").hardening for wording in ("published", "hardened")
+    )
+    assert not published and fingerprint("prepare.py", *hardened) != fingerprint("prepare.py")
+
+
+def test_one_process_is_started_by_python_several_by_torchrun_and_several_nodes_by_srun(study):
+    cases = {(1, 1): "python", (1, 2): "torchrun --standalone --nproc-per-node 2 --"}
+    for (nodes, processes), line in cases.items():
+        resources = {"train_nodes": nodes, "train_processes": processes}
+        assert Trainings(changed(study, resources=resources), "results").launcher() == line
+    several = Trainings(changed(study, resources={"train_nodes": 2, "train_processes": 4, "gpus": 1}), "results")
+    assert several.launcher().startswith("srun ") and "--nnodes 2 --nproc-per-node 4" in several.launcher()
+    assert several.resources() == {"gpu": 8, "tasks_per_node": 4, "tasks_per_gpu": 0, "nodes": 2, "mpi": "srun"}
+
+
+def test_only_a_method_that_alters_questions_depends_on_alterations_and_their_templates(study):
+    study["methods"]["hinted"] = {"trainer": "grpo", "start": "sft", "augmentation": {"kind": "clean", "hints": 2}}
+    trainings, hinted = Trainings(study, "results"), SimpleNamespace(method="hinted", variant="think")
+    plain = SimpleNamespace(method="at-grpo", variant="think")
+    assert trainings.templates(hinted) == [study["templates"]] and trainings.templates(plain) == []
+    assert trainings.script(hinted) == trainings.script(plain) and trainings.code(hinted) != trainings.code(plain)
+    assert trainings.start(SFT) == "results/models/base" and trainings.start(plain) == "results/models/fare-think"
+
+
+def test_what_is_monitored_is_no_setting_of_a_training(study):
+    other = changed(study, monitoring={"log_steps": 1, "report_to": ["wandb"]})
+    one, two = (Trainings(each, "results") for each in (study, other))
+    assert one.settings(SFT) == two.settings(SFT) and one.monitoring != two.monitoring
+
+
+@pytest.mark.parametrize("left_out", ["attack", "transfer", "sanity", "certify", "stress"])
+def test_an_evaluation_that_is_left_out_has_no_folders_and_no_other_loses_any(study, left_out):
+    def folders(study: dict) -> dict[str, list[str]]:
+        evaluations = Evaluations(study, "results")
+        studied, certified = evaluations.studied, evaluations.certified
+        kinds = {kind: evaluations.of_every(kind, studied) for kind in ("transfer", "sanity", "stress")}
+        return kinds | {
+            "attack": evaluations.sweeps(studied) + evaluations.suite(studied),
+            "certify": evaluations.certificates(certified) + evaluations.smoothed(certified),
+        }
+
+    less = folders(study | {"evaluations": [name for name in study["evaluations"] if name != left_out]})
+    assert less == folders(study) | {left_out: []} and all(folders(study).values())
+
+
+def test_an_attack_is_given_the_questions_that_it_is_compared_on(study):
+    study = changed(study, attack={"questions": 90}, certify={"questions": 40}, stress={"questions": 50})
+    evaluations = Evaluations(study, "results")
+
+    def asked(attack: str) -> int:
+        wildcards = SimpleNamespace(method="sft", variant="think", attack=attack)
+        return json.loads(evaluations.attack_settings(wildcards))["questions"]
+
+    assert {name: asked(name) for name in ("clean", "pgd", "smoothed-linf", "pgd-hint")} == {
+        "clean": 90, "pgd": 90, "smoothed-linf": 40, "pgd-hint": 50,
+    }  # fmt: skip
+
+
+def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own_and_need_not_be_the_same(study):
+    inputs = SimpleNamespace(attacks=["a", "b"], templates=["t.yaml"])
+    for on, model, folder, same in (
+        (None, "sft-think", "replay", True),
+        ("models/other", "other", "replay-on-other", False),
+    ):
+        evaluations = Evaluations(changed(study, attack={"replay_on": on}), "results")
+        assert evaluations.replay_model(SFT) == model and evaluations.replay == folder
+        assert ("--same" in evaluations.replay_arguments(SFT, inputs)) == same
