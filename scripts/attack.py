@@ -42,8 +42,8 @@ def main() -> None:
     vlm = VLM.load(args.weights)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
     longest = args.settings["max_new_tokens"][args.variant]
-    plan = args.settings.get(args.attack)
-    evaluator = registry.evaluator_for(vlm, questions, args.variant, longest, plan, args.seed, args.templates)
+    attack = args.settings.get(args.attack)
+    evaluator = registry.evaluator_for(vlm, questions, args.variant, longest, attack, args.seed, args.templates)
     with files.atomic_folder(args.out, resume=True) as folder:
         before = {str(path): files.content_hash(path / "rows.parquet") for path in args.before}
         told = {"attack": args.attack, "eps": args.eps, "before": before}
@@ -153,10 +153,10 @@ class Sweep:
     def _attack(self, part: torch.Tensor, eps: float) -> None:
         """Attack some of the questions, and read the images that this left."""
         settings, words = self.args.settings, [self.words[i] for i in part.tolist()]
-        plan = registry.read_attack_config(
+        config = registry.read_attack_config(
             self.args.attack, settings[self.args.attack], self.args.variant, settings["amp"]
         )
-        found = registry.run_attack(self.evaluator, words, self.rows[part], plan, eps, self.args.seed)
+        found = registry.run_attack(self.evaluator, words, self.rows[part], config, eps, self.args.seed)
         self._read(self.texts, part, found.images)
         self.stored[part], self.steps[part] = found.images, found.steps
 

@@ -54,8 +54,10 @@ def replayed(vlm: VLM, questions: Dataset, folder: Path, args) -> pd.DataFrame:
     if stored.empty:
         raise ValueError(f"{folder}: no rows at eps {args.settings['eps']}; re-run that attack with this radius")
     asked, longest = subset(questions, stored.question_id.nunique(), args.seed), args.settings["max_new_tokens"]
-    plan = args.settings["attacks"].get(folder.name)
-    evaluator = registry.evaluator_for(vlm, asked, args.variant, longest[args.variant], plan, args.seed, args.templates)
+    attack = args.settings["attacks"].get(folder.name)
+    evaluator = registry.evaluator_for(
+        vlm, asked, args.variant, longest[args.variant], attack, args.seed, args.templates
+    )
     tables = []
     for eps, rows in stored.groupby("eps"):
         if rows.question_id.tolist() != [row["question_id"] for row in evaluator.rows]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.data.prompts import FAILED, LETTERS
+from safemed.evaluation.evaluator import LOSSES
 from safemed.report.tables import stress
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 from safemed.report.tables.stress import CONDITION
@@ -35,7 +36,7 @@ SETTINGS = {
     "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10,
     "max_new_tokens": {"instruct": 8, "think": 24},
 }  # fmt: skip
-BUDGET = {"kind": "pgd", "steps": 4, "restarts": 3}
+BUDGET = {"kind": "pgd", "steps": 4, "losses": LOSSES}
 ATTACKS = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
            "pgd": BUDGET, "pgd-hint": BUDGET | {"hint": "negative"}}  # fmt: skip
 

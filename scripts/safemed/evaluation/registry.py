@@ -1,4 +1,4 @@
-"""From an attack of the config to what runs it: its plan, the evaluator it is put to, and the function of its kind."""
+"""From an attack in the config to its AttackConfig, the evaluator that it attacks, and the function that runs it."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -42,14 +42,22 @@ def evaluator_for(
 
 
 def read_attack_config(name: str, settings: dict, variant: str, amp: bool = False) -> AttackConfig:
-    """The plan of the config's attack `name`, with its targets for a variant."""
-    known = {field.name for field in fields(AttackConfig)}
-    given = {key: value for key, value in settings.items() if key in known and key != "targets"}
-    return AttackConfig(name=name, **given, targets=tuple((settings.get("targets") or {}).get(variant, ())), amp=amp)
+    """The config's attack `name` on a variant: the losses and restarts of that variant."""
+    known = {field.name for field in fields(AttackConfig)} - {"losses", "restarts"}
+    given = {key: value for key, value in settings.items() if key in known}
+    losses = tuple(settings.get("losses", {}).get(variant, ()))
+    return AttackConfig(
+        name=name, **given, losses=losses, restarts=of_variant(settings.get("restarts", 1), variant), amp=amp
+    )
+
+
+def of_variant(setting: int | dict[str, int], variant: str) -> int:
+    """A setting that is one number, or one for each variant."""
+    return setting[variant] if isinstance(setting, dict) else setting
 
 
 def run_attack(
-    evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int
+    evaluator: Evaluator, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int
 ) -> Attacked:
     """Attack the questions `rows` [b] of an evaluator, whose right clean texts are `words`."""
-    return KINDS.get(plan.kind, Evaluator.attack)(evaluator, words, rows, plan, eps, seed)
+    return KINDS.get(config.kind, Evaluator.attack)(evaluator, words, rows, config, eps, seed)

@@ -13,7 +13,8 @@ from safemed.stress.hints import Templates
 ROOT = Path(__file__).resolve().parents[3]
 FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
 BASE = "base"
-MARGINS = {"answer", "empty", "other", "sampled"}  # targets whose loss is above 0 where the answer is broken
+MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
+GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 OWN_KEYS = {  # settings that one trainer alone reads
     "sft": ("targets",),
@@ -50,9 +51,12 @@ def _problems(config: dict) -> Iterator[str]:
     if name != "tiny" and not revision and not Path(name).is_dir():
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit it is pinned to"
     yield from _attack_problems(config)
-    restarts = config["monitoring"]["probe"]["restarts"]
-    if restarts < 3 and "think" in config["variants"]:
-        yield f"monitoring.probe.restarts: {restarts}; at least 3, one for each target of a thinking model"
+    for key, restarts in (
+        ("monitoring.probe", config["monitoring"]["probe"]["restarts"]),
+        ("attack.sanity", config["attack"]["sanity"]["restarts"]),
+    ):
+        for problem in _restarts_problems(restarts, config["variants"]):
+            yield f"{key}.{problem}"
     yield from _certify_problems(config["certify"], config["attack"]["attacks"])
     if config["stress"]["questions"] > config["attack"]["questions"]:
         yield "stress.questions: more than attack.questions, whose images they are shown with"
@@ -84,21 +88,21 @@ def _certify_problems(certify: dict, attacks: dict) -> Iterator[str]:
 
 def _smoothed_problems(certify: dict, attacks: dict) -> Iterator[str]:
     """Whether the attacks on smoothed models can be held against certificates, and against pgd on the models."""
-    plans = {name: attacks[name] for name in certify["attacks"] if attacks.get(name, {}).keys() >= SMOOTHING_KEYS}
+    smoothed = {name: attacks[name] for name in certify["attacks"] if attacks.get(name, {}).keys() >= SMOOTHING_KEYS}
     seen: dict[tuple, str] = {}
-    for name, plan in plans.items():
-        where, l2 = f"attack.attacks.{name}", plan.get("norm") == "l2"
-        if plan["sigma"] not in certify["sigma"]:
-            yield f"{where}.sigma: {plan['sigma']} is not in certify.sigma {certify['sigma']}"
-        if plan["function"] not in certify["functions"]:
-            yield f"{where}.function: {plan['function']} is not in certify.functions {certify['functions']}"
-        if (other := seen.setdefault((l2, plan["sigma"], plan["function"]), name)) != name:
+    for name, settings in smoothed.items():
+        where, l2 = f"attack.attacks.{name}", settings.get("norm") == "l2"
+        if settings["sigma"] not in certify["sigma"]:
+            yield f"{where}.sigma: {settings['sigma']} is not in certify.sigma {certify['sigma']}"
+        if settings["function"] not in certify["functions"]:
+            yield f"{where}.function: {settings['function']} is not in certify.functions {certify['functions']}"
+        if (other := seen.setdefault((l2, settings["sigma"], settings["function"]), name)) != name:
             yield f"{where}: a smoothed model is attacked once in a norm, and {other} does that already"
-        given = plan.get("eps", [])
+        given = settings.get("eps", [])
         if l2 and not set(given if isinstance(given, list) else [given]) <= set(certify["radii"]):
             yield f"{where}.eps: {given} are not all in certify.radii {certify['radii']}"
         if not l2:
-            yield from _unlike(attacks, name, "pgd", ("kind", "steps", "restarts", "targets"), "smoothing")
+            yield from _unlike(attacks, name, "pgd", ("kind", "steps", "restarts", "losses"), "smoothing")
 
 
 def _adaptive_problems(mislead: dict, attacks: dict) -> Iterator[str]:
@@ -143,39 +147,50 @@ def _attack_problems(config: dict) -> Iterator[str]:
     for key, name in (("attack.transfer", attack["transfer"]), ("stress.attack", config["stress"]["attack"])):
         if name not in sweeps(attack):
             yield f"{key}: {name!r} is none of the suite's sweeps, {', '.join(sweeps(attack))}"
+    restarts = attack["sanity"]["restarts"]
+    if "instruct" in config["variants"] and (restarts if isinstance(restarts, int) else restarts.get("instruct")) == 1:
+        yield "attack.sanity.restarts: 1; at least 2 for instruct: its attack on one loss is compared with one start"
     for key in ("radii", "steps"):
         if attack["sanity"][key] != sorted(set(attack["sanity"][key])):
             yield f"attack.sanity.{key}: {attack['sanity'][key]} is not ascending"
     for name in (*attack["suite"], *certify["attacks"]):
-        for problem in _plan_problems(attack["attacks"][name], config["variants"]):
+        for problem in _budget_problems(attack["attacks"][name], config["variants"]):
             yield f"attack.attacks.{name}.{problem}"
 
 
-def _place(plan: dict) -> str:
+def _place(settings: dict) -> str:
     """The key that an attack is to be named under."""
-    return "stress.adaptive" if "hint" in plan else "certify.attacks" if "sigma" in plan else "attack.suite"
+    return "stress.adaptive" if "hint" in settings else "certify.attacks" if "sigma" in settings else "attack.suite"
 
 
-def _plan_problems(plan: dict, variants: list[str]) -> Iterator[str]:
+def _restarts_problems(restarts: int | dict[str, int], variants: list[str]) -> Iterator[str]:
+    """The variants that a number of restarts, given one by one, leaves out."""
+    for variant in variants:
+        if isinstance(restarts, dict) and variant not in restarts:
+            yield f"restarts.{variant}: missing; give one number for all variants, or one for each"
+
+
+def _budget_problems(settings: dict, variants: list[str]) -> Iterator[str]:
     """What is wrong with one attack's settings, each problem beginning with its key."""
-    kind, l2, restarts = plan["kind"], plan.get("norm") == "l2", plan.get("restarts", 1)
-    if l2 and plan.get("survivors"):
+    kind, l2, losses = settings["kind"], settings.get("norm") == "l2", settings.get("losses", {})
+    if kind not in GRADIENT_FREE and not losses:
+        yield f"losses: missing; {kind} climbs losses, such as losses: {{instruct: [answer], think: [answer]}}"
+    yield from _restarts_problems(settings.get("restarts", 1), [variant for variant in variants if variant in losses])
+    if l2 and settings.get("survivors"):
         yield "survivors: what linf attacks left says nothing of an l2 ball"
-    if l2 != ("eps" in plan or kind == "cw"):
+    if l2 != ("eps" in settings or kind == "cw"):
         yield "eps: an l2 attack has an eps of its own (cw has none), a linf attack those of attack.eps"
     if l2 and kind not in ("pgd", "apgd", "cw"):
         yield f"norm: {kind} has no l2"
     if kind == "cw" and not l2:
         yield "norm: cw seeks the smallest l2 perturbation; say norm: l2"
-    climbed = {target for targets in plan.get("targets", {}).values() for target in targets}
-    if "patience" in plan and not (climbed and climbed <= MARGINS):
-        yield f"patience: only for targets whose loss is a margin, {', '.join(sorted(MARGINS))}; name them"
-    if len(SMOOTHING_KEYS & plan.keys()) not in (0, len(SMOOTHING_KEYS)):
+    climbed = {loss for names in losses.values() for loss in names}
+    if "patience" in settings and not (climbed and climbed <= MARGINS):
+        yield f"patience: only for losses that are margins, {', '.join(sorted(MARGINS))}; name them as losses"
+    if len(SMOOTHING_KEYS & settings.keys()) not in (0, len(SMOOTHING_KEYS)):
         yield f"sigma: a smoothed model needs {', '.join(sorted(SMOOTHING_KEYS))}"
-    if "sigma" in plan and (kind not in ("pgd", "apgd") or plan.get("survivors")):
+    if "sigma" in settings and (kind not in ("pgd", "apgd") or settings.get("survivors")):
         yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
-    if kind == "pgd" and plan["steps"] > 1 and "targets" not in plan and restarts < 3 and "think" in variants:
-        yield f"restarts: {restarts}; at least 3, one for each target of a thinking model"
 
 
 def sweeps(attack: dict, variant: str | None = None) -> list[str]:
@@ -184,13 +199,13 @@ def sweeps(attack: dict, variant: str | None = None) -> list[str]:
     attack: that section of the config.
     """
     names = attack["suite"] if variant is None else suite(attack, variant)
-    plans = {name: attack["attacks"][name] for name in names}
-    return [name for name, plan in plans.items() if plan.get("norm") != "l2" and not plan.get("survivors")]
+    attacks = {name: attack["attacks"][name] for name in names}
+    return [name for name, own in attacks.items() if own.get("norm") != "l2" and not own.get("survivors")]
 
 
 def suite(attack: dict, variant: str) -> list[str]:
-    """The attacks of a suite that a variant is put to: those with targets for it, or for no variant in particular."""
-    return [name for name in attack["suite"] if variant in attack["attacks"][name].get("targets", {variant: None})]
+    """The attacks of a suite that a variant is put to: those with losses for it, and those that climb none."""
+    return [name for name in attack["suite"] if variant in attack["attacks"][name].get("losses", {variant: None})]
 
 
 def before(attack: dict, variant: str, name: str) -> list[str]:
@@ -207,29 +222,29 @@ def radii(attack: dict, name: str) -> list[float]:
     cw has no bound: its radius is infinite. A smoothed model, and one under a hint, is also asked without an attack,
     at 0.
     """
-    plan = attack["attacks"].get(name, {})
+    settings = attack["attacks"].get(name, {})
     if name == "clean":
         return [0]
-    apart = "sigma" in plan or "hint" in plan  # the clean images of the suite say nothing of it
+    apart = "sigma" in settings or "hint" in settings  # the clean images of the suite say nothing of it
     unattacked = [0] if apart else []
-    if plan.get("norm") == "l2":
-        own = plan.get("eps", math.inf)
+    if settings.get("norm") == "l2":
+        own = settings.get("eps", math.inf)
         return [*unattacked, *sorted(own if isinstance(own, list) else [own])]
-    if plan.get("survivors") or apart:
+    if settings.get("survivors") or apart:
         return [*unattacked, attack["headline_eps"]]
     return sorted(attack["eps"])
 
 
 def smoothed_attacks(config: dict, variant: str) -> list[str]:
     """The attacks of certify.attacks that a variant's smoothed models are put to."""
-    plans = config["attack"]["attacks"]
-    return [name for name in config["certify"]["attacks"] if variant in plans[name].get("targets", {variant: None})]
+    attacks = config["attack"]["attacks"]
+    return [name for name in config["certify"]["attacks"] if variant in attacks[name].get("losses", {variant: None})]
 
 
 def undrawn(config: dict) -> list[str]:
     """The figures that a study has nothing to draw in: it certifies nothing, or attacks no smoothed model in linf."""
-    certified, plans = certified_methods(config), config["attack"]["attacks"]
-    linf = [name for name in config["certify"]["attacks"] if plans[name].get("norm") != "l2"]
+    certified, attacks = certified_methods(config), config["attack"]["attacks"]
+    linf = [name for name in config["certify"]["attacks"] if attacks[name].get("norm") != "l2"]
     needs = {"certified_vs_radius": certified, "smoothed_attack": certified and linf}
     return [figure for figure, needed in needs.items() if not needed]
 
