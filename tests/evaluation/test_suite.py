@@ -18,7 +18,7 @@ from safemed.attacks.threat_model import l2_levels
 from safemed.data.dataset import subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry
-from safemed.evaluation.batching import halving
+from safemed.evaluation.batching import Failure, for_each, halving
 from safemed.evaluation.evaluator import LOSSES, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.report.tables import robustness, suite, transfer
@@ -260,7 +260,7 @@ def out_of_memory() -> None:
 
 
 def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_row_alone():
-    done, given_up = [], []
+    done = []
 
     def work(rows: torch.Tensor) -> list[int]:
         if len(rows) > 3:
@@ -270,16 +270,15 @@ def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_r
         done.append(rows.tolist())
         return rows.tolist()
 
-    def failed(rows: torch.Tensor, why: str) -> list[int]:
-        given_up.append((rows.tolist(), why))
-        return []
-
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory"):
         out_of_memory()
-    parts = list(halving(torch.arange(10), work, failed))
-    assert parts == [[0, 1, 2], [3, 4], [5], [], [7], [8, 9]]  # every row once, in order
-    assert done == [part for part in parts if part]
-    assert given_up == [([6], "FloatingPointError: not a number")]
+    failure = Failure("FloatingPointError: not a number")
+    parts = [(rows.tolist(), found) for rows, found in halving(torch.arange(10), work)]
+    assert [rows for rows, _ in parts] == [[0, 1, 2], [3, 4], [5], [6], [7], [8, 9]]  # every row once, in order
+    assert [found for _, found in parts] == [failure if rows == [6] else rows for rows, _ in parts]
+    assert done == [rows for rows, _ in parts if rows != [6]]
+    each = for_each(torch.arange(10).split(5), work)
+    assert each == {row: failure if row == 6 else row for row in range(10)}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("eps")])

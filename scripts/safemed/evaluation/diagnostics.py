@@ -5,25 +5,38 @@ by construction. Here nothing is carried over: a broken attack has nowhere to hi
 """
 
 import functools
+from argparse import Namespace
 from dataclasses import replace
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from safemed.attacks.engine import AttackConfig
+from safemed.attacks.engine import AttackConfig, of_variant
 from safemed.attacks.losses import climb, look
 from safemed.attacks.pgd import pgd
 from safemed.attacks.threat_model import Ball, l2_levels
+from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
-from safemed.evaluation.batching import halving
+from safemed.evaluation import results
+from safemed.evaluation.batching import Failure, halving
 from safemed.evaluation.evaluator import LOSSES, Evaluator
-from safemed.evaluation.registry import of_variant
 from safemed.models.geometry import to_float
+from safemed.models.vlm import VLM
+from safemed.utils import cost
+
+
+def run(args: Namespace, script: str) -> None:
+    """Write the folder args.out: rows.parquet, one row a question and probe, cost.json, provenance.json."""
+    meter, vlm, settings = cost.CostMeter("sanity", args.model), VLM.load(args.weights), args.settings
+    questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
+    evaluator = Evaluator(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
+    rows = probe_rows(evaluator, settings, args.seed).assign(model=args.model).reindex(columns=PROBE_ROWS)
+    results.write(rows, args, script, meter, vlm)
 
 
 def probe_rows(evaluator: Evaluator, settings: dict, seed: int) -> pd.DataFrame:
-    """One row a question and probe (PROBE_ROWS of safemed.sanity), for all questions of the evaluator.
+    """One row a question and probe (PROBE_ROWS), for all questions of the evaluator.
 
     settings: batch_size; eps, the radius of all probes but `radii`; radii, ascending, the largest leaving at most
     chance; steps, ascending; restarts per loss (one number, or one for each variant) of the full attack, which the
@@ -33,11 +46,8 @@ def probe_rows(evaluator: Evaluator, settings: dict, seed: int) -> pd.DataFrame:
     """
     tables = []
     for batch in evaluator.batches(torch.arange(len(evaluator)), settings["batch_size"]):
-        tables += halving(
-            batch,
-            lambda part: _probed(evaluator, part, settings, seed),
-            lambda part, why: _table(evaluator, part, probe=FAILED),
-        )
+        for part, found in halving(batch, lambda part: _probed(evaluator, part, settings, seed)):
+            tables.append(_table(evaluator, part, probe=FAILED) if isinstance(found, Failure) else found)
     return pd.concat(tables, ignore_index=True).merge(_about(evaluator))
 
 

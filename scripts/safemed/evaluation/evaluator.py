@@ -1,4 +1,4 @@
-"""Putting questions to a model: generated answers, three outcomes, and the attack on each question."""
+"""Asking a model questions: generated answers, their outcomes, and the attack on each question."""
 
 import copy
 import math
@@ -27,7 +27,7 @@ SAMPLED_THOUGHTS = 3
 
 
 class Evaluator:
-    """Questions of one variant put to one model.
+    """The questions that one model is asked as one variant.
 
     images: the prepared 8-bit images, uint8 [N, H, W, 3]. gold [N]: index of the right option. What counts is the
     GENERATED text: `is_right` and `outcome` go through the one parser.
@@ -36,15 +36,15 @@ class Evaluator:
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
         self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
-        self._put(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
+        self._set(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
 
-    def altered(self, rows: list[dict], images: Tensor) -> Self:
-        """Other questions put to the same model: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
+    def with_questions(self, rows: list[dict], images: Tensor) -> Self:
+        """The same model, asked other questions: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
         other = copy.copy(self)
-        other._put(rows, images)
+        other._set(rows, images)
         return other
 
-    def _put(self, rows: list[dict], images: Tensor) -> None:
+    def _set(self, rows: list[dict], images: Tensor) -> None:
         self.rows, self.images, self.side = rows, images, images.shape[1]
         self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in rows], device=self.vlm.device)
         self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
@@ -90,10 +90,10 @@ class Evaluator:
         return found
 
     def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
-        """What a function of float images, one of FUNCTIONS, answers: a letter, or UNPARSABLE.
+        """The answer of a function of float images, one of FUNCTIONS: a letter, or UNPARSABLE.
 
-        choice: the letter logits of one forward pass; generate: the parsed generated text, where what cannot be parsed
-        is a class of its own.
+        choice: the letter logits of one forward pass; generate: the parsed generated text, where unparsable text is a
+        class of its own.
         """
         if function == "choice":
             return self.choices(images, rows)
@@ -111,12 +111,11 @@ class Evaluator:
             return "unparsable"
         return "right" if answer == self.rows[row]["gold"] else "wrong"
 
-    def about(self, row: int, args) -> dict:
-        """What every row of an evaluation says of question `row` and of the model (args: model, method, variant)."""
+    def about(self, row: int) -> dict:
+        """What every row of an evaluation says of question `row`."""
         question = self.rows[row]
         kept = ("question_id", "image_path", "modality", "question_type", "gold")
-        told = {name: question[name] for name in kept} | {"n_options": len(question["options"])}
-        return told | {"model": args.model, "method": args.method, "variant": args.variant}
+        return {name: question[name] for name in kept} | {"n_options": len(question["options"])}
 
     def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
         """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 from torch import Tensor
 
-from safemed.attacks.engine import AttackConfig, Attacked
+from safemed.attacks.engine import AttackConfig, Attacked, of_variant
 from safemed.evaluation import black_box
 from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
 from safemed.models.vlm import VLM
@@ -19,26 +19,33 @@ def evaluator_for(
     vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, settings: dict | None, seed: int,
     templates: Path | None = None,
 ) -> Evaluator:  # fmt: skip
-    """The model itself, or where an attack's settings name a sigma, the smoothed model.
+    """The evaluator of a model, or of the smoothed model where an attack's settings name a sigma.
 
-    Where they name a hint, each question comes after one that no training draws, of the file `templates`; its row says
-    which.
+    Where they name a hint, each question is asked after one of those in the file `templates` that no training draws;
+    the row of the question says which.
     """
-    told = settings or {}
-    if "sigma" in told:
+    attack = settings or {}
+    if "sigma" in attack:
         evaluator = SmoothedEvaluator(
-            vlm, questions, variant, max_new_tokens, told["sigma"], told["draws"], told["votes"], told["function"], seed
+            vlm,
+            questions,
+            variant,
+            max_new_tokens,
+            attack["sigma"],
+            attack["draws"],
+            attack["votes"],
+            attack["function"],
+            seed,
         )
     else:
         evaluator = Evaluator(vlm, questions, variant, max_new_tokens)
-    if "hint" not in told:
+    if "hint" not in attack:
         return evaluator
     if templates is None:
         raise ValueError("an attack with a hint needs the file of templates: --templates")
     wordings = Templates.read(templates).untaught()
-    return evaluator.altered(
-        [hinted_by_one(row, wordings, told["hint"], seed) for row in evaluator.rows], evaluator.images
-    )
+    rows = [hinted_by_one(row, wordings, attack["hint"], seed) for row in evaluator.rows]
+    return evaluator.with_questions(rows, evaluator.images)
 
 
 def read_attack_config(name: str, settings: dict, variant: str, amp: bool = False) -> AttackConfig:
@@ -49,11 +56,6 @@ def read_attack_config(name: str, settings: dict, variant: str, amp: bool = Fals
     return AttackConfig(
         name=name, **given, losses=losses, restarts=of_variant(settings.get("restarts", 1), variant), amp=amp
     )
-
-
-def of_variant(setting: int | dict[str, int], variant: str) -> int:
-    """A setting that is one number, or one for each variant."""
-    return setting[variant] if isinstance(setting, dict) else setting
 
 
 def run_attack(

@@ -8,10 +8,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from safemed.attacks.engine import AttackConfig
+from safemed.attacks.engine import AttackConfig, of_variant
 from safemed.data.dataset import load_questions, subset
 from safemed.evaluation.evaluator import LOSSES, Evaluator
-from safemed.evaluation.registry import of_variant
 from safemed.models.vlm import VLM, frozen
 
 CHANGES_NO_RESULT = True
