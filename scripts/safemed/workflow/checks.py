@@ -254,8 +254,8 @@ def _unknown_method(config: dict, name: str) -> str:
 
 
 def _methods(config: dict) -> Iterator[str]:
-    """Starts first, then each method by itself."""
-    found = [*_starts(config)]
+    """What methods refer to, and then each method by itself."""
+    found = [*_starts(config), *_budgets(config)]
     yield from found
     if found:
         return
@@ -277,11 +277,25 @@ def _starts(config: dict) -> Iterator[str]:
             yield f"methods.{name}.start: the starts lead back to {name!r}: {' <- '.join(names)}"
 
 
+def _budgets(config: dict) -> Iterator[str]:
+    """Whether each method that takes the budget of another can."""
+    methods = config["methods"]
+    for name, method in methods.items():
+        where, other = f"methods.{name}.budget_of", method.get("budget_of")
+        if other is None:
+            continue
+        if other not in methods:
+            yield f"{where}: {_unknown_method(config, other)}"
+        elif "budget_of" in methods[other]:
+            yield f"{where}: {other} has no budget of its own"
+        elif "fare" in (method["trainer"], methods[other]["trainer"]):
+            yield f"{where}: only between methods of sft and grpo: FARE's passes are of the vision tower alone"
+        elif given := [key for key in ("steps", "learning_rate") if key in method]:
+            yield f"{where}: {' and '.join(given)} follow from it: leave them out"
+
+
 def _one_method(config: dict, name: str) -> Iterator[str]:
     """What is wrong with one method's settings, each fault beginning with its key."""
-    if "budget_of" in config["methods"][name] and (fault := _budget(config, name)):
-        yield f"budget_of: {fault}"
-        return
     settings, trainer = training_settings(config, name), config["methods"][name]["trainer"]
     augmentation = settings["augmentation"]
     yield from _augmentation(augmentation, trainer)
@@ -298,21 +312,6 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     if trainer == "grpo" and batch % settings.get("num_generations", 1):
         rollouts = settings["num_generations"]
         yield f"num_generations: {rollouts} does not divide batch_size * gradient_accumulation = {batch}"
-
-
-def _budget(config: dict, name: str) -> str | None:
-    """What is wrong with a method that takes the budget of another."""
-    methods, method = config["methods"], config["methods"][name]
-    other = method["budget_of"]
-    if other not in methods:
-        return _unknown_method(config, other)
-    if "budget_of" in methods[other]:
-        return f"{other} has no budget of its own"
-    if given := [key for key in ("steps", "learning_rate") if key in method]:
-        return f"{' and '.join(given)} follow from it: leave them out"
-    if "fare" in (method["trainer"], methods[other]["trainer"]):
-        return "only between methods of sft and grpo: FARE's passes are of the vision tower alone"
-    return None
 
 
 def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What workflow/schemas/config.schema.yaml says of a config: one line a fault, with the whole path of its key."""
 
+import json
 import math
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -48,7 +49,21 @@ def typed(value: Any, schema: dict | None = None) -> Any:
     return _read(value, schema) if isinstance(value, str) else value
 
 
-def options(schema: dict) -> list[dict]:
+def keys(schema: dict | None = None, path: str = "") -> dict[str, dict]:
+    """Path -> part of the schema, references resolved, of every key; * stands for a name (of a method, attack, modality).
+
+    schema, path: the part below which to look; the whole one if left out.
+    """
+    found = {}
+    for option in _options(_resolved(_validator().schema if schema is None else schema)):
+        further = option.get("additionalProperties")
+        named = {"*": further} if isinstance(further, dict) else {}
+        for key, own in (option.get("properties", {}) | named).items():
+            found |= {_joined(path, key): _resolved(own)} | keys(own, _joined(path, key))
+    return found
+
+
+def _options(schema: dict) -> list[dict]:
     """The schemas of which a value must satisfy one, with their references resolved."""
     return [_resolved(one) for one in schema.get("anyOf", [schema])]
 
@@ -71,7 +86,7 @@ def _resolved(schema: dict) -> dict:
 
 def _of_key(schema: dict, key: str) -> dict:
     """The part of the schema for a key of a section; {} for an unknown one."""
-    for option in options(schema):
+    for option in _options(schema):
         further = option.get("additionalProperties")
         if found := option.get("properties", {}).get(key) or (further if isinstance(further, dict) else None):
             return found
@@ -80,7 +95,7 @@ def _of_key(schema: dict, key: str) -> dict:
 
 def _of_items(schema: dict) -> dict:
     """The part of the schema for the items of a list; {} where no list is wanted."""
-    return next((option["items"] for option in options(schema) if "items" in option), {})
+    return next((option["items"] for option in _options(schema) if "items" in option), {})
 
 
 def _read(text: str, schema: dict) -> Any:
@@ -130,8 +145,8 @@ def _of_options(error: ValidationError, path: str) -> Iterator[str]:
     for found in right:
         yield from _lines(found)
     if not right:
-        kinds = " or ".join(KINDS[option["type"]] for option in options(error.schema))
-        yield f"config: {path}: {error.instance!r} is neither {kinds}".replace(" or ", " nor ")
+        kinds = " nor ".join(KINDS[option["type"]] for option in _options(error.schema))
+        yield f"config: {path}: {_shown(error.instance)} is neither {kinds}"
 
 
 def _wrong_type(found: ValidationError, error: ValidationError) -> bool:
@@ -145,21 +160,24 @@ def _said(error: ValidationError) -> str:
         kinds = " or ".join(KINDS[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted))
         return f"{_shown(value)} is not {kinds}{_way_out(value, kinds)}"
     if error.validator == "enum":
-        return f"{value!r} is not one of {', '.join(map(str, wanted))}"
+        near = get_close_matches(str(value), map(str, wanted), n=1)
+        return f"{value!r} is not one of {', '.join(map(str, wanted))}" + (f"; did you mean {near[0]}?" if near else "")
     if error.validator == "pattern":
         return f"{value!r} does not match {wanted}"
     if error.validator == "contains":
         return f"{value} lacks {wanted['const']}"
     if error.validator in ("minItems", "minProperties"):
-        return f"{value} has fewer than {wanted}"
+        return f"{value} has fewer entries than {wanted}"
     if error.validator == "uniqueItems":
         return f"{value} names something twice"
     return error.message  # of bounds: "0 is less than the minimum of 1"
 
 
 def _shown(value: Any) -> str:
-    """A value of the wrong type; a section by its keys alone."""
-    return f"a section with {', '.join(value)}" if isinstance(value, dict) else repr(value)
+    """A value of the wrong type as YAML has it; a section by its keys alone."""
+    if isinstance(value, dict):
+        return f"a section of {', '.join(map(str, value))}"
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _way_out(value: Any, kinds: str) -> str:
@@ -177,15 +195,7 @@ def _joined(path: str, key: str) -> str:
 
 def _meant_key(key: str, siblings: list[str]) -> str:
     """The key that an unknown one was meant for: a like one beside it, or the only one of its name elsewhere."""
-    elsewhere = [path for path in _paths(_validator().schema) if path.rpartition(".")[2] == key]
+    elsewhere = [path for path in keys() if path.rpartition(".")[2] == key]
     if not get_close_matches(key, siblings, n=1) and len(elsewhere) == 1:
         return f"; did you mean {elsewhere[0]}?"
     return did_you_mean(key, siblings)
-
-
-def _paths(schema: dict, path: str = "") -> Iterator[str]:
-    """The paths of all keys below a part of the schema, but for what a user names (methods, attacks)."""
-    for option in options(_resolved(schema)):
-        for key, own in option.get("properties", {}).items():
-            yield _joined(path, key)
-            yield from _paths(own, _joined(path, key))
