@@ -100,7 +100,7 @@ def _sanity(sanity: dict, variants: list[str]) -> Iterator[str]:
             yield f"{key}: {sanity[key]} is not ascending"
     restarts = sanity["restarts"]
     yield from _restarts(restarts, variants)
-    if "instruct" in variants and 1 in (restarts, isinstance(restarts, dict) and restarts.get("instruct")):
+    if "instruct" in variants and (restarts if isinstance(restarts, int) else restarts.get("instruct")) == 1:
         yield "restarts: 1; at least 2 for instruct: its attack on one loss is compared with one start"
 
 
@@ -164,7 +164,7 @@ def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
     elif l2 != ("eps" in attack or kind == "cw"):
         yield "eps: an L2 attack has an eps of its own (cw has none), an L_inf attack those of attack.eps"
     climbed = {loss for names in losses.values() for loss in names}
-    if "patience" in attack and not climbed <= MARGINS:
+    if "patience" in attack and not (climbed and climbed <= MARGINS):
         yield f"patience: only for losses that are margins, {', '.join(sorted(MARGINS))}"
     if missing := SMOOTHING_KEYS & attack.keys() and SMOOTHING_KEYS - attack.keys():
         yield f"sigma: an attack on a smoothed model also needs {', '.join(sorted(missing))}"

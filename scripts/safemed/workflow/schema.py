@@ -50,7 +50,7 @@ def typed(value: Any, schema: dict | None = None) -> Any:
 
 
 def keys(schema: dict | None = None, path: str = "") -> dict[str, dict]:
-    """Path -> part of the schema, references resolved, of every key; * stands for a name (of a method, attack, modality).
+    """Path -> part of the schema, references resolved, of every key; * stands for the name of a method or attack.
 
     schema, path: the part below which to look; the whole one if left out.
     """
