@@ -1,25 +1,32 @@
-# `make study` runs the default study, `make test` the tests; both set up what they need and re-use what is there.
+# `make study` runs the default study, `make study STUDY=ablation` that of workflow/studies/ablation.yaml. Several names are
+# laid over each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what it needs in .venv.
 # On Linux without a GPU, the smaller CPU build of torch is taken where pip is pointed at one (see the README).
 PYTHON ?= python3
 CORES ?= 2
 STUDY ?= phantoms
 SOURCE ?=
+TARGET :=
 VENV := .venv
 BIN := $(VENV)/bin
 
-CONFIG := $(if $(filter-out phantoms,$(STUDY)),--configfile workflow/studies/$(STUDY).yaml)
-CONFIG += $(if $(SOURCE),--config 'data={source: "$(SOURCE)"}')
+FILES := $(patsubst %,workflow/studies/%.yaml,$(filter-out phantoms,$(STUDY)))
+# Snakemake takes words after these for more of their values: a target stands before them.
+CONFIG := $(if $(FILES),--configfile $(FILES)) $(if $(SOURCE),--config 'data={source: "$(SOURCE)"}')
+UNKNOWN := $(filter-out $(wildcard $(FILES)),$(FILES))
+NAMED := $(if $(FILES),$(shell grep -ls '^study:' $(FILES)))
 
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: study ablation test lint clean
+.PHONY: study check-study test lint clean
 
-study: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --rerun-incomplete $(CONFIG)
+study: check-study $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)
 
-ablation: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --cores $(CORES) --rerun-incomplete $(CONFIG) ablation
+check-study:
+	$(if $(UNKNOWN),$(error there is no $(UNKNOWN); STUDY is phantoms or one of $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml))))))
+	$(if $(SOURCE),$(if $(NAMED),,$(error SOURCE needs a STUDY with a name of its own, such as STUDY=mini: its results would be mixed with those of the phantoms in results/phantoms)))
+	@:
 
 test: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests
@@ -34,5 +41,7 @@ $(VENV)/.ready: envs/local.txt envs/constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 # its metadata asks for torchvision, which it does not need
 	touch $@
 
+# The environment and caches; never results, nor .snakemake, which records how they were made.
 clean:
-	rm -rf $(VENV) results
+	rm -rf $(VENV) .pytest_cache .ruff_cache
+	find scripts tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

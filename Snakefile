@@ -3,16 +3,28 @@
 #   data -> base -> sft -> fare -> at-grpo -> attack, certify -> tables -> figures -> report
 #
 # The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
-from snakemake.utils import min_version, validate
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version, update_config
 
 min_version("9.27")
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from safemed.workflow import checks, config_files, schema
+
+# What the command line adds is in `configfiles` before what is added here.
+for path in ["workflow/defaults.yaml", "config.yaml", *workflow.configfiles]:
+    checks.refuse(config_files.faults(Path(path)))
 
 
 configfile: "workflow/defaults.yaml"
 configfile: "config.yaml"
 
 
-validate(config, "workflow/schemas/config.schema.yaml")
+# Numbers inside --config 'section={...}' arrive as text.
+update_config(config, schema.typed(workflow.config_settings.config))
+checks.refuse(checks.faults(config))
 
 
 include: "workflow/rules/common.smk"

@@ -12,13 +12,12 @@ from safemed.attacks.engine import AttackConfig
 from safemed.attacks.pgd import pgd
 from safemed.attacks.threat_model import Ball, l2_levels, random_start
 from safemed.data import prompts
-from safemed.evaluation.evaluator import TARGETS, Evaluator
+from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
 from safemed.training.monitoring import probe
 from support.helpers import here
 
 EVERYTHING = torch.arange(24)
-PGD = {"kind": "pgd", "steps": 5, "restarts": 3}
 
 
 @pytest.fixture(scope="module", params=prompts.VARIANTS)
@@ -35,6 +34,16 @@ def words(evaluator) -> list[str]:
     return texts
 
 
+def first_loss(evaluator: Evaluator, **budget) -> AttackConfig:
+    """An attack on the first loss of the standard attack on a variant."""
+    return AttackConfig(losses=LOSSES[evaluator.variant][:1], **budget)
+
+
+def all_losses(evaluator: Evaluator, **budget) -> AttackConfig:
+    """An attack on all losses of the standard attack on a variant."""
+    return AttackConfig(losses=LOSSES[evaluator.variant], **budget)
+
+
 def distance(images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Largest change of each 8-bit image, in levels [B]."""
     return (images.int() - clean.int()).abs().flatten(1).amax(1)
@@ -43,7 +52,7 @@ def distance(images: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("eps", [1, 2, 8])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_the_stored_image_is_within_eps_and_the_verdict_is_what_it_shows(evaluator, words, eps, steps):
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=steps, restarts=2), eps, seed=0)
+    found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=steps, restarts=2), eps, seed=0)
     assert found.images.dtype == torch.uint8 and found.images.shape == evaluator.images.shape
     assert distance(found.images, evaluator.images).max() <= eps
     assert (distance(found.images, evaluator.images) > 0).all()
@@ -51,9 +60,9 @@ def test_the_stored_image_is_within_eps_and_the_verdict_is_what_it_shows(evaluat
     assert (found.steps <= 2 * steps).all()
 
 
-@pytest.mark.parametrize("steps, restarts, at_most", [(1, 1, 0.95), (10, 3, 0.3)])
-def test_a_large_eps_breaks_what_was_right(evaluator, words, steps, restarts, at_most):
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=steps, restarts=restarts), 32, seed=0)
+@pytest.mark.parametrize("steps, at_most", [(1, 0.95), (10, 0.3)])
+def test_a_large_eps_breaks_what_was_right(evaluator, words, steps, at_most):
+    found = evaluator.attack(words, EVERYTHING, all_losses(evaluator, steps=steps), 32, seed=0)
     assert evaluator.is_right(evaluator.images, EVERYTHING).all()
     assert evaluator.is_right(found.images, EVERYTHING).float().mean() <= at_most
 
@@ -63,42 +72,42 @@ def test_the_gradient_breaks_more_than_noise_of_the_same_size(evaluator, words):
     clean = to_float(evaluator.images, evaluator.vlm.device)
     signs = random_start(torch.zeros_like(clean), 1.0, [str(i) for i in range(24)]).sign()
     noisy = to_uint8(Ball("linf", eps / 255).project(clean + eps / 255 * signs, clean))
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=10, restarts=1), eps, seed=0)
+    found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=10), eps, seed=0)
     assert found.broken.float().mean() >= (~evaluator.is_right(noisy, EVERYTHING)).float().mean() + 0.2
 
 
 def test_eps_zero_changes_nothing(evaluator, words):
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, restarts=2), 0, seed=0)
+    found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=3, restarts=2), 0, seed=0)
     assert torch.equal(found.images, evaluator.images) and not found.broken.any()
 
 
 def test_a_negative_eps_is_refused(evaluator, words):
     with pytest.raises(ValueError, match="eps"):
-        evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, restarts=1), -1, seed=0)
+        evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=3), -1, seed=0)
 
 
 def test_the_same_seed_gives_the_same_images_and_another_seed_others(evaluator, words):
     first, again, other = (
-        evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, restarts=1), 4, seed) for seed in (0, 0, 1)
+        evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=3), 4, seed) for seed in (0, 0, 1)
     )
     assert torch.equal(first.images, again.images) and torch.equal(first.steps, again.steps)
     assert not torch.equal(first.images, other.images)
 
 
 def test_a_question_is_attacked_alike_alone_and_in_any_batch(evaluator, words):
-    together = evaluator.attack(words, EVERYTHING, AttackConfig(steps=2, restarts=1), 4, seed=0)
+    together = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=2), 4, seed=0)
     for rows in (torch.tensor([3]), torch.tensor([20, 3, 7])):
-        alone = evaluator.attack([words[i] for i in rows], rows, AttackConfig(steps=2, restarts=1), 4, seed=0)
+        alone = evaluator.attack([words[i] for i in rows], rows, first_loss(evaluator, steps=2), 4, seed=0)
         # Sums in another order may flip the sign of a gradient that is all but zero; more than that is a mix-up.
         same = (alone.images == together.images[rows]).float().mean()
         assert same > 0.98
 
 
 def test_broken_questions_cost_no_further_steps(evaluator, words):
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=10, restarts=3), 64, seed=0)
+    found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=10, restarts=3), 64, seed=0)
     assert found.broken.any() and (found.steps[found.broken] < 30).all()
     evaluator.vlm.passes.backward = 0
-    evaluator.attack(words, EVERYTHING, AttackConfig(steps=10, restarts=3), 64, seed=0)
+    evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=10, restarts=3), 64, seed=0)
     assert evaluator.vlm.passes.backward < 24 * 30
 
 
@@ -154,14 +163,14 @@ def test_more_steps_climb_higher_in_the_mean(evaluator, words):
     eps = 8 / 255
     clean = to_float(evaluator.images, evaluator.vlm.device)
     start = random_start(clean, eps, [str(i) for i in range(24)])
-    for target in TARGETS[evaluator.variant]:
-        attack_loss = evaluator.attack_loss(target, words, EVERYTHING)
+    for name in LOSSES[evaluator.variant]:
+        attack_loss = evaluator.attack_loss(name, words, EVERYTHING)
         reached = [attack_loss(clean, EVERYTHING)[0].mean().item()]
         for steps in (1, 4, 16):
             images, _ = pgd(attack_loss, clean, Ball("linf", eps), steps, start, 2.5 * eps / steps)
             assert (images - clean).abs().max() <= eps + 1e-6 and images.min() >= 0 and images.max() <= 1
             reached.append(attack_loss(images, EVERYTHING)[0].mean().item())
-        assert reached[0] < reached[1] and reached == sorted(reached), (target, reached)
+        assert reached[0] < reached[1] and reached == sorted(reached), (name, reached)
 
 
 def fixed(loss_of) -> losses.AttackLoss:
@@ -191,7 +200,7 @@ def always_right(images: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return torch.ones(len(rows), dtype=torch.bool)
 
 
-def iterates(plan: AttackConfig, eps: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+def iterates(config: AttackConfig, eps: float) -> tuple[list[torch.Tensor], torch.Tensor]:
     """All images that an attack evaluates a wavy attack_loss at, and the clean ones."""
     clean8 = torch.from_numpy(np.random.default_rng(0).integers(40, 216, (3, 8, 8, 3), dtype=np.uint8))
     clean, seen = to_float(clean8, torch.device("cpu")), []
@@ -201,7 +210,7 @@ def iterates(plan: AttackConfig, eps: float) -> tuple[list[torch.Tensor], torch.
         seen.append(images.detach().clone())
         return torch.sin(40 * (images - clean[rows]) + slope[rows]).flatten(1).sum(1), torch.zeros(len(rows)).bool()
 
-    engine.attack([wave], always_right, clean8, list("abc"), eps, plan, torch.device("cpu"))
+    engine.attack([wave], always_right, clean8, list("abc"), eps, config, torch.device("cpu"))
     return seen, clean
 
 
@@ -225,8 +234,8 @@ def test_mi_fgsm_goes_on_in_the_direction_of_all_gradients_so_far():
         weight = torch.tensor([[9.0, -1.0, 0.5], [1.0, 1.0, 1.0]])[:, min(len(seen), 3) - 1]
         return images.flatten(1).sum(1) * weight[rows], torch.zeros(len(rows)).bool()
 
-    plan = AttackConfig(kind="mi-fgsm", steps=3)
-    engine.attack([turning], always_right, clean8, ["a", "b"], 8, plan, torch.device("cpu"))
+    config = AttackConfig(kind="mi-fgsm", steps=3)
+    engine.attack([turning], always_right, clean8, ["a", "b"], 8, config, torch.device("cpu"))
     up = [(images.flatten(1) > 128 / 255).all(1).tolist() for images in seen[1:]]
     assert up == [[True, True], [False, True], [True, True]]  # the signs of 1; 0.9 - 1; 0.9 (0.9 - 1) + 1
 
@@ -234,16 +243,16 @@ def test_mi_fgsm_goes_on_in_the_direction_of_all_gradients_so_far():
 def test_mi_fgsm_breaks_in_few_steps_at_least_what_pgd_breaks(evaluator, words):
     broken = {}
     for kind in ("pgd", "mi-fgsm"):
-        found = evaluator.attack(words, EVERYTHING, AttackConfig(kind=kind, steps=4, targets=("answer",)), 12, seed=0)
+        found = evaluator.attack(words, EVERYTHING, AttackConfig(kind=kind, steps=4, losses=("answer",)), 12, seed=0)
         assert distance(found.images, evaluator.images).max() <= 12
         assert (~found.broken).tolist() == evaluator.is_right(found.images, EVERYTHING).tolist()
         broken[kind] = found.broken.sum().item()
     assert broken["mi-fgsm"] >= broken["pgd"] and broken["mi-fgsm"] > 0
 
 
-def test_plans_of_different_names_start_differently_and_of_one_name_alike(evaluator, words):
+def test_attacks_of_different_names_start_differently_and_of_one_name_alike(evaluator, words):
     first, again, other = (
-        evaluator.attack(words, EVERYTHING, AttackConfig(name=name, steps=2), 4, seed=0).images
+        evaluator.attack(words, EVERYTHING, first_loss(evaluator, name=name, steps=2), 4, seed=0).images
         for name in ("one", "one", "other")
     )
     assert torch.equal(first, again)
@@ -263,9 +272,16 @@ def test_an_eager_attack_claims_what_its_images_show(skilled, shown, kind):
             asked[eager] += len(rows)
             return evaluator.is_right(images, rows)
 
-        plan = AttackConfig(kind=kind, steps=6)
+        config = AttackConfig(kind=kind, steps=6)
         found = engine.attack(
-            [attack_loss], is_right, evaluator.images, shown["question_id"], 24, plan, evaluator.vlm.device, eager=eager
+            [attack_loss],
+            is_right,
+            evaluator.images,
+            shown["question_id"],
+            24,
+            config,
+            evaluator.vlm.device,
+            eager=eager,
         )
         assert distance(found.images, evaluator.images).max() <= 24
         assert (~found.broken).tolist() == evaluator.is_right(found.images, EVERYTHING).tolist()
@@ -288,43 +304,44 @@ def test_no_question_is_asked_twice_about_one_image_in_a_step(eager):
         asked.extend((row, image.numpy().tobytes()) for row, image in zip(rows.tolist(), images, strict=True))
         return always_right(images, rows)
 
-    plan = AttackConfig(kind="mi-fgsm", steps=4)
-    engine.attack([wave], is_right, clean8, list("abc"), 16, plan, torch.device("cpu"), eager=eager)
+    config = AttackConfig(kind="mi-fgsm", steps=4)
+    engine.attack([wave], is_right, clean8, list("abc"), 16, config, torch.device("cpu"), eager=eager)
     steps = asked[:-3]  # the last three are the best iterates, whatever was asked before
     assert len(steps) >= 6 and len(steps) == len(set(steps))
 
 
-def test_nine_restarts_of_three_targets_reach_every_wrong_option(skilled, shown):
+def test_three_restarts_of_a_loss_towards_a_wrong_option_reach_every_wrong_option(skilled, shown):
     evaluator = Evaluator(skilled, shown, "think", 24)
-    plan = AttackConfig(restarts=9, targets=("sampled", "thought", "stop"))
-    chosen = evaluator.chosen(plan)
-    assert chosen == [(target, place) for place in range(3) for target in ("sampled", "thought", "stop")]
+    climbs = AttackConfig(restarts=3, losses=("sampled", "thought", "stop")).climbs()
+    assert climbs == [(loss, restart) for restart in range(3) for loss in ("sampled", "thought", "stop")]
     wrong = set("ABCD") - {evaluator.rows[0]["gold"]}
-    for target in ("thought", "stop"):
-        said = {place: completion_of(evaluator, target, place) for name, place in chosen if name == target}
+    for loss in ("thought", "stop"):
+        said = {restart: completion_of(evaluator, loss, restart) for name, restart in climbs if name == loss}
         assert {prompts.parse(text, 4).answer for text in said.values()} == wrong, said
 
 
-def completion_of(evaluator: Evaluator, target: str, place: int) -> str:
-    """What question 0 shall say instead under a target: of all right completions, the one that its loss is about."""
+def completion_of(evaluator: Evaluator, name: str, place: int) -> str:
+    """What a loss makes question 0 say instead: of all well-formed completions, the one that the loss is about."""
     clean = to_float(evaluator.images[:1], evaluator.vlm.device)
-    loss, _ = evaluator.attack_loss(target, ["<answer> A </answer>"], EVERYTHING[:1], place)(clean, EVERYTHING[:1])
+    loss, _ = evaluator.attack_loss(name, ["<answer> A </answer>"], EVERYTHING[:1], place)(clean, EVERYTHING[:1])
     for letter in "ABCD":
         row = evaluator.rows[0] | {"gold": letter, "finding": None}
-        text = prompts.target(row, "think" if target == "thought" else "instruct")
+        text = prompts.target(row, "think" if name == "thought" else "instruct")
         encoded = evaluator._encoded(EVERYTHING[:1], [text + evaluator.vlm.tokenizer.eos_token])
         if torch.allclose(losses.words_towards(evaluator.vlm, encoded)(clean, EVERYTHING[:1])[0], loss, atol=1e-4):
             return text
-    raise AssertionError(f"{target} {place} is about no option")
+    raise AssertionError(f"{name} {place} is about no option")
 
 
-def test_fgsm_takes_each_target_once(skilled, shown):
-    evaluator = Evaluator(skilled, shown, "think", 24)
-    assert evaluator.chosen(AttackConfig(steps=1, restarts=9)) == [(target, 0) for target in TARGETS["think"]]
-    assert evaluator.chosen(AttackConfig(steps=2, restarts=4)) == [
-        *((target, 0) for target in TARGETS["think"]),
-        ("sequence", 1),
-    ]
+def test_restarts_are_per_loss_and_fgsm_climbs_each_loss_once():
+    both = ("sequence", "answer")
+    assert AttackConfig(steps=1, restarts=9, losses=both).climbs() == [("sequence", 0), ("answer", 0)]
+    assert AttackConfig(steps=2, restarts=2, losses=both).climbs() == [(name, i) for i in (0, 1) for name in both]
+
+
+def test_an_attack_without_a_loss_for_the_variant_is_refused(evaluator, words):
+    with pytest.raises(ValueError, match="attack mine: names no losses"):
+        evaluator.attack(words, EVERYTHING, AttackConfig(name="mine"), 4, seed=0)
 
 
 def test_the_choice_is_the_likeliest_letter_offered_and_agrees_with_the_generated_answer(evaluator):
@@ -358,11 +375,11 @@ def test_a_choice_of_logits_that_are_not_finite_is_no_class(evaluator):
 
 
 def test_fgsm_is_one_step_of_eps_from_the_clean_image(evaluator, words):
-    attack_loss = evaluator.attack_loss(TARGETS[evaluator.variant][0], words, EVERYTHING)
+    attack_loss = evaluator.attack_loss(LOSSES[evaluator.variant][0], words, EVERYTHING)
     clean = to_float(evaluator.images, evaluator.vlm.device)
     _, _, gradient = losses.climb(attack_loss, clean, EVERYTHING)
     expected = to_uint8(Ball("linf", 4 / 255).project(clean + 4 / 255 * gradient.sign(), clean))
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=1, restarts=1), 4, seed=0)
+    found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=1), 4, seed=0)
     assert torch.equal(found.images, expected)
 
 
@@ -402,7 +419,7 @@ def test_questions_with_two_and_three_options_are_attacked(skilled, train_questi
     few = [i for i, options in enumerate(train_questions["options"]) if len(options) < 4][:12]
     evaluator = Evaluator(skilled, train_questions.select(few), "instruct", 8)
     words = [prompts.target(row, "instruct") for row in evaluator.rows]
-    found = evaluator.attack(words, torch.arange(12), AttackConfig(steps=2, restarts=1), 8, seed=0)
+    found = evaluator.attack(words, torch.arange(12), first_loss(evaluator, steps=2), 8, seed=0)
     assert distance(found.images, evaluator.images).max() <= 8
     assert (~found.broken).tolist() == evaluator.is_right(found.images, torch.arange(12)).tolist()
 
@@ -429,15 +446,15 @@ def swept(skilled, shown, tmp_path_factory) -> Path:
     splits = pd.DataFrame({"question_id": shown["question_id"], "split": "test"})
     splits.to_csv(folder / "splits.csv", index=False)
     given = ["--data", folder, "--weights", skilled.model.name_or_path, "--model", "sft-think", "--method", "sft"]
-    plan = {
+    settings = {
         "questions": 24,
         "batch_size": 16,
         "amp": False,
-        "pgd": {"kind": "pgd", "steps": 5, "restarts": 3},
+        "pgd": {"kind": "pgd", "steps": 5, "losses": LOSSES},
         "max_new_tokens": {"think": 24},
     }
     wanted = ["--variant", "think", "--attack", "pgd", "--eps", 8, 2, 24, "--out", folder / "rows"]
-    here("attack.py", *given, *wanted, settings=plan)
+    here("attack.py", *given, *wanted, settings=settings)
     return folder / "rows"
 
 

@@ -229,10 +229,10 @@ def test_no_attack_inside_the_certified_radius_changes_the_smoothed_answer(skill
     words = evaluator.answers(evaluator.images[rows], rows)
     right = evaluator.right(words, rows)
     rows, kept = rows[right], [text for text, ok in zip(words, right, strict=True) if ok]
-    plan = AttackConfig(norm="l2", steps=8, restarts=1, targets=("answer",))
-    inside = evaluator.attack(kept, rows, plan, 0.05, seed=0)
+    config = AttackConfig(norm="l2", steps=8, losses=("answer",))
+    inside = evaluator.attack(kept, rows, config, 0.05, seed=0)
     assert l2_levels(inside.images, evaluator.images[rows]).max() <= 0.05 and not inside.broken.any()
-    outside = evaluator.attack(kept, rows, plan, 3.0, seed=0)
+    outside = evaluator.attack(kept, rows, config, 3.0, seed=0)
     assert outside.broken.any()
 
 

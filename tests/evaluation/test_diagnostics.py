@@ -9,13 +9,14 @@ from safemed.attacks import engine, losses, threat_model
 from safemed.attacks.engine import Attacked
 from safemed.attacks.threat_model import l2_levels
 from safemed.evaluation import diagnostics
-from safemed.evaluation.evaluator import TARGETS, Evaluator
+from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
 from safemed.models.vlm import VLM
 from safemed.report.figures import plots
 from safemed.report.tables import sanity
 
-SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "restarts": 3, "l2": 0.5}
+SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "l2": 0.5}
+SETTINGS["restarts"] = {"instruct": 3, "think": 1}
 NO_ROWS = pd.DataFrame(columns=["model", "norm", "eps", "attack", "outcome", "question_id", "attacked"])
 SHORT, SHORT_L2, FORCED = (
     "survivors whose image does not reach eps",
@@ -102,7 +103,7 @@ def halving_until_it_fits(monkeypatch):
 def first_token_as_target(monkeypatch):
     """The loss of the first generated token, which is that of the format and not of the answer."""
 
-    def first(self, target, words, rows, place=0, seed=0):
+    def first(self, name, words, rows, place=0, seed=0):
         asked = self.asked[rows]
 
         def attack_loss(images, part):
@@ -164,9 +165,9 @@ def test_a_target_without_a_gradient_is_red_though_the_others_have_one(skilled, 
         return attack_loss
 
     monkeypatch.setattr(losses, "letter_margin", flat)
-    rows = probed(Evaluator(skilled, shown, "think", 24), steps=[2, 3], restarts=3)
-    measured = rows[rows.probe == "measured"].groupby("target").zero_gradient.agg(["size", "mean"])
-    assert set(measured.index) == set(TARGETS["think"]) and set(measured["size"]) == {24}
+    rows = probed(Evaluator(skilled, shown, "think", 24), steps=[2, 3])
+    measured = rows[rows.probe == "measured"].groupby("loss").zero_gradient.agg(["size", "mean"])
+    assert set(measured.index) == set(LOSSES["think"]) and set(measured["size"]) == {24}
     assert measured["mean"]["sequence"] < 0.1 and measured["mean"]["answer"] == measured["mean"]["empty"] == 1
     table = checked(rows)
     assert table.value["questions without any gradient"] == table.value["share of zero gradients"] == 1
@@ -249,15 +250,15 @@ def test_probes_spend_the_steps_they_say(sound):
     budgets = sound[sound.probe.isin(["steps", "eps", "l2"]) & (sound.eps > 0)]
     held = budgets[~budgets.broken.astype(bool)]
     assert (held.spent == held.steps).all() and (budgets.spent <= budgets.steps).all()
-    told = sound[sound.probe != "measured"].groupby("probe").agg({"eps": set, "steps": set, "restarts": set})
+    told = sound[sound.probe != "measured"].groupby("probe").agg({"eps": set, "steps": set, "climbs": set})
     assert told.loc["l2"].tolist() == [{0.5}, {3}, {1}]
-    assert told.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and told.restarts["restarts"] == {1, 3}
+    assert told.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and told.climbs["restarts"] == {1, 3}
 
 
 def test_probes_do_not_depend_on_the_batches(evaluator, sound):
     """But for a flip where a gradient is all but zero."""
     parts = probed(evaluator, batch_size=9)
     assert len(parts) == len(sound)
-    keys = ["probe", "question_id", "target", "eps", "steps", "restarts"]
+    keys = ["probe", "question_id", "loss", "eps", "steps", "climbs"]
     both = sound.merge(parts, on=keys, validate="one_to_one")
     assert len(both) == len(sound) and (both.broken_x == both.broken_y).mean() >= 0.95

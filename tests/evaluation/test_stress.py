@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.data.prompts import FAILED, LETTERS
+from safemed.evaluation.evaluator import LOSSES
 from safemed.report.tables import stress
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 from safemed.report.tables.stress import CONDITION
 from safemed.stress import erasure
-from safemed.stress.conditions import CLEAN, Condition, Material, conditions
 from safemed.stress.erasure import ERASURES, SOUND
 from safemed.stress.hints import Templates, claimed
+from safemed.stress.stress_tests import CLEAN, StressInputs, StressTest, stress_tests
 from support.helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
 
 ALL_TEMPLATES = Templates.read(ROOT / "workflow" / "templates.yaml")
@@ -35,7 +36,7 @@ SETTINGS = {
     "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10,
     "max_new_tokens": {"instruct": 8, "think": 24},
 }  # fmt: skip
-BUDGET = {"kind": "pgd", "steps": 4, "restarts": 3}
+BUDGET = {"kind": "pgd", "steps": 4, "losses": LOSSES}
 ATTACKS = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
            "pgd": BUDGET, "pgd-hint": BUDGET | {"hint": "negative"}}  # fmt: skip
 
@@ -78,17 +79,17 @@ def knowing(shown_data, skilled, attacked) -> Path:
 
 
 @pytest.fixture(scope="module")
-def material(study_data) -> Material:
+def inputs(study_data) -> StressInputs:
     """The questions of the study, with images that were not attacked."""
     questions = load_questions(study_data, "train").select(range(120))
     images = torch.from_numpy(as_arrays(questions["image"]))
     table = list(questions.remove_columns("image"))
-    return Material(table, {CLEAN: images, "pgd": images}, {table[0]["question_id"]}, table, ALL_TEMPLATES, 0)
+    return StressInputs(table, {CLEAN: images, "pgd": images}, {table[0]["question_id"]}, table, ALL_TEMPLATES, 0)
 
 
-def clean_images(material: Material) -> dict[str, np.ndarray]:
+def clean_images(inputs: StressInputs) -> dict[str, np.ndarray]:
     """question_id -> its clean image."""
-    pairs = zip(material.rows, material.images[CLEAN], strict=True)
+    pairs = zip(inputs.rows, inputs.images[CLEAN], strict=True)
     return {row["question_id"]: image.numpy() for row, image in pairs}
 
 
@@ -96,12 +97,12 @@ def test_rows_of_every_condition_can_be_counted(rows, attacked):
     stress.check_stress_rows(rows)
     assert set(rows.columns) == set(stress.STRESS_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")
-    wanted = set(conditions(few, SETTINGS["severities"], "pgd"))
-    found = {Condition(*key) for key in rows[CONDITION].itertuples(index=False)}
+    wanted = set(stress_tests(few, SETTINGS["severities"], "pgd"))
+    found = {StressTest(*key) for key in rows[CONDITION].itertuples(index=False)}
     some = ["mark", "erasure", "abstention"]  # what only questions about a known lesion are put to
-    rare = {one for one in wanted if one.kind in some} | {Condition("options", "distracted")}
+    rare = {one for one in wanted if one.kind in some} | {StressTest("options", "distracted")}
     assert found <= wanted and wanted - found <= rare and {one.kind for one in found} == {one.kind for one in wanted}
-    assert {Condition("erasure", name) for name in ("organ", "blank")} <= found  # every phantom has both
+    assert {StressTest("erasure", name) for name in ("organ", "blank")} <= found  # every phantom has both
     asked = rows[~rows.kind.isin([*some, "options"]) | rows.name.isin(["organ", "blank", SOUND])]
     asked = asked.groupby(CONDITION).question_id.nunique()
     assert (asked == 24).all()
@@ -221,34 +222,34 @@ def test_images_of_other_questions_are_refused(shown_data, skilled, attacked, tm
     assert "or none at eps 4" in said and not (tmp_path / "out").exists()
 
 
-def test_a_hint_claims_what_the_row_says(material):
+def test_a_hint_claims_what_the_row_says(inputs):
     for polarity in ("positive", "neutral", "negative"):
-        for one, row in zip(material.altered(Condition("hint", "patient-1", polarity)), material.rows, strict=True):
+        for one, row in zip(inputs.stressed(StressTest("hint", "patient-1", polarity)), inputs.rows, strict=True):
             assert one.claimed == claimed(row, polarity, 0)
             assert one.row["question"] != row["question"] and one.row["question"].endswith(row["question"])
 
 
-def test_distractors_are_never_right_for_the_image(material):
+def test_distractors_are_never_right_for_the_image(inputs):
     """No name that is true of an image is among the distractors of its questions, nor an option twice."""
-    added, right = material.altered(Condition("options", "distracted")), {}
-    for row in material.rows:
+    added, right = inputs.stressed(StressTest("options", "distracted")), {}
+    for row in inputs.rows:
         right.setdefault(row["image_path"], set()).add(row["options"][LETTERS.index(row["gold"])])
     assert added
     for one in added:
         assert one.row["options"][-1] not in right[one.row["image_path"]] | set(one.row["options"][:-1])
 
 
-def test_a_question_that_the_attack_failed_on_is_failed_on_its_images_alone(material):
-    first = material.rows[0]["question_id"]
+def test_a_question_that_the_attack_failed_on_is_failed_on_its_images_alone(inputs):
+    first = inputs.rows[0]["question_id"]
     for seen, wanted in ((CLEAN, []), ("pgd", [first])):
-        asked = material.altered(Condition("plain", "plain", seen=seen))
+        asked = inputs.stressed(StressTest("plain", "plain", seen=seen))
         assert [one.row["question_id"] for one in asked if one.failed] == wanted
 
 
-def test_an_erased_lesion_is_gone_and_nothing_else(material):
+def test_an_erased_lesion_is_gone_and_nothing_else(inputs):
     """Where the lesion was, no pixel is as it was made, and the rest is untouched; beside it, the lesion stays."""
-    clean = clean_images(material)
-    erased = material.altered(Condition("erasure", "lesion"))
+    clean = clean_images(inputs)
+    erased = inputs.stressed(StressTest("erasure", "lesion"))
     assert len(erased) > 30
     for one in erased:
         before, (x0, y0, x1, y1) = clean[one.row["question_id"]], one.row["box"]
@@ -262,18 +263,18 @@ def test_an_erased_lesion_is_gone_and_nothing_else(material):
         noise[inside] = np.random.default_rng(0).integers(0, 256, noise[inside].shape)
         box = (max(x0 - margin, 0), max(y0 - margin, 0), min(x1 + margin, 32), min(y1 + margin, 32))
         assert (erasure.erase(noise, box) == one.image).all()  # nothing of the inside is used
-    beside = material.altered(Condition("erasure", "elsewhere"))
+    beside = inputs.stressed(StressTest("erasure", "elsewhere"))
     assert [one.row for one in beside] == [one.row for one in erased]  # the same questions
     for one in beside:
         x0, y0, x1, y1 = one.row["box"]
         assert (one.image[y0:y1, x0:x1] == clean[one.row["question_id"]][y0:y1, x0:x1]).all()
 
 
-def test_every_question_may_abstain_and_its_other_options_stay(material):
-    plain = {row["question_id"]: row for row in material.rows}
+def test_every_question_may_abstain_and_its_other_options_stay(inputs):
+    plain = {row["question_id"]: row for row in inputs.rows}
     for name in (SOUND, *ERASURES):
-        asked = material.altered(Condition("abstention", name))
-        shown = material.altered(Condition("plain", "plain") if name == SOUND else Condition("erasure", name))
+        asked = inputs.stressed(StressTest("abstention", name))
+        shown = inputs.stressed(StressTest("plain", "plain") if name == SOUND else StressTest("erasure", name))
         assert [one.row["question_id"] for one in asked] == [one.row["question_id"] for one in shown]
         for one, seen in zip(asked, shown, strict=True):
             before = plain[one.row["question_id"]]
@@ -281,36 +282,36 @@ def test_every_question_may_abstain_and_its_other_options_stay(material):
             assert one.row["gold"] == before["gold"] and (one.image == seen.image).all()
 
 
-def test_an_erased_organ_is_gone_and_nothing_else(material):
+def test_an_erased_organ_is_gone_and_nothing_else(inputs):
     """With a lesion or without: images that differ in the organ alone are the same after it, the rest untouched."""
     noise, places = np.random.default_rng(0), []
-    scrambled = material.images[CLEAN].clone()
-    for row, image in zip(material.rows, scrambled.numpy(), strict=True):
+    scrambled = inputs.images[CLEAN].clone()
+    for row, image in zip(inputs.rows, scrambled.numpy(), strict=True):
         x0, y0, x1, y1 = row["organ"]
         places.append((slice(y0, y1), slice(x0, x1)))
         image[places[-1]] = noise.integers(0, 256, image[places[-1]].shape)
-    other = Material(material.rows, {CLEAN: scrambled}, set(), material.rows, ALL_TEMPLATES, 0)
-    erased, again = (one.altered(Condition("erasure", "organ")) for one in (material, other))
-    assert [one.row for one in erased] == [one.row for one in again] == material.rows
-    for one, same, before, place in zip(erased, again, material.images[CLEAN].numpy(), places, strict=True):
+    other = StressInputs(inputs.rows, {CLEAN: scrambled}, set(), inputs.rows, ALL_TEMPLATES, 0)
+    erased, again = (one.stressed(StressTest("erasure", "organ")) for one in (inputs, other))
+    assert [one.row for one in erased] == [one.row for one in again] == inputs.rows
+    for one, same, before, place in zip(erased, again, inputs.images[CLEAN].numpy(), places, strict=True):
         assert (one.image == same.image).all() and one.ssim < 1
         changed = (one.image != before).any(-1)
         assert changed[place].mean() > 0.5 and changed.sum() == changed[place].sum()
 
 
-def test_an_organ_that_is_not_known_or_is_the_whole_image_is_not_erased(material):
-    organs, images = ([], [0, 0, 32, 32], [0, 0, 32, 31]), material.images[CLEAN][:3]
-    rows = [row | {"organ": organ} for row, organ in zip(material.rows, organs, strict=False)]
-    few = Material(rows, {CLEAN: images}, set(), rows, ALL_TEMPLATES, 0)
+def test_an_organ_that_is_not_known_or_is_the_whole_image_is_not_erased(inputs):
+    organs, images = ([], [0, 0, 32, 32], [0, 0, 32, 31]), inputs.images[CLEAN][:3]
+    rows = [row | {"organ": organ} for row, organ in zip(inputs.rows, organs, strict=False)]
+    few = StressInputs(rows, {CLEAN: images}, set(), rows, ALL_TEMPLATES, 0)
     assert images.shape[1:3] == (32, 32)
-    assert [one.row for one in few.altered(Condition("erasure", "organ"))] == rows[2:]
+    assert [one.row for one in few.stressed(StressTest("erasure", "organ"))] == rows[2:]
 
 
-def test_marks_show_the_lesion_or_no_lesion(material):
-    made = {place: material.altered(Condition("mark", f"box-{place}")) for place in ("right", "wrong", "normal")}
+def test_marks_show_the_lesion_or_no_lesion(inputs):
+    made = {place: inputs.stressed(StressTest("mark", f"box-{place}")) for place in ("right", "wrong", "normal")}
     assert [one.row for one in made["right"]] == [one.row for one in made["wrong"]]  # the same questions
     assert made["normal"] and all(one.row["finding"] == "normal" for one in made["normal"])
-    clean = clean_images(material)
+    clean = clean_images(inputs)
     for place in ("right", "wrong"):
         for one in made[place]:
             x0, y0, x1, y1 = one.row["box"]
@@ -320,8 +321,8 @@ def test_marks_show_the_lesion_or_no_lesion(material):
             assert round_it == (place == "right")
 
 
-def test_all_questions_of_an_image_see_the_same_alteration(material):
+def test_all_questions_of_an_image_see_the_same_alteration(inputs):
     seen: dict[str, set] = {}
-    for one in material.altered(Condition("corruption", "noise", severity=3)):
+    for one in inputs.stressed(StressTest("corruption", "noise", severity=3)):
         seen.setdefault(one.row["image_path"], set()).add(one.image.tobytes())
     assert max(map(len, seen.values())) == 1 and len(set.union(*seen.values())) == len(seen)

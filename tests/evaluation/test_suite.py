@@ -18,8 +18,8 @@ from safemed.attacks.threat_model import l2_levels
 from safemed.data.dataset import subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry
-from safemed.evaluation.batching import halving
-from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
+from safemed.evaluation.batching import Failure, for_each, halving
+from safemed.evaluation.evaluator import LOSSES, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.report.tables import robustness, suite, transfer
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
@@ -29,16 +29,23 @@ EVERYTHING = torch.arange(24)
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
 SMOOTHED = {"sigma": 0.05, "draws": 2, "votes": 3}
 ATTACKS = {
-    "pgd": {"kind": "pgd", "steps": 5, "restarts": 3},
-    "mi-fgsm": {"kind": "mi-fgsm", "steps": 3, "targets": {"think": ["answer"]}, "survivors": True},
-    "apgd": {"kind": "apgd", "steps": 8, "restarts": 2, "targets": {"think": ["other"]}, "survivors": True},
-    "reasoning": {"kind": "pgd", "steps": 4, "restarts": 3, "targets": {"think": ["sampled", "thought", "stop"]}},
-    "pgd-l2": {"kind": "pgd", "norm": "l2", "steps": 5},
-    "cw": {"kind": "cw", "norm": "l2", "steps": 12, "targets": {"think": ["answer"]}},
+    "pgd": {"kind": "pgd", "steps": 5, "losses": LOSSES},
+    "mi-fgsm": {"kind": "mi-fgsm", "steps": 3, "losses": {"think": ["answer"]}, "survivors": True},
+    "apgd": {"kind": "apgd", "steps": 8, "restarts": {"think": 2}, "losses": {"think": ["other"]}, "survivors": True},
+    "reasoning": {"kind": "pgd", "steps": 4, "losses": {"think": ["sampled", "thought", "stop"]}},
+    "pgd-l2": {"kind": "pgd", "norm": "l2", "steps": 5, "losses": {"think": ["sequence"]}},
+    "cw": {"kind": "cw", "norm": "l2", "steps": 12, "losses": {"think": ["answer"]}},
     "square": {"kind": "square", "steps": 4},
-    "smoothed": {"kind": "pgd", "norm": "l2", "steps": 2, "function": "generate", **SMOOTHED},
-    "smoothed-choice": {"kind": "pgd", "steps": 2, "restarts": 3, "function": "choice", **SMOOTHED},
-    "pgd-hint": {"kind": "pgd", "steps": 3, "restarts": 3, "hint": "negative"},
+    "smoothed": {
+        "kind": "pgd",
+        "norm": "l2",
+        "steps": 2,
+        "losses": {"think": ["sequence"]},
+        "function": "generate",
+        **SMOOTHED,
+    },
+    "smoothed-choice": {"kind": "pgd", "steps": 2, "losses": LOSSES, "function": "choice", **SMOOTHED},
+    "pgd-hint": {"kind": "pgd", "steps": 3, "losses": LOSSES, "hint": "negative"},
 }
 RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8], "pgd-hint": [0, 8]}
 ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
@@ -50,9 +57,9 @@ def arguments(data: Path, weights: Path | str, out: Path, attack: str, *eps) -> 
 
 
 def settings(attack: str, **changes) -> dict:
-    plan = {attack: ATTACKS.get(attack)}
+    attacks = {attack: ATTACKS.get(attack)}
     asked = {"questions": ASKED.get(attack, 24), "batch_size": 9, "amp": False, "max_new_tokens": {"think": 24}}
-    return asked | plan | changes
+    return asked | attacks | changes
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +68,10 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("suite")
     weights = skilled.model.name_or_path
     here("attack.py", *arguments(shown_data, weights, root / "clean", "clean", 0), settings=settings("clean"))
-    for attack, plan in ATTACKS.items():
+    for attack, own in ATTACKS.items():
         told = arguments(shown_data, weights, root / attack, attack, *RADII.get(attack, [8]))
-        before = ["--before", root / "pgd"] if plan.get("survivors") else []
-        templates = ["--templates", TEMPLATES] if "hint" in plan else []
+        before = ["--before", root / "pgd"] if own.get("survivors") else []
+        templates = ["--templates", TEMPLATES] if "hint" in own else []
         here("attack.py", *told, *before, *templates, settings=settings(attack))
     return root
 
@@ -72,10 +79,10 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
-    asked, plan = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    evaluator = registry.evaluator_for(skilled, asked, "think", 24, plan, 0, TEMPLATES)
-    assert isinstance(evaluator, SmoothedEvaluator) == ("sigma" in plan) and set(rows.columns) == set(ATTACK_ROWS)
-    assert (rows.hint != "").all() if "hint" in plan else (rows.hint == "").all()
+    asked, own = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
+    evaluator = registry.evaluator_for(skilled, asked, "think", 24, own, 0, TEMPLATES)
+    assert isinstance(evaluator, SmoothedEvaluator) == ("sigma" in own) and set(rows.columns) == set(ATTACK_ROWS)
+    assert (rows.hint != "").all() if "hint" in own else (rows.hint == "").all()
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
     for eps, part in rows.groupby("eps"):
         stored = torch.from_numpy(images[f"eps{eps:g}"])
@@ -83,7 +90,7 @@ def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folde
         assert l2_levels(stored, evaluator.images).tolist() == pytest.approx(part.l2.tolist())
         assert (part.outcome == "right").tolist() == evaluator.is_right(stored, torch.arange(len(asked))).tolist()
         assert part.attacked.any() == (eps > 0) and (part.steps[~part.attacked] == 0).all()
-    assert set(rows.sigma) == {plan.get("sigma", 0)} and set(rows.function) == {plan.get("function", "generate")}
+    assert set(rows.sigma) == {own.get("sigma", 0)} and set(rows.function) == {own.get("function", "generate")}
     check_attack_rows(rows)
     cost = json.loads((folder / attack / "cost.json").read_text())
     assert cost["attack"] == attack and cost["forward_passes"] > 0
@@ -144,8 +151,8 @@ def replay(
     told = [*evaluation_arguments(data, weights, out), "--templates", templates]
     told += [*(["--same"] if same else []), "--attacks", *folders]
     longest = {"think": 24}
-    plan = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
-    here("replay.py", *told, settings=plan)
+    wanted = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
+    here("replay.py", *told, settings=wanted)
     return pd.read_parquet(out / "rows.parquet")
 
 
@@ -253,7 +260,7 @@ def out_of_memory() -> None:
 
 
 def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_row_alone():
-    done, given_up = [], []
+    done = []
 
     def work(rows: torch.Tensor) -> list[int]:
         if len(rows) > 3:
@@ -263,16 +270,15 @@ def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_r
         done.append(rows.tolist())
         return rows.tolist()
 
-    def failed(rows: torch.Tensor, why: str) -> list[int]:
-        given_up.append((rows.tolist(), why))
-        return []
-
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory"):
         out_of_memory()
-    parts = list(halving(torch.arange(10), work, failed))
-    assert parts == [[0, 1, 2], [3, 4], [5], [], [7], [8, 9]]  # every row once, in order
-    assert done == [part for part in parts if part]
-    assert given_up == [([6], "FloatingPointError: not a number")]
+    failure = Failure("FloatingPointError: not a number")
+    parts = [(rows.tolist(), found) for rows, found in halving(torch.arange(10), work)]
+    assert [rows for rows, _ in parts] == [[0, 1, 2], [3, 4], [5], [6], [7], [8, 9]]  # every row once, in order
+    assert [found for _, found in parts] == [failure if rows == [6] else rows for rows, _ in parts]
+    assert done == [rows for rows, _ in parts if rows != [6]]
+    each = for_each(torch.arange(10).split(5), work)
+    assert each == {row: failure if row == 6 else row for row in range(10)}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("eps")])
@@ -418,14 +424,15 @@ def test_the_clean_images_have_no_radius(shown_data, skilled, tmp_path, capsys):
     assert "clean has eps 0" in capsys.readouterr().err
 
 
-def test_a_plan_has_its_attacks_name_and_the_targets_of_its_variant():
-    targets = {"think": ["stop"], "instruct": ["ce"]}
-    told = {"kind": "pgd", "steps": 7, "survivors": True, "eps": 0.3, "targets": targets}
-    assert registry.read_attack_config("some", told, "think") == AttackConfig(name="some", steps=7, targets=("stop",))
-    assert registry.read_attack_config("other", told, "instruct", amp=True) == AttackConfig(
-        name="other", steps=7, targets=("ce",), amp=True
+def test_an_attack_has_its_name_and_the_losses_and_restarts_of_its_variant():
+    both = {"losses": {"think": ["stop"], "instruct": ["ce"]}, "restarts": {"think": 1, "instruct": 3}}
+    own = {"kind": "pgd", "steps": 7, "survivors": True, "eps": 0.3, **both}
+    assert registry.read_attack_config("some", own, "think") == AttackConfig(name="some", steps=7, losses=("stop",))
+    assert registry.read_attack_config("other", own | {"restarts": 3}, "instruct", amp=True) == AttackConfig(
+        name="other", steps=7, losses=("ce",), restarts=3, amp=True
     )
-    assert registry.read_attack_config("bare", {"kind": "noise", "steps": 2}, "think").targets == ()
+    assert registry.read_attack_config("other", own, "instruct").restarts == 3
+    assert registry.read_attack_config("bare", {"kind": "noise", "steps": 2}, "think").losses == ()
 
 
 @pytest.mark.parametrize("variant", ["instruct", "think"])
@@ -454,7 +461,7 @@ def test_a_smoothed_model_answers_with_the_majority_of_the_function_that_it_is_t
 
 def test_a_killed_attack_goes_on_where_it_was_and_ends_with_the_same_rows(folder, shown_data, skilled, tmp_path):
     out, weights = tmp_path / "pgd", skilled.model.name_or_path
-    slow = settings("pgd", batch_size=2, pgd={"kind": "pgd", "steps": 30, "restarts": 3})
+    slow = settings("pgd", batch_size=2, pgd={"kind": "pgd", "steps": 30, "losses": LOSSES})
     line = command_line("attack.py", *arguments(shown_data, weights, out, "pgd", 8), settings=slow)
     done = killed_after(2, line, tmp_path / ".pgd.partial" / "shards")
     assert not out.exists() and 2 <= len(done) < 12
@@ -488,8 +495,8 @@ def test_apgd_comes_nearer_to_the_top_than_pgd_in_as_many_steps():
             losses.append(loss.max().item())
             return loss, broken
 
-        plan = AttackConfig(kind=kind, steps=30)
-        engine.attack([recorded], judge, clean8, list("abc"), 16, plan, torch.device("cpu"))
+        config = AttackConfig(kind=kind, steps=30)
+        engine.attack([recorded], judge, clean8, list("abc"), 16, config, torch.device("cpu"))
         seen[kind] = max(losses)
     assert seen["apgd"] > 0.25 * seen["pgd"] and seen["apgd"] > -0.01
 
@@ -506,8 +513,8 @@ def test_patience_gives_up_what_will_not_reach_zero_and_nothing_else():
 
     spent = {}
     for patience in (None, 5):
-        plan = AttackConfig(kind="pgd", steps=40, patience=patience)
-        found = engine.attack([margin], is_right, clean8, ["a", "b"], 16, plan, torch.device("cpu"))
+        config = AttackConfig(kind="pgd", steps=40, patience=patience)
+        found = engine.attack([margin], is_right, clean8, ["a", "b"], 16, config, torch.device("cpu"))
         assert found.broken.tolist() == [True, False]
         spent[patience] = found.steps[1].item()
     assert spent == {None: 40, 5: 5}
@@ -556,8 +563,8 @@ def test_carlini_wagner_comes_close_to_the_distance_of_a_plane(distance, black):
     """In the default study's steps and searches. Near planes are farther for an 8-bit image: it has no small steps."""
     for share in (0.05, 1.0):
         clean8, direction, margin, is_right = plane(share, black, distance)
-        plan = AttackConfig(kind="cw", norm="l2", steps=30)
-        found = cw.carlini_wagner(margin, is_right, clean8, plan, torch.device("cpu"))
+        config = AttackConfig(kind="cw", norm="l2", steps=30)
+        found = cw.carlini_wagner(margin, is_right, clean8, config, torch.device("cpu"))
         assert found.broken.all() and not is_right(found.images, torch.arange(1)).any()
         reached, least = l2_levels(found.images, clean8).item(), nearest_8_bit(direction, distance)
         assert least - 1e-6 <= reached <= 1.15 * least
@@ -568,12 +575,12 @@ def test_carlini_wagner_comes_close_to_the_distance_of_a_plane(distance, black):
 def test_carlini_wagner_leaves_what_nothing_breaks(skilled, shown):
     evaluator = Evaluator(skilled, shown, "instruct", 24)
     attack_loss = evaluator.attack_loss("answer", evaluator.answers(evaluator.images, EVERYTHING), EVERYTHING)
-    plan = AttackConfig(kind="cw", norm="l2", steps=4)
+    config = AttackConfig(kind="cw", norm="l2", steps=4)
     found = cw.carlini_wagner(
         attack_loss,
         lambda images, rows: torch.ones(len(rows), dtype=torch.bool),
         evaluator.images,
-        plan,
+        config,
         evaluator.vlm.device,
     )
     assert torch.equal(found.images, evaluator.images) and not found.broken.any()
@@ -616,8 +623,8 @@ def test_each_step_and_each_question_of_a_smoothed_attack_has_noise_of_its_own()
 def test_bfloat16_first_and_fp32_on_what_survives(skilled, shown):
     evaluator = Evaluator(skilled, shown, "instruct", 24)
     words = evaluator.answers(evaluator.images, EVERYTHING)
-    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, amp=True), 8, seed=0)
-    plain = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3), 8, seed=0)
+    found = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, losses=("answer",), amp=True), 8, seed=0)
+    plain = evaluator.attack(words, EVERYTHING, AttackConfig(steps=3, losses=("answer",)), 8, seed=0)
     assert (~found.broken).tolist() == evaluator.is_right(found.images, EVERYTHING).tolist()
     assert found.broken.sum() >= plain.broken.sum()  # fp32 had its turn on all that bfloat16 left
     assert found.steps[~found.broken].tolist() == [6] * int((~found.broken).sum())

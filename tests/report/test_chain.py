@@ -10,7 +10,7 @@ from safemed.data.clinical_stages import STAGE_OF, STAGES
 from safemed.data.dataset import subset
 from safemed.data.phantoms.study import WORDINGS
 from safemed.report.tables.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
-from safemed.stress.conditions import chains
+from safemed.stress.chains import chains
 from safemed.utils.stats import wilson
 
 TYPE_OF = {stage: kind for kind, stage in STAGE_OF.items()}

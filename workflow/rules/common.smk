@@ -1,10 +1,7 @@
 # Names that the rules share: the study's folders, and what knows how it is made. Nothing here runs anything.
 import json
 import os
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from safemed.utils.dependencies import fingerprint
 from safemed.workflow import config as configuration
@@ -12,8 +9,6 @@ from safemed.workflow import failures, leftovers
 from safemed.workflow.evaluations import Evaluations
 from safemed.workflow.sources import Sources
 from safemed.workflow.trainings import Trainings
-
-configuration.check(config)
 
 # Packages that users install for themselves go before those of a conda environment, and pip takes them for installed.
 if workflow.deployment_settings.deployment_method:

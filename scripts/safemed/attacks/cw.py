@@ -10,15 +10,15 @@ from safemed.models.geometry import to_float, to_uint8
 
 
 def carlini_wagner(
-    attack_loss: AttackLoss, is_right: IsRight, clean8: Tensor, plan: AttackConfig, device, searches: int = 4
+    attack_loss: AttackLoss, is_right: IsRight, clean8: Tensor, config: AttackConfig, device, searches: int = 4
 ) -> Attacked:
     """The smallest L2 perturbation that breaks each question: |delta|^2 + c max(-margin, 0) (Carlini & Wagner 2017).
 
-    The loss of `attack_loss` is taken as the margin. c is searched: ten times larger until a question breaks, with steps
-    four times longer, then the geometric middle; plan.steps of Adam for each of `searches` values, the first ones some
-    0.25 long. Images stay in [0, 1] by projection: the paper's change of variables has no gradient where a pixel is
-    exactly 0 or 1, as CT and MR backgrounds are. What broke is then drawn back towards the clean image as long as it
-    stays broken. Stored images are the nearest that broke; clean ones where none did.
+    The loss of `attack_loss` is taken as the margin. c is searched: ten times larger until a question breaks, with
+    steps four times longer, then the geometric middle; config.steps of Adam for each of `searches` values, whose first
+    steps are about 0.25 long. Images stay in [0, 1] by projection: the paper's change of variables has no gradient
+    where a pixel is exactly 0 or 1, as CT and MR backgrounds are. What broke is then drawn back towards the clean image
+    as long as it stays broken. Stored images are the nearest that broke; clean ones where none did.
     """
     found, n = Attacked.untouched(clean8), len(clean8)
     nearest = _Nearest(found, is_right, clean8)
@@ -26,12 +26,12 @@ def carlini_wagner(
     low, high, c = torch.zeros(n), torch.full((n,), torch.inf), torch.ones(n)
     length = torch.full((n,), 0.25)
     for _ in range(searches):
-        broke = _carlini_wagner_search(nearest, attack_loss, clean, c.to(device), length.to(device), plan.steps)
+        broke = _carlini_wagner_search(nearest, attack_loss, clean, c.to(device), length.to(device), config.steps)
         length = torch.where(found.broken, length, 4 * length)
         low, high = torch.where(broke, low, c), torch.where(broke, c, high)
         c = torch.where(high.isinf(), c * 10, torch.where(low > 0, (low * high).sqrt(), high / 10))
     nearest.draw_back(clean)
-    found.steps[:] = searches * plan.steps
+    found.steps[:] = searches * config.steps
     return found
 
 

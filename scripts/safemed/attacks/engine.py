@@ -26,21 +26,36 @@ IsRight = Callable[[Tensor, Tensor], Tensor]  # 8-bit images [b, H, W, 3] and th
 class AttackConfig:
     """The budget of an attack. kind: pgd, apgd, mi-fgsm, cw, noise or square; norm: linf or l2.
 
-    name: seeds the random starts, beside the question. steps: gradient steps, draws or queries of a restart. targets:
-    what each restart climbs, in turn (those of safemed.evaluation). amp: the restarts run in bfloat16 first, and then
-    again in fp32 on what survived. patience: a restart ends for a question whose highest margin, at the pace of that
-    many steps, would still be below 0 after the last one; for targets whose loss is a margin (positive: broken). None:
-    never.
+    name: seeds the random starts, together with the question. losses: those that gradients ascend, by their names in
+    `Evaluator.attack_loss`; none for noise and square. restarts: starts PER LOSS. steps: gradient steps of each start;
+    draws of noise; queries of square. amp: all starts run in bfloat16 first, and then again in fp32 on the questions
+    that survived. patience: a start is given up for a question whose highest margin, rising on as over the last
+    `patience` steps, would still be below 0 after the last step; only for losses that are margins (positive: broken).
+    None: never given up.
     """
 
     kind: str = "pgd"
     name: str = "pgd"
     norm: str = "linf"
     steps: int = 20
+    losses: tuple[str, ...] = ()
     restarts: int = 1
-    targets: tuple[str, ...] = ()
     amp: bool = False
     patience: int | None = None
+
+    def climbs(self) -> list[tuple[str, int]]:
+        """The gradient ascents of the attack in order, each as its loss and the number of its restart, from 0.
+
+        Every loss is climbed once before any is climbed again. A single step (FGSM) is taken from the clean image, so
+        that a restart would repeat it: each loss is climbed once.
+        """
+        restarts = 1 if self.steps == 1 else self.restarts
+        return [(loss, restart) for restart in range(restarts) for loss in self.losses]
+
+
+def of_variant(setting: int | dict[str, int], variant: str) -> int:
+    """A setting that is one number for all variants, or one for each."""
+    return setting[variant] if isinstance(setting, dict) else setting
 
 
 @dataclass
@@ -75,14 +90,14 @@ def attack(
     clean8: Tensor,
     names: list[str],
     eps: float,
-    plan: AttackConfig,
+    config: AttackConfig,
     device,
     eager: bool = False,
 ) -> Attacked:
-    """Attack every question until it breaks: one restart an attack_loss, only the survivors are attacked on.
+    """Attack every question until it breaks: one climb a loss, each of the questions that survived those before it.
 
     is_right is asked when a question starts to look broken, every ASK_AGAIN steps while it does, and about each
-    restart's best iterate; it alone decides. eager: asking costs about a forward pass, so that it is worth asking about
+    climb's best iterate; it alone decides. eager: asking costs about a forward pass, so that it is worth asking about
     all of the first iterates. clean8: uint8 [B, H, W, 3]. names: seeds of the random starts. eps in 8-bit levels for
     linf, in [0, 1] pixel units for l2. A single step is FGSM: all of eps, from the clean image.
 
@@ -91,18 +106,18 @@ def attack(
     """
     if eps < 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
-    ball = Ball(plan.norm, eps / 255 if plan.norm == "linf" else eps)
+    ball = Ball(config.norm, eps / 255 if config.norm == "linf" else eps)
     found = Attacked.untouched(clean8)
-    for amp in (True, False) if plan.amp else (False,):
-        for restart, attack_loss in enumerate(attack_losses):
+    for amp in (True, False) if config.amp else (False,):
+        for climb_number, attack_loss in enumerate(attack_losses):
             live = torch.nonzero(~found.broken)[:, 0]
             if not len(live):
                 return found
             clean = to_float(clean8[live], device)
-            still = plan.steps == 1 or (plan.kind in ("apgd", "mi-fgsm") and restart == 0)
-            start = clean if still else ball.start(clean, [f"{names[i]}:{restart}" for i in live.tolist()])
-            rule = RULES[plan.kind](ball, clean, plan.steps)
-            _Restart(found, is_right, clean8, live, start, rule, plan.patience).run(attack_loss, amp, eager)
+            still = config.steps == 1 or (config.kind in ("apgd", "mi-fgsm") and climb_number == 0)
+            start = clean if still else ball.start(clean, [f"{names[i]}:{climb_number}" for i in live.tolist()])
+            rule = RULES[config.kind](ball, clean, config.steps)
+            _Restart(found, is_right, clean8, live, start, rule, config.patience).run(attack_loss, amp, eager)
     return found
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from safemed.certificates.smoothing import Procedure, Votes
 from safemed.data.prompts import FAILED
-from safemed.evaluation.batching import halving
+from safemed.evaluation.batching import Failure, halving
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import to_float
 from safemed.utils.noise import gaussian, uniform
@@ -68,15 +68,16 @@ class Certifier:
         """What the function says of each draw; "" where it could not be evaluated, and its question then is failed."""
         classes = [""] * len(portion)
 
-        def hear(part: Tensor) -> None:
-            wanted = [i for i in part.tolist() if not under_way[portion[i][0]].why]
-            for i, said in zip(wanted, self._hear([portion[i] for i in wanted]) if wanted else [], strict=True):
+        def work(part: Tensor) -> dict[int, str]:
+            wanted = [i for i in part.tolist() if not under_way[portion[i][0]].why]  # none of what has failed already
+            return dict(zip(wanted, self._hear([portion[i] for i in wanted]) if wanted else [], strict=True))
+
+        for part, found in halving(torch.arange(len(portion)), work):
+            if isinstance(found, Failure):
+                under_way[portion[int(part)][0]].why = found.why
+                continue
+            for i, said in found.items():
                 classes[i] = said
-
-        def fail(part: Tensor, why: str) -> None:
-            under_way[portion[int(part)][0]].why = why
-
-        list(halving(torch.arange(len(portion)), hear, fail))
         return classes
 
     def _hear(self, drawn: list[tuple[int, int]]) -> list[str]:

@@ -17,3 +17,8 @@ def evaluation_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--variant", required=True, choices=VARIANTS)
     made.add_argument("--out", type=Path, required=True, help="folder to write")
     return made
+
+
+def model_columns(args: argparse.Namespace) -> dict[str, str]:
+    """The columns of a row that name the model."""
+    return {"model": args.model, "method": args.method, "variant": args.variant}

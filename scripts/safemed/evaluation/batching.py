@@ -1,7 +1,8 @@
 """Work on a batch that may be too large for the memory, or hold a question whose numbers are not finite."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -12,16 +13,21 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def halving(
-    rows: Tensor, work: Callable[[Tensor], Result], failed: Callable[[Tensor, str], Result]
-) -> Iterator[Result]:
+@dataclass(frozen=True)
+class Failure:
+    """In place of a result: a question could not be evaluated. Nothing was measured, and no score may be made of it."""
+
+    why: str
+
+
+def halving(rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
     """`work` on the rows [b], in halves where it runs out of memory (CPU or GPU) or raises FloatingPointError.
 
-    A row that does so alone is given to `failed` with the reason: nothing was measured of it, and no score may be made
-    of it. Any other error is raised.
+    Yields parts of the rows, in order, each with what `work` returned for it as soon as it is done. A row on which
+    `work` fails alone is a part with a Failure. Any other error is raised.
     """
     try:
-        yield work(rows)
+        yield rows, work(rows)
         return
     except Exception as error:
         if not isinstance(error, FloatingPointError | MemoryError) and not should_reduce_batch_size(error):
@@ -30,7 +36,20 @@ def halving(
     log.warning("%d rows not evaluated: %s", len(rows), why)
     clear_device_cache(garbage_collection=True)
     if len(rows) == 1:
-        yield failed(rows, why)
+        yield rows, Failure(why)
         return
     for half in rows.split((len(rows) + 1) // 2):
-        yield from halving(half, work, failed)
+        yield from halving(half, work)
+
+
+def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], Sequence[Result]]) -> dict[int, Result | Failure]:
+    """Each row of the batches with its result of `work`, which returns one for each of the rows [b] that it is given.
+
+    Batches are halved as by `halving`.
+    """
+    found: dict[int, Result | Failure] = {}
+    for batch in batches:
+        for part, results in halving(batch, work):
+            each = [results] if isinstance(results, Failure) else results
+            found |= zip(part.tolist(), each, strict=True)
+    return found

@@ -15,18 +15,20 @@ from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import to_float, to_uint8
 
 
-def noise(evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int) -> Attacked:
-    """plan.steps random corners of the linf ball, each shown to the questions that none has broken so far.
+def noise(
+    evaluator: Evaluator, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int
+) -> Attacked:
+    """config.steps random corners of the linf ball, each shown to the questions that none has broken so far.
 
     A question that survives keeps the last corner. eps in 8-bit levels.
     """
     clean8, device = evaluator.images[rows], evaluator.vlm.device
     found, clean, ball = Attacked.untouched(clean8), to_float(clean8, device), Ball("linf", eps / 255)
-    for draw in range(plan.steps):
+    for draw in range(config.steps):
         live = torch.nonzero(~found.broken)[:, 0]
         if not len(live):
             break
-        names = [f"{seed}:{plan.name}:{evaluator.rows[int(rows[i])]['question_id']}:{eps:g}:{draw}" for i in live]
+        names = [f"{seed}:{config.name}:{evaluator.rows[int(rows[i])]['question_id']}:{eps:g}:{draw}" for i in live]
         signs = random_start(torch.zeros_like(clean[live]), 1.0, names).sign()
         corners = ball.store(ball.project(clean[live] + ball.eps * signs, clean[live]), clean8[live])
         found.images[live], found.steps[live] = corners, draw + 1
@@ -34,8 +36,10 @@ def noise(evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackConf
     return found
 
 
-def square(evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int) -> Attacked:
-    """Square (Andriushchenko et al. 2020) with plan.steps queries, on the letter after the model's own clean words.
+def square(
+    evaluator: Evaluator, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int
+) -> Attacked:
+    """Square (Andriushchenko et al. 2020) with config.steps queries, on the letter after the model's own clean words.
 
     torchattacks' own, for questions of one number of options at a time. It returns the clean image of what it did not
     break; the image kept here is the one of all its queries with the smallest margin, and the verdict is that of the
@@ -46,7 +50,7 @@ def square(evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackCon
     for k in n_options.unique().tolist():
         same = torch.nonzero(n_options == k)[:, 0]
         shown = ShownRows(evaluator, [words[i] for i in same], rows[same], k)
-        attack = torchattacks.Square(shown, eps=eps / 255, n_queries=plan.steps, n_restarts=1, seed=seed)
+        attack = torchattacks.Square(shown, eps=eps / 255, n_queries=config.steps, n_restarts=1, seed=seed)
         attack.set_device(evaluator.vlm.device)
         with torch.random.fork_rng(), torch.no_grad():
             attack(shown.start, evaluator.gold[rows[same]])

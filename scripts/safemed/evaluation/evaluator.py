@@ -1,4 +1,4 @@
-"""Putting questions to a model: generated answers, three outcomes, and the attack on each question."""
+"""Asking a model questions: generated answers, their outcomes, and the attack on each question."""
 
 import copy
 import math
@@ -19,15 +19,15 @@ from safemed.models.vlm import VLM, Encoded
 from safemed.utils.noise import gaussian
 
 FUNCTIONS = ("choice", "generate")  # what can be smoothed
-# What the restarts of an attack climb, in turn, unless its plan says otherwise.
-TARGETS = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
+# The losses that together make up the standard attack on a variant; see `Evaluator.attack_loss`.
+LOSSES = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
 EMPTY_THOUGHT = "<think> </think><answer>"
 OPENING = {"instruct": "<answer>", "think": EMPTY_THOUGHT}  # what a choice is made after: no word depends on the image
 SAMPLED_THOUGHTS = 3
 
 
 class Evaluator:
-    """Questions of one variant put to one model.
+    """The questions that one model is asked as one variant.
 
     images: the prepared 8-bit images, uint8 [N, H, W, 3]. gold [N]: index of the right option. What counts is the
     GENERATED text: `is_right` and `outcome` go through the one parser.
@@ -36,15 +36,15 @@ class Evaluator:
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
         self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
-        self._put(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
+        self._set(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
 
-    def altered(self, rows: list[dict], images: Tensor) -> Self:
-        """Other questions put to the same model: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
+    def with_questions(self, rows: list[dict], images: Tensor) -> Self:
+        """The same model, asked other questions: rows like the prepared ones, and an image each, uint8 [N, H, W, 3]."""
         other = copy.copy(self)
-        other._put(rows, images)
+        other._set(rows, images)
         return other
 
-    def _put(self, rows: list[dict], images: Tensor) -> None:
+    def _set(self, rows: list[dict], images: Tensor) -> None:
         self.rows, self.images, self.side = rows, images, images.shape[1]
         self.gold = torch.tensor([prompts.LETTERS.index(row["gold"]) for row in rows], device=self.vlm.device)
         self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
@@ -90,10 +90,10 @@ class Evaluator:
         return found
 
     def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
-        """What a function of float images, one of FUNCTIONS, answers: a letter, or UNPARSABLE.
+        """The answer of a function of float images, one of FUNCTIONS: a letter, or UNPARSABLE.
 
-        choice: the letter logits of one forward pass; generate: the parsed generated text, where what cannot be parsed
-        is a class of its own.
+        choice: the letter logits of one forward pass; generate: the parsed generated text, where unparsable text is a
+        class of its own.
         """
         if function == "choice":
             return self.choices(images, rows)
@@ -111,12 +111,11 @@ class Evaluator:
             return "unparsable"
         return "right" if answer == self.rows[row]["gold"] else "wrong"
 
-    def about(self, row: int, args) -> dict:
-        """What every row of an evaluation says of question `row` and of the model (args: model, method, variant)."""
+    def about(self, row: int) -> dict:
+        """What every row of an evaluation says of question `row`."""
         question = self.rows[row]
         kept = ("question_id", "image_path", "modality", "question_type", "gold")
-        told = {name: question[name] for name in kept} | {"n_options": len(question["options"])}
-        return told | {"model": args.model, "method": args.method, "variant": args.variant}
+        return {name: question[name] for name in kept} | {"n_options": len(question["options"])}
 
     def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
         """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""
@@ -126,8 +125,8 @@ class Evaluator:
         """Whether the texts answer the questions `rows` rightly, [b] bool."""
         return torch.tensor([self.outcome(t, int(r)) == "right" for t, r in zip(texts, rows, strict=True)])
 
-    def attack_loss(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
-        """The loss of one target for the questions `rows` [b], whose right clean texts are `words`.
+    def attack_loss(self, name: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
+        """The loss of a name for the questions `rows` [b], whose right clean texts are `words`.
 
         answer: margin of the letter after the model's own clean words; ce: its cross entropy; other: margin of the
         `place`-th wrong letter alone; empty: margin after an empty thought; sampled: its expectation over thoughts
@@ -135,42 +134,41 @@ class Evaluator:
         the `place`-th wrong option, and its letter; stop: towards that letter with no thought at all.
         """
         gold, n_options = self.gold[rows], self.n_options[rows]
-        if target == "sequence":
+        if name == "sequence":
             return losses.words_away(self.vlm, self._encoded(rows, self._ended(words)))
-        if target in ("thought", "stop"):
-            variant = "think" if target == "thought" else "instruct"
+        if name in ("thought", "stop"):
+            variant = "think" if name == "thought" else "instruct"
             wanted = [prompts.target(self._misled(i, place), variant) for i in rows.tolist()]
             return losses.words_towards(self.vlm, self._encoded(rows, self._ended(wanted)))
-        if target == "sampled":
+        if name == "sampled":
             thoughts = [self._sampled(words, rows, seed + draw) for draw in range(SAMPLED_THOUGHTS)]
             margins = [losses.letter_margin(self.vlm, self.prefixes(t, rows), gold, n_options) for t in thoughts]
             return losses.expectation(margins)
-        prefixes = self.prefixes([EMPTY_THOUGHT] * len(words) if target == "empty" else words, rows)
-        if target == "other":
+        prefixes = self.prefixes([EMPTY_THOUGHT] * len(words) if name == "empty" else words, rows)
+        if name == "other":
             return losses.letter_towards(self.vlm, prefixes, gold, n_options, place)
-        loss = losses.letter_cross_entropy if target == "ce" else losses.letter_margin
+        loss = losses.letter_cross_entropy if name == "ce" else losses.letter_margin
         return loss(self.vlm, prefixes, gold, n_options)
 
-    def attack(self, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int) -> Attacked:
-        """A white-box attack on the questions `rows` [b], whose right clean texts are `words`."""
+    def attack(self, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int) -> Attacked:
+        """A white-box attack on the questions `rows` [b], whose right clean texts are `words`.
+
+        Raises ValueError where the config names no losses: nothing would be attacked, and all would look robust.
+        """
+        if not config.losses:
+            raise ValueError(
+                f"attack {config.name}: names no losses for {self.variant}, of which it needs at least one"
+            )
         clean8, device = self.images[rows], self.vlm.device
 
         def is_right(images: Tensor, part: Tensor) -> Tensor:
             return self.is_right(images, rows[part])
 
-        made = [self.attack_loss(target, words, rows, place, seed) for target, place in self.chosen(plan)]
-        if plan.kind == "cw":
-            return cw.carlini_wagner(made[0], is_right, clean8, plan, device)
-        names = [f"{seed}:{plan.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
-        return engine.attack(made, is_right, clean8, names, eps, plan, device, eager=self.eager)
-
-    def chosen(self, plan: AttackConfig) -> list[tuple[str, int]]:
-        """The target of each restart of a plan, and the place of the wrong option that it is about: the targets in
-        turn, then again with the next place. FGSM, which has no random start, takes each target once.
-        """
-        targets = plan.targets or TARGETS[self.variant]
-        restarts = min(plan.restarts, len(targets)) if plan.steps == 1 else plan.restarts
-        return [(targets[i % len(targets)], i // len(targets)) for i in range(restarts)]
+        made = [self.attack_loss(loss, words, rows, restart, seed) for loss, restart in config.climbs()]
+        if config.kind == "cw":
+            return cw.carlini_wagner(made[0], is_right, clean8, config, device)
+        names = [f"{seed}:{config.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
+        return engine.attack(made, is_right, clean8, names, eps, config, device, eager=self.eager)
 
     def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
         """Prompts that go on with the words up to where the letter comes next."""
@@ -226,9 +224,9 @@ class SmoothedEvaluator(Evaluator):
             heard.append(self._texts(images + self.sigma * noise.to(images), rows))
         return [self._majority(texts, int(row)) for texts, row in zip(zip(*heard, strict=True), rows, strict=True)]
 
-    def attack_loss(self, target: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
-        names = [f"{seed}:{target}:{place}:{self.rows[i]['question_id']}" for i in rows.tolist()]
-        return losses.under_noise(super().attack_loss(target, words, rows, place, seed), self.sigma, self.draws, names)
+    def attack_loss(self, name: str, words: list[str], rows: Tensor, place: int = 0, seed: int = 0) -> AttackLoss:
+        names = [f"{seed}:{name}:{place}:{self.rows[i]['question_id']}" for i in rows.tolist()]
+        return losses.under_noise(super().attack_loss(name, words, rows, place, seed), self.sigma, self.draws, names)
 
     def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
         if self.function == "generate":

@@ -13,23 +13,22 @@ from safemed.utils import cost, files, resume
 class PartialResults:
     """Numbered parts of one evaluation, each written whole or not at all.
 
-    folder: where they are kept; those of another identity (settings, seed, code, inputs) are thrown away. What the
-    parts have cost is added to the cost meter and the passes, so that a resumed job tells the price of all of it.
+    folder: where they are kept; those of another identity (settings, seed, code, inputs) are set aside. What the parts
+    have cost is added to the cost meter and the passes, so that a resumed job counts the cost of all of it.
     """
 
-    def __init__(self, folder: Path, identity: dict, meter: cost.CostMeter, passes, kinds=("parquet", "npy", "json")):
+    def __init__(self, folder: Path, identity: dict, meter: cost.CostMeter, passes):
         self.folder, self.meter, self.passes = resume.checkpoints(folder, identity), meter, passes
-        self.kinds = kinds  # of files that make up a part
         spent = [json.loads(path.read_text()) for path in self._written("json")]
         if spent:
             meter.resume(max(spent, key=lambda cost: cost["wall_s"]), passes)
 
     def has(self, number: int) -> bool:
-        """Whether a part is done, and all of it still there."""
-        return all(self._path(number, kind).exists() for kind in self.kinds)
+        """Whether a part is done."""
+        return self._path(number, "json").exists()
 
     def write(self, number: int, rows: pd.DataFrame, images: np.ndarray | None = None) -> None:
-        """Store a part; its price comes last and says that it is whole. images: [radii, b, H, W, 3]."""
+        """Store a part; its cost is written last, and marks it as whole. images: [radii, b, H, W, 3]."""
         with files.atomic_file(self._path(number, "parquet")) as path:
             rows.to_parquet(path, index=False)
         if images is not None:

@@ -1,4 +1,4 @@
-"""From an attack of the config to what runs it: its plan, the evaluator it is put to, and the function of its kind."""
+"""From an attack in the config to its AttackConfig, the evaluator that it attacks, and the function that runs it."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from datasets import Dataset
 from torch import Tensor
 
-from safemed.attacks.engine import AttackConfig, Attacked
+from safemed.attacks.engine import AttackConfig, Attacked, of_variant
 from safemed.evaluation import black_box
 from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
 from safemed.models.vlm import VLM
@@ -19,37 +19,47 @@ def evaluator_for(
     vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int, settings: dict | None, seed: int,
     templates: Path | None = None,
 ) -> Evaluator:  # fmt: skip
-    """The model itself, or where an attack's settings name a sigma, the smoothed model.
+    """The evaluator of a model, or of the smoothed model where an attack's settings name a sigma.
 
-    Where they name a hint, each question comes after one that no training draws, of the file `templates`; its row says
-    which.
+    Where they name a hint, each question is asked after one of those in the file `templates` that no training draws;
+    the row of the question says which.
     """
-    told = settings or {}
-    if "sigma" in told:
+    attack = settings or {}
+    if "sigma" in attack:
         evaluator = SmoothedEvaluator(
-            vlm, questions, variant, max_new_tokens, told["sigma"], told["draws"], told["votes"], told["function"], seed
+            vlm,
+            questions,
+            variant,
+            max_new_tokens,
+            attack["sigma"],
+            attack["draws"],
+            attack["votes"],
+            attack["function"],
+            seed,
         )
     else:
         evaluator = Evaluator(vlm, questions, variant, max_new_tokens)
-    if "hint" not in told:
+    if "hint" not in attack:
         return evaluator
     if templates is None:
         raise ValueError("an attack with a hint needs the file of templates: --templates")
     wordings = Templates.read(templates).untaught()
-    return evaluator.altered(
-        [hinted_by_one(row, wordings, told["hint"], seed) for row in evaluator.rows], evaluator.images
-    )
+    rows = [hinted_by_one(row, wordings, attack["hint"], seed) for row in evaluator.rows]
+    return evaluator.with_questions(rows, evaluator.images)
 
 
 def read_attack_config(name: str, settings: dict, variant: str, amp: bool = False) -> AttackConfig:
-    """The plan of the config's attack `name`, with its targets for a variant."""
-    known = {field.name for field in fields(AttackConfig)}
-    given = {key: value for key, value in settings.items() if key in known and key != "targets"}
-    return AttackConfig(name=name, **given, targets=tuple((settings.get("targets") or {}).get(variant, ())), amp=amp)
+    """The config's attack `name` on a variant: the losses and restarts of that variant."""
+    known = {field.name for field in fields(AttackConfig)} - {"losses", "restarts"}
+    given = {key: value for key, value in settings.items() if key in known}
+    losses = tuple(settings.get("losses", {}).get(variant, ()))
+    return AttackConfig(
+        name=name, **given, losses=losses, restarts=of_variant(settings.get("restarts", 1), variant), amp=amp
+    )
 
 
 def run_attack(
-    evaluator: Evaluator, words: list[str], rows: Tensor, plan: AttackConfig, eps: float, seed: int
+    evaluator: Evaluator, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int
 ) -> Attacked:
     """Attack the questions `rows` [b] of an evaluator, whose right clean texts are `words`."""
-    return KINDS.get(plan.kind, Evaluator.attack)(evaluator, words, rows, plan, eps, seed)
+    return KINDS.get(config.kind, Evaluator.attack)(evaluator, words, rows, config, eps, seed)

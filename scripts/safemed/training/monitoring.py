@@ -8,9 +8,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from safemed.attacks.engine import AttackConfig
+from safemed.attacks.engine import AttackConfig, of_variant
 from safemed.data.dataset import load_questions, subset
-from safemed.evaluation.evaluator import Evaluator
+from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.vlm import VLM, frozen
 
 CHANGES_NO_RESULT = True
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int) -> dict[str, float]:
     """Clean and PGD accuracy of generated answers on a small fixed batch, for training curves.
 
-    settings: the config's monitoring.probe, of which eps, steps and restarts are read, and max_new_tokens.
+    settings: the config's monitoring.probe, of which eps, steps and restarts (per loss) are read, and max_new_tokens.
     """
     with frozen(vlm.model):
         evaluator = Evaluator(vlm, questions, variant, settings["max_new_tokens"][variant])
@@ -29,10 +29,12 @@ def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int)
         words = evaluator.answers(evaluator.images, everything)
         right = evaluator.right(words, everything)
         kept = [text for text, ok in zip(words, right, strict=True) if ok]
-        plan = AttackConfig(steps=settings["steps"], restarts=settings["restarts"])
-        robust = (
-            (~evaluator.attack(kept, everything[right], plan, settings["eps"], seed).broken).sum().item() if kept else 0
-        )
+        restarts = of_variant(settings["restarts"], variant)
+        config = AttackConfig(steps=settings["steps"], losses=LOSSES[variant], restarts=restarts)
+        robust = 0
+        if kept:
+            broken = evaluator.attack(kept, everything[right], config, settings["eps"], seed).broken
+            robust = (~broken).sum().item()
     return {
         "clean_accuracy": right.float().mean().item(),
         "robust_accuracy": robust / len(evaluator),

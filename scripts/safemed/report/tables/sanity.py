@@ -46,7 +46,7 @@ def _measured(probed: pd.DataFrame, n: int) -> Iterator[tuple[str, float, float]
     yield "eps 0: images or answers changed", _share(nothing.broken.astype(bool) | (nothing.linf > 0), n), 0.0
     yield "accuracy gained by a larger eps", _rise(radii, "eps", n), TOLERANCE
     yield "accuracy gained by more steps", _rise(steps, "steps", n), TOLERANCE
-    lost = restarts.pivot(index="question_id", columns="restarts", values="broken").astype(bool)
+    lost = restarts.pivot(index="question_id", columns="climbs", values="broken").astype(bool)
     lone = lost[lost.columns.min()] & ~lost[lost.columns.max()] if len(lost) else pd.Series(dtype=bool)
     yield "questions lost by more restarts", _share(lone, n), 0.0
     largest = radii[radii.eps == radii.eps.max()]
@@ -58,7 +58,7 @@ def _measured(probed: pd.DataFrame, n: int) -> Iterator[tuple[str, float, float]
     beyond = pd.concat([radii, steps, restarts]).eval("linf > eps").tolist() + l2.eval("l2 > eps").tolist()
     yield "images beyond eps", _mean(pd.Series(beyond, dtype=bool), radii), 0.0
     yield "levels lost in rounding", float(measured.rounding.max()), 0.501
-    blank = measured.groupby("target").zero_gradient
+    blank = measured.groupby("loss").zero_gradient
     yield "questions without any gradient", float(blank.apply(lambda z: (z == 1).mean()).max()), 0.0
     yield "share of zero gradients", float(blank.mean().max()), 0.1
     yield "verdict on floats differs from stored", _mean(measured.float_broken != measured.broken, measured), 0.05

@@ -1,0 +1,40 @@
+"""The folder that an evaluation writes: rows.parquet, cost.json and provenance.json; and how a killed job resumes."""
+
+import contextlib
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from safemed.evaluation.partial_results import PartialResults
+from safemed.models.vlm import VLM
+from safemed.utils import files, provenance, resume
+from safemed.utils.cost import CostMeter
+
+
+def write(rows: pd.DataFrame, args: Namespace, script: str, meter: CostMeter, vlm: VLM) -> None:
+    """Write the folder args.out of a script's evaluation, whole or not at all."""
+    with files.atomic_folder(args.out) as folder:
+        rows.to_parquet(folder / "rows.parquet", index=False)
+        meter.write(folder / "cost.json", vlm.passes)
+        provenance.write(folder, args, script)
+
+
+@contextlib.contextmanager
+def resumable(
+    args: Namespace, script: str, meter: CostMeter, vlm: VLM, inputs: list[Path], identity: dict, **cost
+) -> Iterator[tuple[Path, PartialResults]]:
+    """The folder to fill with the rows, and the partial results that a killed job left in it.
+
+    Those are kept only where they were made with the same settings, seed, code, model, splits, contents of the files
+    `inputs`, and further `identity`. cost: what cost.json says besides the price. At the end of the block the folder
+    becomes args.out, with its cost and provenance and without the parts.
+    """
+    with files.atomic_folder(args.out, resume=True) as folder:
+        same = resume.identity(args, script, args.weights / "cost.json", args.data / "splits.csv", *inputs) | identity
+        parts = PartialResults(folder / "shards", same, meter, vlm.passes)
+        yield folder, parts
+        meter.write(folder / "cost.json", vlm.passes, **cost)
+        provenance.write(folder, args, script)
+        parts.remove()

@@ -1,0 +1,373 @@
+"""The rules between config keys that a schema cannot state. Each fault is one line with the whole path of its key."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+
+from safemed.certificates import smoothing
+from safemed.stress.hints import Templates
+from safemed.workflow import schema
+from safemed.workflow.config import BASE, ROOT, chain, sweeps, training_settings
+
+MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
+GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
+SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
+OWN_KEYS = {  # settings that one trainer alone reads
+    "sft": ("targets",),
+    "grpo": ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm"),
+}
+
+
+def faults(config: dict) -> list[str]:
+    """All that is wrong with a merged config, a line each; empty for one that can be run.
+
+    Rules between keys are looked at once the schema accepts the config, and those between attacks once each attack is
+    sound in itself.
+    """
+    return schema.faults(config) or [f"config: {fault}" for fault in _rules(config)]
+
+
+def refuse(faults: list[str]) -> None:
+    """End the program with these lines, if there are any, and nothing else."""
+    if faults:
+        sys.exit("\n".join(faults))
+
+
+def _rules(config: dict) -> Iterator[str]:
+    yield from _data(config["data"])
+    yield from _model(config)
+    yield from _attacks(config)
+    if "certify" in config["evaluations"]:
+        yield from _certificates(config["certify"])
+    yield from _monitoring(config)
+    yield from _resources(config["resources"])
+    yield from _templates(config)
+    yield from _named_methods(config)
+    yield from _methods(config)
+
+
+def _data(data: dict) -> Iterator[str]:
+    split = data["split"]
+    total = sum(split[name] for name in ("train", "val", "test"))
+    if abs(total - 1) > 1e-9:
+        yield f"data.split: train, val and test sum to {total:g}, not 1"
+    if split["scheme"] == "med-r1" and not split["published"]:
+        yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
+
+
+def _model(config: dict) -> Iterator[str]:
+    name, revision, tiny = (config["model"][key] for key in ("name", "revision", "tiny"))
+    side, grid = config["data"]["image_size"], tiny["patch"] * tiny["merge"]
+    if name == "tiny" and side % grid:
+        yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
+    if name != "tiny" and not revision and not Path(name).is_dir():
+        yield f"model.revision: {name} is no local folder; a model of the hub needs the commit that it is pinned to"
+
+
+def _monitoring(config: dict) -> Iterator[str]:
+    for fault in _restarts(config["monitoring"]["probe"]["restarts"], config["variants"]):
+        yield f"monitoring.probe.{fault}"
+
+
+def _resources(resources: dict) -> Iterator[str]:
+    alone = resources["train_nodes"] * resources["train_processes"] == 1
+    if resources["shard_training"] and (alone or not resources["gpus"]):
+        yield "resources.shard_training: only for several processes, each with a GPU"
+
+
+# Attacks.
+
+
+def _attacks(config: dict) -> Iterator[str]:
+    """Names first, then each attack by itself, then what holds between attacks."""
+    attack = config["attack"]
+    if attack["headline_eps"] not in attack["eps"]:
+        yield f"attack.headline_eps: {attack['headline_eps']} is not in attack.eps {attack['eps']}"
+    for fault in _sanity(attack["sanity"], config["variants"]):
+        yield f"attack.sanity.{fault}"
+    for stage in (_named_attacks, _each_attack, _between_attacks):
+        found = [*stage(config)]
+        yield from found
+        if found:
+            return
+
+
+def _sanity(sanity: dict, variants: list[str]) -> Iterator[str]:
+    for key in ("radii", "steps"):
+        if sanity[key] != sorted(set(sanity[key])):
+            yield f"{key}: {sanity[key]} is not ascending"
+    restarts = sanity["restarts"]
+    yield from _restarts(restarts, variants)
+    if "instruct" in variants and (restarts if isinstance(restarts, int) else restarts.get("instruct")) == 1:
+        yield "restarts: 1; at least 2 for instruct: its attack on one loss is compared with one start"
+
+
+def _restarts(restarts: int | dict[str, int], variants: list[str]) -> Iterator[str]:
+    """The variants that are left out where restarts are given for each."""
+    for variant in variants:
+        if isinstance(restarts, dict) and variant not in restarts:
+            yield f"restarts.{variant}: missing; give one number for all variants, or one for each"
+
+
+def _named_attacks(config: dict) -> Iterator[str]:
+    """Whether the attacks that are named exist, and are named where attacks of their kind belong."""
+    known = config["attack"]["attacks"]
+    for key, names in _names(config).items():
+        for name in names:
+            if name not in known:
+                yield f"{key}: unknown attack {name!r}{schema.did_you_mean(name, list(known))}"
+            elif key != _place(known[name]):
+                yield (
+                    f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, one that knows a "
+                    "hint (with hint) to stress.adaptive, others to attack.suite"
+                )
+    for key, name in (("attack.transfer", config["attack"]["transfer"]), ("stress.attack", config["stress"]["attack"])):
+        if name not in known:
+            yield f"{key}: unknown attack {name!r}{schema.did_you_mean(name, list(known))}"
+
+
+def _names(config: dict) -> dict[str, list[str]]:
+    """Key -> the attacks that it names."""
+    attack, certify, stress = config["attack"], config["certify"], config["stress"]
+    return {
+        "attack.suite": attack["suite"],
+        "certify.attacks": certify["attacks"],
+        "stress.adaptive": [stress["adaptive"]],
+    }
+
+
+def _place(attack: dict) -> str:
+    """The key that an attack is to be named under."""
+    return "stress.adaptive" if "hint" in attack else "certify.attacks" if "sigma" in attack else "attack.suite"
+
+
+def _each_attack(config: dict) -> Iterator[str]:
+    for name in dict.fromkeys(name for names in _names(config).values() for name in names):
+        for fault in _one_attack(config["attack"]["attacks"][name], config["variants"]):
+            yield f"attack.attacks.{name}.{fault}"
+
+
+def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
+    """What is wrong with one attack's settings, each fault beginning with its key."""
+    kind, l2, losses = attack["kind"], attack.get("norm") == "l2", attack.get("losses", {})
+    if kind not in GRADIENT_FREE and not losses:
+        yield f"losses: missing; {kind} climbs losses, such as losses: {{instruct: [answer], think: [answer]}}"
+    yield from _restarts(attack.get("restarts", 1), [variant for variant in variants if variant in losses])
+    if l2 and attack.get("survivors"):
+        yield "survivors: what L_inf attacks left says nothing of an L2 ball"
+    if kind == "cw" and not l2:
+        yield "norm: cw seeks the smallest L2 perturbation; write norm: l2"
+    elif l2 and kind not in ("pgd", "apgd", "cw"):
+        yield f"norm: {kind} has no L2"
+    elif l2 != ("eps" in attack or kind == "cw"):
+        yield "eps: an L2 attack has an eps of its own (cw has none), an L_inf attack those of attack.eps"
+    climbed = {loss for names in losses.values() for loss in names}
+    if "patience" in attack and not (climbed and climbed <= MARGINS):
+        yield f"patience: only for losses that are margins, {', '.join(sorted(MARGINS))}"
+    if missing := SMOOTHING_KEYS & attack.keys() and SMOOTHING_KEYS - attack.keys():
+        yield f"sigma: an attack on a smoothed model also needs {', '.join(sorted(missing))}"
+    if "sigma" in attack and (kind not in ("pgd", "apgd") or attack.get("survivors")):
+        yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
+
+
+def _between_attacks(config: dict) -> Iterator[str]:
+    attack, stress, made = config["attack"], config["stress"], config["evaluations"]
+    swept = sweeps(attack)
+    if "pgd" not in swept:
+        yield "attack.attacks.pgd.survivors: figures show pgd at all eps: it must attack every question, in L_inf"
+        return
+    used = {"attack.transfer": ("transfer", attack["transfer"]), "stress.attack": ("stress", stress["attack"])}
+    for key, (evaluation, name) in used.items():
+        if evaluation in made and name not in swept:
+            yield f"{key}: {name!r} is not among the attacks of attack.suite at all eps: {', '.join(swept)}"
+    if "certify" in made:
+        yield from _smoothed_attacks(config["certify"], attack["attacks"])
+    if "stress" in made:
+        yield from _adaptive_attack(stress, attack["attacks"])
+        if stress["questions"] > attack["questions"]:
+            yield f"stress.questions: {stress['questions']} is more than attack.questions = {attack['questions']}"
+
+
+def _smoothed_attacks(certify: dict, attacks: dict) -> Iterator[str]:
+    """Whether the attacks on smoothed models can be compared with certificates, and with pgd on the models."""
+    seen: dict[tuple, str] = {}
+    for name in certify["attacks"]:
+        attack = attacks[name]
+        where, l2 = f"attack.attacks.{name}", attack.get("norm") == "l2"
+        if attack["sigma"] not in certify["sigma"]:
+            yield f"{where}.sigma: {attack['sigma']} is not in certify.sigma {certify['sigma']}"
+        if attack["function"] not in certify["functions"]:
+            yield f"{where}.function: {attack['function']} is not in certify.functions {certify['functions']}"
+        if (other := seen.setdefault((l2, attack["sigma"], attack["function"]), name)) != name:
+            yield f"{where}: a smoothed model is attacked once in a norm, and {other} does that already"
+        given = attack.get("eps", [])
+        if l2 and not set(given if isinstance(given, list) else [given]) <= set(certify["radii"]):
+            yield f"{where}.eps: {given} is not all in certify.radii {certify['radii']}"
+        if not l2:
+            yield from _unlike(attacks, name, "pgd", ("kind", "steps", "restarts", "losses"), "smoothing")
+
+
+def _adaptive_attack(stress: dict, attacks: dict) -> Iterator[str]:
+    """Whether the attack that knows a hint is, but for that, the one whose images hints are combined with."""
+    name, other = stress["adaptive"], stress["attack"]
+    keys = sorted((attacks[name].keys() | attacks[other].keys()) - {"hint"})
+    yield from _unlike(attacks, name, other, keys, "knowing the hint")
+
+
+def _unlike(attacks: dict, name: str, other: str, keys: Iterable[str], what: str) -> Iterator[str]:
+    """The keys in which an attack differs from the one that it is compared with to see what something changes."""
+    for key in keys:
+        if attacks[name].get(key) != attacks[other].get(key):
+            compared = f"it is compared with attack.attacks.{other} to see what {what} changes"
+            yield f"attack.attacks.{name}.{key}: {compared}: give both the same {key}"
+
+
+def _certificates(certify: dict) -> Iterator[str]:
+    if any(round(radius, smoothing.RADIUS_DIGITS) != radius for radius in certify["radii"]):
+        yield f"certify.radii: {certify['radii']}; radii are certified to {smoothing.RADIUS_DIGITS} decimals"
+    if certify["shards"] > certify["questions"]:
+        yield f"certify.shards: {certify['shards']} jobs cannot share {certify['questions']} questions"
+    if certify["n"] < (needed := smoothing.votes_needed(certify["mode"], certify["alpha"])):
+        given = f"alpha = {certify['alpha']} and mode = {certify['mode']}"
+        yield f"certify.n: {certify['n']} draws certify nothing with {given}; at least {needed}"
+
+
+# Methods.
+
+
+def _named_methods(config: dict) -> Iterator[str]:
+    """Whether the methods that are named exist."""
+    for key, names in (("study_methods", config["study_methods"]), ("certify.methods", config["certify"]["methods"])):
+        for name in names or []:
+            if name not in config["methods"]:
+                yield f"{key}: {_unknown_method(config, name)}"
+
+
+def _unknown_method(config: dict, name: str) -> str:
+    """That there is no method of a name, and where there is one or what was meant."""
+    for path in sorted((ROOT / "workflow" / "studies").glob("*.yaml")):
+        if name in (yaml.safe_load(path.read_text()).get("methods") or {}):
+            return f"method {name!r} is defined in {path.relative_to(ROOT)}: add that file to --configfile"
+    return f"unknown method {name!r}{schema.did_you_mean(name, list(config['methods']))}"
+
+
+def _methods(config: dict) -> Iterator[str]:
+    """What methods refer to, and then each method by itself."""
+    found = [*_starts(config), *_budgets(config)]
+    yield from found
+    if found:
+        return
+    for name in config["methods"]:
+        for fault in _one_method(config, name):
+            yield f"methods.{name}.{fault}"
+    yield from _shared_batches(config)
+
+
+def _starts(config: dict) -> Iterator[str]:
+    """Whether each method's starts lead down to the base. A circle is reported once."""
+    circles: set[str] = set()
+    for name, method in config["methods"].items():
+        if method["start"] not in (BASE, *config["methods"]):
+            yield f"methods.{name}.start: {_unknown_method(config, method['start'])}"
+        names = chain(config, name)
+        if names.count(name) > 1 and name not in circles:
+            circles |= set(names)
+            yield f"methods.{name}.start: the starts lead back to {name!r}: {' <- '.join(names)}"
+
+
+def _budgets(config: dict) -> Iterator[str]:
+    """Whether each method that takes the budget of another can."""
+    methods = config["methods"]
+    for name, method in methods.items():
+        where, other = f"methods.{name}.budget_of", method.get("budget_of")
+        if other is None:
+            continue
+        if other not in methods:
+            yield f"{where}: {_unknown_method(config, other)}"
+        elif "budget_of" in methods[other]:
+            yield f"{where}: {other} has no budget of its own"
+        elif "fare" in (method["trainer"], methods[other]["trainer"]):
+            yield f"{where}: only between methods of sft and grpo: FARE's passes are of the vision tower alone"
+        elif given := [key for key in ("steps", "learning_rate") if key in method]:
+            yield f"{where}: {' and '.join(given)} follow from it: leave them out"
+
+
+def _one_method(config: dict, name: str) -> Iterator[str]:
+    """What is wrong with one method's settings, each fault beginning with its key."""
+    settings, trainer = training_settings(config, name), config["methods"][name]["trainer"]
+    augmentation = settings["augmentation"]
+    yield from _augmentation(augmentation, trainer)
+    if augmentation.get("hints"):
+        yield from _hints(config, trainer, augmentation["hints"])
+    if augmentation.get("erased"):
+        yield from _erased(config, name, settings)
+    yield from _own_keys(settings, trainer)
+    if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
+        yield "targets: stepwise targets are thoughts, and the variant instruct has none"
+    if settings.get("vllm") and not config["resources"]["gpus"]:
+        yield "vllm: vLLM needs a GPU, and resources.gpus is 0"
+    batch = settings["batch_size"] * settings["gradient_accumulation"]
+    if trainer == "grpo" and batch % settings.get("num_generations", 1):
+        rollouts = settings["num_generations"]
+        yield f"num_generations: {rollouts} does not divide batch_size * gradient_accumulation = {batch}"
+
+
+def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:
+    kind, sigma = augmentation["kind"], augmentation.get("sigma")
+    if kind == "adversarial" and not (augmentation.get("eps") and augmentation.get("steps")):
+        yield "augmentation: an adversarial augmentation needs eps > 0 and steps > 0"
+    if kind == "clean" and trainer == "fare":
+        yield "augmentation: FARE on clean images has nothing to learn; noisy or adversarial"
+    if kind == "clean" and sigma:
+        yield "augmentation.sigma: a clean augmentation has no noise; write kind: noisy"
+    if kind == "noisy" and not sigma:
+        yield "augmentation.sigma: missing; a noisy augmentation needs sigma > 0"
+
+
+def _hints(config: dict, trainer: str, drawn: int) -> Iterator[str]:
+    if trainer != "grpo":
+        yield f"augmentation.hints: the trainer is {trainer}, which does not draw any"
+    path = Path(config["templates"])
+    if path.is_file() and drawn > (known := len(Templates.read(path).taught())):
+        yield f"augmentation.hints: {drawn}; {path} has {known} to train on"
+
+
+def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:
+    if config["methods"][name]["trainer"] == "fare":
+        yield "augmentation.erased: the trainer is fare, whose training asks no question"
+    starts = chain(config, name)[1:]
+    taught = any(training_settings(config, start)["augmentation"].get("erased") for start in starts)
+    if settings.get("beta") and not taught:
+        yield "augmentation.erased: beta > 0 anchors it to its start, which never learned to abstain"
+
+
+def _own_keys(settings: dict, trainer: str) -> Iterator[str]:
+    """Whether what one trainer alone reads is there for it, and for no other."""
+    for reader, keys in OWN_KEYS.items():
+        for key in keys:
+            if trainer != reader and key in settings:
+                yield f"{key}: the trainer is {trainer}, which does not read it"
+            if trainer == reader and key not in settings:
+                yield f"{key}: missing, and training.{trainer} does not set it either"
+
+
+def _shared_batches(config: dict) -> Iterator[str]:
+    """Whether the processes of a training can share its batch evenly."""
+    processes = config["resources"]["train_nodes"] * config["resources"]["train_processes"]
+    sizes = {name: training_settings(config, name)["batch_size"] for name in config["methods"]}
+    if uneven := [f"{name} ({size})" for name, size in sizes.items() if size % processes]:
+        many = "resources.train_nodes * resources.train_processes"
+        yield f"{many}: {processes} processes cannot share the batch_size of {', '.join(uneven)} evenly"
+
+
+def _templates(config: dict) -> Iterator[str]:
+    path = Path(config["templates"])
+    if not path.is_file():
+        yield f"templates: there is no file {path}"
+        return
+    try:
+        Templates.read(path)
+    except (ValueError, yaml.YAMLError) as error:
+        yield f"templates: {' '.join(str(error).split())}"

@@ -1,0 +1,500 @@
+"""The config: every study is accepted, and what is wrong is refused in a line that has the whole path of its key."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from safemed.workflow import checks, config_files, schema
+from safemed.workflow import config as configuration
+from support.helpers import ROOT, SMOKE, checkout, snakemake
+
+STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))
+SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI = (
+    ROOT / "workflow" / "studies" / f"{name}.yaml" for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini")
+)
+
+
+def merged(change: str, *studies: Path) -> dict:
+    """The default study's config with studies and then a change, written in YAML, laid over it."""
+    config = configuration.read(*studies)
+    update_config(config, yaml.safe_load(change))
+    return config
+
+
+@pytest.mark.parametrize("study", [[], *([path] for path in STUDIES), [SMOKE], [OMNIMEDVQA, ABLATION]], ids=str)
+def test_every_study_is_accepted(study):
+    assert checks.faults(configuration.read(*study)) == []
+
+
+# A change of the default study's config; the key that is refused; what is said of it.
+REFUSED = [
+    ("sedd: 1", "sedd", "unknown key; did you mean seed?"),
+    ("data: {imagesize: 64}", "data.imagesize", "unknown key; did you mean image_size?"),
+    ("training: {grpo: {learning_rat: 0.1}}", "training.grpo.learning_rat", "unknown key; did you mean learning_rate?"),
+    (
+        "methods: {at-grpo: {augmentation: {stepz: 3}}}",
+        "methods.at-grpo.augmentation.stepz",
+        "unknown key; did you mean steps?",
+    ),
+    ("report_to: [wandb]", "report_to", "unknown key; did you mean monitoring.report_to?"),
+    ("attack: {qqq: 1}", "attack.qqq", "unknown key; known: questions, batch_size, amp, eps, "),
+    ("attack: {questions: five}", "attack.questions", "'five' is not an integer"),
+    ("attack: {questions: 5.0}", "attack.questions", "5.0 is not an integer"),
+    ("attack: {questions: true}", "attack.questions", "true is not an integer"),
+    ("attack: {amp: 1}", "attack.amp", "1 is not true or false"),
+    ("data: null", "data", "null is not a section of keys"),
+    ("variants: think", "variants", "'think' is not a list"),
+    ("study: 5", "study", '5 is not text: write "5", in quotes'),
+    ("study: my study", "study", "'my study' does not match"),
+    ("training: {sft: {learning_rate: 1e-3}}", "training.sft.learning_rate", "but text: write 0.001"),
+    ("training: {sft: {learning_rate: .nan}}", "training.sft.learning_rate", "nan is not a number"),
+    ("peft: 16", "peft", "16 is neither null nor a section of keys"),
+    ("peft: {r: 16, alpha: 32}", "peft.dropout", "missing"),
+    ("methods: {mine: {trainer: sft}}", "methods.mine.start", "missing"),
+    ("methods: {Mine: {trainer: sft, start: base}}", "methods.Mine", "a name is made of lower-case letters"),
+    ("methods: {data: {trainer: sft, start: base}}", "methods.data", "a target of the Snakefile has this name"),
+    ("attack: {attacks: {clean: {kind: pgd, steps: 2}}}", "attack.attacks.clean", "the images without an attack have"),
+    ("attack: {eps: [8, -1]}", "attack.eps", "-1 is less than the minimum of 1"),
+    ("attack: {eps: [8, 8]}", "attack.eps", "names something twice"),
+    (
+        "methods: {at-grpo: {augmentation: {kind: adversarial, eps: -1, steps: 3}}}",
+        "methods.at-grpo.augmentation.eps",
+        "-1 is less than or equal to the minimum of 0",
+    ),
+    ("methods: {at-grpo: {num_generations: 5}}", "methods.at-grpo.num_generations", "5 does not divide"),
+    ("study_methods: [sft, sftt]", "study_methods", "unknown method 'sftt'; did you mean sft?"),
+    ("study_methods: [grpo]", "study_methods", "'grpo' is defined in workflow/studies/ablation.yaml: add that file"),
+    ("evaluations: [attak]", "evaluations", "'attak' is not one of attack, .*; did you mean attack?"),
+    ("variants: [instruct, thinking]", "variants", "'thinking' is not one of instruct, think; did you mean think?"),
+    ("data: {split: {train: 0.5}}", "data.split", "train, val and test sum to 0.62, not 1"),
+    ("data: {image_size: 60}", "data.image_size", "60 is no multiple of .* = 16"),
+    ("certify: {alpha: 0.7}", "certify.alpha", "0.7 is greater than or equal to the maximum of 0.5"),
+    ("certify: {n: 5}", "certify.n", "5 draws certify nothing with alpha = 0.001 .*; at least "),
+    ("certify: {sigma: [0]}", "certify.sigma", "0 is less than or equal to the minimum of 0"),
+    ("certify: {mode: adaptive}", "certify.mode", "'adaptive' is not one of sequential, fixed"),
+    ("certify: {functions: [logits]}", "certify.functions", "'logits' is not one of choice, generate"),
+    ("certify: {shards: 41}", "certify.shards", "41 jobs cannot share 40 questions"),
+    ("certify: {methods: [sftt]}", "certify.methods", "unknown method 'sftt'; did you mean sft?"),
+    ("certify: {methods: []}", "certify.methods", "fewer entries than 1"),
+    ("certify: {methods: sft}", "certify.methods", "'sft' is neither null nor a list"),
+    ("certify: {attacks: [pgd]}", "certify.attacks", "'pgd'; attacks on smoothed models .* go to certify.attacks"),
+    ("certify: {radii: [0.0, 0.1, 0.2, 0.4, 0.12345]}", "certify.radii", "certified to 4 decimals"),
+    ("attack: {attacks: {smoothed-l2: {eps: [0.3]}}}", "attack.attacks.smoothed-l2.eps", "not all in certify.radii"),
+    (
+        "attack: {attacks: {smoothed-l2: {function: choice}}}",
+        "attack.attacks.smoothed-l2-choice",
+        "smoothed-l2 does that already",
+    ),
+    (
+        "attack: {attacks: {smoothed-linf: {steps: 10}}}",
+        "attack.attacks.smoothed-linf.steps",
+        "compared with attack.attacks.pgd .*give both the same steps",
+    ),
+    (
+        "{certify: {sigma: [0.5], attacks: [smoothed-l2]}}",
+        "attack.attacks.smoothed-l2.sigma",
+        r"0.25 is not in certify.sigma \[0.5\]",
+    ),
+    (
+        "{certify: {functions: [choice], attacks: [smoothed-l2]}}",
+        "attack.attacks.smoothed-l2.function",
+        "generate is not in certify.functions",
+    ),
+    ("attack: {suite: [pgd, smoothed-l2]}", "attack.suite", "'smoothed-l2'; attacks on smoothed models"),
+    (
+        "attack: {attacks: {smoothed-linf: {kind: square}}}",
+        "attack.attacks.smoothed-linf.kind",
+        "square; a smoothed model is attacked by pgd or apgd",
+    ),
+    (
+        "attack: {attacks: {smoothed-linf: {survivors: true}}}",
+        "attack.attacks.smoothed-linf.kind",
+        "by pgd or apgd, on every question",
+    ),
+    ("attack: {attacks: {pgd-100: {restarts: {think: 0}}}}", "attack.attacks.pgd-100.restarts.think", "0 is less than"),
+    (
+        "attack: {attacks: {apgd-t: {restarts: many}}}",
+        "attack.attacks.apgd-t.restarts",
+        "neither an integer nor a section",
+    ),
+    (
+        "attack: {suite: [pgd, a], attacks: {a: {kind: pgd, steps: 2, losses: {think: [ce]}, restarts: {}}}}",
+        "attack.attacks.a.restarts.think",
+        "missing; give one number for all variants, or one for each",
+    ),
+    (
+        "attack: {suite: [pgd, two], attacks: {two: {kind: apgd, steps: 2}}}",
+        "attack.attacks.two.losses",
+        "missing; apgd climbs losses, such as",
+    ),
+    ("attack: {sanity: {restarts: 1}}", "attack.sanity.restarts", "1; at least 2 for instruct"),
+    ("stress: {adaptive: hint}", "stress.adaptive", "unknown attack 'hint'; did you mean pgd-hint?"),
+    ("stress: {adaptive: pgd-100}", "stress.adaptive", "'pgd-100'.*with hint"),
+    ("attack: {suite: [pgd, pgd-hint]}", "attack.suite", "'pgd-hint'.*stress.adaptive"),
+    ("certify: {attacks: [pgd-hint]}", "certify.attacks", "'pgd-hint'.*stress.adaptive"),
+    ("attack: {attacks: {pgd-hint: {hint: positive}}}", "attack.attacks.pgd-hint.hint", "'positive' is not one of"),
+    (
+        "attack: {attacks: {pgd-hint: {steps: 10}}}",
+        "attack.attacks.pgd-hint.steps",
+        "compared with attack.attacks.pgd .*give both the same steps",
+    ),
+    (
+        "attack: {attacks: {pgd-hint: {losses: {think: [answer]}}}}",
+        "attack.attacks.pgd-hint.losses",
+        "give both the same losses",
+    ),
+    (
+        "attack: {attacks: {pgd-hint: {survivors: true}}}",
+        "attack.attacks.pgd-hint.survivors",
+        "give both the same survivors",
+    ),
+    ("attack: {attacks: {pgd-hint: {norm: l2}}}", "attack.attacks.pgd-hint.eps", "an L2 attack has an eps of its own"),
+    (
+        "attack: {attacks: {pgd-hint: {sigma: 0.25}}}",
+        "attack.attacks.pgd-hint.sigma",
+        "also needs draws, function, votes",
+    ),
+    (
+        "{stress: {attack: fgsm}, attack: {attacks: {fgsm: {restarts: {instruct: 3, think: 1}}}}}",
+        "attack.attacks.pgd-hint.steps",
+        "compared with attack.attacks.fgsm .*give both the same steps",
+    ),
+    ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
+    (
+        "methods: {sft: {augmentation: {kind: clean, sigma: 0.1}}}",
+        "methods.sft.augmentation.sigma",
+        "a clean augmentation has no noise",
+    ),
+    ("attack: {headline_eps: 3}", "attack.headline_eps", "3 is not in attack.eps"),
+    ("attack: {suite: [pgd, bim]}", "attack.suite", "unknown attack 'bim'; known: noise, fgsm, pgd, "),
+    ("attack: {suite: [pgd, fgsmm]}", "attack.suite", "unknown attack 'fgsmm'; did you mean fgsm?"),
+    ("attack: {suite: [fgsm]}", "attack.suite", "lacks pgd"),
+    ("attack: {transfer: cw}", "attack.transfer", "'cw' is not among the attacks of attack.suite at all eps"),
+    ("attack: {transfer: pdg}", "attack.transfer", "unknown attack 'pdg'; did you mean pgd?"),
+    ("attack: {sanity: {steps: [20, 5]}}", "attack.sanity.steps", "not ascending"),
+    ("attack: {attacks: {pgd: {norm: l2}}}", "attack.attacks.pgd.eps", "an L2 attack has an eps of its own"),
+    ("attack: {attacks: {pgd: {survivors: true}}}", "attack.attacks.pgd.survivors", "it must attack every question"),
+    ("attack: {attacks: {pgd-l2: {norm: linf}}}", "attack.attacks.pgd-l2.eps", "an L_inf attack those of attack.eps"),
+    (
+        "attack: {attacks: {square: {norm: l2, eps: 1, survivors: false}}}",
+        "attack.attacks.square.norm",
+        "square has no L2",
+    ),
+    (
+        "attack: {attacks: {mi-fgsm: {norm: l2, eps: 1, survivors: false}}}",
+        "attack.attacks.mi-fgsm.norm",
+        "mi-fgsm has no L2",
+    ),
+    ("attack: {attacks: {cw: {norm: linf}}}", "attack.attacks.cw.norm", "write norm: l2"),
+    ("attack: {attacks: {pgd-l2: {eps: []}}}", "attack.attacks.pgd-l2.eps", "fewer entries than 1"),
+    ("attack: {attacks: {pgd-l2: {eps: wide}}}", "attack.attacks.pgd-l2.eps", "'wide' is neither a number nor a list"),
+    ("attack: {sanity: {l2: 0}}", "attack.sanity.l2", "0 is less than or equal to the minimum of 0"),
+    ("attack: {attacks: {cw: {survivors: true}}}", "attack.attacks.cw.survivors", "says nothing of an L2 ball"),
+    ("attack: {attacks: {pgd: {sigma: 0.1}}}", "attack.suite", "'pgd'; attacks on smoothed models .with sigma."),
+    (
+        "{attack: {attacks: {a: {kind: pgd, steps: 1, losses: {think: [ce]}, sigma: 1}}}, certify: {attacks: [a]}}",
+        "attack.attacks.a.sigma",
+        "also needs draws, function, votes",
+    ),
+    (
+        "attack: {attacks: {pgd-100: {patience: 3}}}",
+        "attack.attacks.pgd-100.patience",
+        "only for losses that are margins",
+    ),
+    ("attack: {attacks: {noise: {patience: 3}}}", "attack.attacks.noise.patience", "only for losses that are margins"),
+    (
+        "attack: {attacks: {pgd: {losses: {think: [first-token]}}}}",
+        "attack.attacks.pgd.losses.think",
+        "'first-token' is not one of",
+    ),
+    ("methods: {at-grpo: {start: at-grpo}}", "methods.at-grpo.start", "the starts lead back to 'at-grpo'"),
+    ("methods: {sft: {start: at-grpo}}", "methods.sft.start", "lead back to 'sft': sft <- at-grpo <- fare <- sft"),
+    ("methods: {sft: {start: bass}}", "methods.sft.start", "unknown method 'bass'"),
+    ("methods: {fare: {beta: 1.0}}", "methods.fare.beta", "the trainer is fare, which does not read it"),
+    (
+        "methods: {sft: {augmentation: {kind: clean, hints: 2}}}",
+        "methods.sft.augmentation.hints",
+        "the trainer is sft, which does not draw any",
+    ),
+    ("methods: {sft: {targets: stepwise}}", "methods.sft.targets", "the variant instruct has none"),
+    ("methods: {at-grpo: {targets: plain}}", "methods.at-grpo.targets", "the trainer is grpo, which does not read it"),
+    (
+        "methods: {fare: {augmentation: {kind: noisy, sigma: 0.1, erased: 0.5}}}",
+        "methods.fare.augmentation.erased",
+        "training asks no question",
+    ),
+    ("templates: no-such-file.yaml", "templates", "there is no file no-such-file.yaml"),
+    ("templates: config.yaml", "templates", "config.yaml: a key is missing or unknown"),
+    ("methods: {fare: {augmentation: {kind: clean}}}", "methods.fare.augmentation", "FARE on clean images"),
+    ("methods: {fare: {augmentation: {kind: noisy}}}", "methods.fare.augmentation.sigma", "missing; a noisy"),
+    ("monitoring: {probe: {times: 0}}", "monitoring.probe.times", "0 is less than the minimum of 1"),
+    ("monitoring: {report_to: [paper]}", "monitoring.report_to", "'paper' is not one of tensorboard, wandb"),
+    ("data: {split: {scheme: med-r1}}", "data.split.published", "the scheme med-r1 needs the folder"),
+    ("data: {hub: {revision: main}}", "data.hub.revision", "'main' does not match"),
+    ("methods: {sft: {train_on: {modality: PET}}}", "methods.sft.train_on.modality", "'PET' is not one of CT"),
+    ("methods: {sft: {train_on: {}}}", "methods.sft.train_on", "fewer entries than 1"),
+    ("resources: {shard_training: true}", "resources.shard_training", "only for several processes, each with a GPU"),
+    (
+        "resources: {train_nodes: 5}",
+        "resources.train_nodes * resources.train_processes",
+        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(96\) evenly",
+    ),
+    ("{methods: {at-grpo: {vllm: true}}, resources: {gpus: 0}}", "methods.at-grpo.vllm", "resources.gpus is 0"),
+    ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
+]
+# The same of a study that is laid over the default one, and below the key methods.
+REFUSED_OF_STUDIES = [
+    (SMOOTHING, "noisy-grpo: {augmentation: {kind: adversarial}}", "noisy-grpo.augmentation", "needs eps > 0"),
+    (WORDS, "grpo-hints: {augmentation: {hints: -1}}", "grpo-hints.augmentation.hints", "-1 is less than"),
+    (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
+    (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "beta > 0 anchors it to its start"),
+    (ABLATION, "at-sft: {budget_of: at-grp}", "at-sft.budget_of", "unknown method 'at-grp'; did you mean at-grpo?"),
+    (ABLATION, "at-sft: {budget_of: fare}", "at-sft.budget_of", "only between methods of sft and grpo"),
+    (ABLATION, "at-sft: {steps: 9}", "at-sft.budget_of", "steps follow from it: leave them out"),
+    (ABLATION, "grpo: {budget_of: at-sft}", "grpo.budget_of", "at-sft has no budget of its own"),
+]
+
+
+@pytest.mark.parametrize("change, key, said", REFUSED, ids=[change for change, *_ in REFUSED])
+def test_what_is_wrong_is_refused_in_one_line_by_the_path_of_its_key(change, key, said):
+    (line,) = checks.faults(merged(change))
+    assert line.startswith(f"config: {key}: ") and re.search(said, line), line
+    assert "\n" not in line and len(line) < 250
+
+
+@pytest.mark.parametrize(
+    "study, change, key, said", REFUSED_OF_STUDIES, ids=[change for _, change, *_ in REFUSED_OF_STUDIES]
+)
+def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, said):
+    (line,) = checks.faults(merged(f"methods: {{{change}}}", study))
+    assert line.startswith(f"config: methods.{key}: ") and re.search(said, line), line
+
+
+@pytest.mark.parametrize(
+    "change, keys",
+    [
+        (
+            "{seed: x, data: {imagesize: 3}, attack: {question: 5, eps: [0]}, certify: {n: 0}}",
+            ["attack.eps", "attack.question", "certify.n", "data.imagesize", "seed"],
+        ),
+        (
+            "{data: {image_size: 60}, certify: {sigma: [0.5]}, study_methods: [sftt], methods: {fare: {beta: 1.0}}}",
+            [
+                *(f"attack.attacks.smoothed-{name}.sigma" for name in ("l2", "l2-choice", "linf")),
+                "data.image_size",
+                "methods.fare.beta",
+                "study_methods",
+            ],
+        ),
+        (
+            "attack: {attacks: {pgd-hint: {norm: l2, eps: 1}}}",
+            ["attack.attacks.pgd-hint.eps", "attack.attacks.pgd-hint.norm"],
+        ),
+    ],
+    ids=["by the schema", "by the rules between keys", "in one attack"],
+)
+def test_all_faults_are_listed_a_line_each(change, keys):
+    assert sorted(line.split(": ")[1] for line in checks.faults(merged(change))) == sorted(keys)
+
+
+def test_rules_of_an_evaluation_that_is_not_made_do_not_bind():
+    change = "{attack: {questions: 50, transfer: cw}, stress: {attack: fgsm}, certify: {sigma: [0.5], n: 1}}"
+    assert checks.faults(merged(change))
+    assert checks.faults(merged(f"{{evaluations: [attack], {change[1:]}")) == []
+
+
+@pytest.mark.parametrize(
+    "given, wanted",
+    [
+        ({"attack": {"questions": "5", "amp": "true"}}, {"attack": {"questions": 5, "amp": True}}),
+        ({"attack": {"eps": ["4", "8"]}}, {"attack": {"eps": [4, 8]}}),
+        ({"training": {"sft": {"learning_rate": "1e-3"}}}, {"training": {"sft": {"learning_rate": 0.001}}}),
+        ({"methods": {"m": {"augmentation": {"eps": "8"}}}}, {"methods": {"m": {"augmentation": {"eps": 8}}}}),
+        ({"attack": {"attacks": {"a": {"eps": ["0.5", "1"]}}}}, {"attack": {"attacks": {"a": {"eps": [0.5, 1]}}}}),
+        ({"peft": {"r": "4"}, "data": {"source": "null"}}, {"peft": {"r": 4}, "data": {"source": None}}),
+        ({"certify": {"methods": "null"}}, {"certify": {"methods": None}}),
+        ({"data": {"source": "2024"}, "study": "5"}, {"data": {"source": "2024"}, "study": "5"}),
+        ({"training": {"grpo": {"scale_rewards": "none"}}}, {"training": {"grpo": {"scale_rewards": "none"}}}),
+        ({"attack": {"questions": "five", "suit": ["5"]}}, {"attack": {"questions": "five", "suit": ["5"]}}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_text_of_the_command_line_is_read_as_the_schema_wants_it(given, wanted):
+    assert json.dumps(schema.typed(given)) == json.dumps(wanted)
+
+
+@pytest.mark.parametrize(
+    "text, lines",
+    [
+        ("seed: 1\nstudy: a\nseed: 2\n", ["config: seed: stands in lines 1 and 3; x.yaml must have it once"]),
+        (
+            "attack:\n  eps: [4]\n  attacks:\n    a: {kind: pgd, kind: apgd}\n  eps: [8]\n",
+            [
+                "config: attack.attacks.a.kind: stands in lines 4 and 4; x.yaml must have it once",
+                "config: attack.eps: stands in lines 2 and 5; x.yaml must have it once",
+            ],
+        ),
+        ("seed: [1\nstudy: x\n", ["config: x.yaml, line 2: not YAML: expected ',' or ']', but got ':'"]),
+        ('{\n\t"seed": 1\n}', []),
+        ("", []),
+    ],
+    ids=["at the top", "in sections", "no YAML", "JSON", "empty"],
+)
+def test_a_key_that_stands_twice_is_refused_by_file_key_and_line(text, lines, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("x.yaml").write_text(text)
+    assert sorted(config_files.faults(Path("x.yaml"))) == lines
+
+
+def leaves(section: dict, path: str = "") -> set[str]:
+    """The paths of all values in a config."""
+    below = [
+        leaves(value, f"{path}{key}.") if value and isinstance(value, dict) else {f"{path}{key}"}
+        for key, value in section.items()
+    ]
+    return set().union(*below)
+
+
+def test_every_key_is_described_in_a_sentence():
+    lacking = [path for path, own in schema.keys().items() if len(own.get("description", "").split()) < 3]
+    assert lacking == [] and {"seed", "methods.*.trainer", "attack.attacks.*.kind"} <= schema.keys().keys()
+
+
+def test_a_key_stands_either_in_what_a_user_edits_or_in_the_defaults():
+    defaults, own = (yaml.safe_load(path.read_text()) for path in configuration.FILES)
+    assert leaves(own) & leaves(defaults) == set() and {"study", "attack.questions"} <= leaves(own)
+    lines = configuration.FILES[1].read_text().splitlines()
+    assert len(lines) < 80
+    for line, before in zip(lines[1:], lines, strict=False):  # a key of a value has a sentence above it
+        if re.match(r" *\w+: \S", line):
+            assert re.match(r" *# [A-Z\w].*\.$", before) or re.match(r" *\w+: \S", before), line
+
+
+@pytest.mark.parametrize(
+    "studies, steps, rate",
+    [([], 124, 2e-4), ([MINI], 82, 2e-4), ([OMNIMEDVQA], 1188, 1e-5)],
+    ids=["phantoms", "mini", "omnimedvqa"],
+)
+def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, rate):
+    """at-sft is supervised training at the cost of at-grpo, in images that go forward or backward."""
+    config = configuration.read(*studies, ABLATION)
+    at_sft, at_grpo = (configuration.training_settings(config, name) for name in ("at-sft", "at-grpo"))
+    assert (at_sft["steps"], at_sft["learning_rate"]) == (steps, rate)
+    passes = at_grpo["batch_size"] * at_grpo["gradient_accumulation"] * at_grpo["steps"] * 4
+    passes += passes // 4 // at_grpo["num_generations"] * at_grpo["augmentation"]["steps"] * 2
+    made = at_sft["batch_size"] * at_sft["gradient_accumulation"] * steps * (2 + 2 * at_sft["augmentation"]["steps"])
+    assert made == pytest.approx(passes, rel=0.01) and "budget_of" not in at_sft
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory) -> Path:
+    """A copy in which nothing has run."""
+    return checkout(tmp_path_factory.mktemp("config") / "repository")
+
+
+def refusal(*arguments, cwd: Path) -> list[str]:
+    """The lines of a start of Snakemake that must fail before any job."""
+    done = snakemake(*arguments, "--cores", 1, cwd=cwd)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and "Job stats" not in said and not (cwd / "results").exists()
+    assert "Traceback" not in said and "Error" not in said
+    return [line for line in said.splitlines() if not line.startswith("Config file ")]
+
+
+def test_snakemake_prints_a_line_a_fault_and_nothing_else(untouched):
+    (untouched / "changed.yaml").write_text("{attack: {question: 5}, certify: {questions: many}}\n")
+    given = ["--configfile", "changed.yaml", "--config", "attack={headline_eps: eight}", "seed=3"]
+    assert sorted(refusal("data", *given, cwd=untouched)) == [
+        "config: attack.headline_eps: 'eight' is not an integer",
+        "config: attack.question: unknown key; did you mean questions?",
+        "config: certify.questions: 'many' is not an integer",
+    ]
+
+
+def test_snakemake_refuses_a_key_that_stands_twice_in_any_config_file(untouched):
+    (untouched / "twice.yaml").write_text("seed: 1\nseed: 2\n")
+    line = "config: seed: stands in lines 1 and 2; twice.yaml must have it once"
+    assert refusal("data", "--configfile", "twice.yaml", cwd=untouched) == [line]
+
+
+def planned(done: subprocess.CompletedProcess) -> dict[str, int]:
+    """Rule -> number of jobs of a dry run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = re.search(r"Job stats:\njob +count\n[- ]+\n(.*?)\ntotal ", done.stdout + done.stderr, re.DOTALL)
+    return {name: int(n) for name, n in (line.split() for line in table[1].splitlines())}
+
+
+def test_what_is_certified_follows_what_is_studied(untouched):
+    """And nested numbers of the command line count as numbers."""
+    given = ["--config", "study_methods=[sft]", "certify={shards: 2}"]
+    jobs = planned(snakemake("-n", *given, cwd=untouched))
+    config = configuration.read()
+    variants, certify = len(config["variants"]), config["certify"]
+    assert jobs["train_sft"] == variants and not jobs.keys() & {"train_fare", "train_grpo"}
+    assert jobs["certify_model"] == variants * len(certify["functions"]) * len(certify["sigma"]) * 2
+    assert jobs["stress_model"] == jobs["transfer_images"] == jobs["probe_attacks"] == variants
+
+
+def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(untouched):
+    config = configuration.read(ABLATION)
+    methods, variants = len(config["study_methods"]), len(config["variants"])
+    jobs = planned(snakemake("-n", "--configfile", ABLATION, cwd=untouched))
+    assert jobs["train_sft"] + jobs["train_fare"] + jobs["train_grpo"] == methods * variants
+    assert jobs["attack_model"] == methods * variants * (1 + len(config["attack"]["suite"]))
+    assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
+    # What the default study has of these models is taken as it is.
+    default = configuration.read()
+    for name in ("sft", "fare", "at-grpo"):
+        assert configuration.training_settings(config, name) == configuration.training_settings(default, name)
+    assert config["study"] == default["study"] and config["attack"]["eps"] == default["attack"]["eps"]
+
+
+def test_every_method_is_a_target_of_its_own_name(untouched):
+    jobs = planned(snakemake("-n", "at-grpo", cwd=untouched))
+    config = configuration.read()
+    assert jobs["at-grpo"] == 1 and jobs["train_grpo"] == jobs["train_fare"] == len(config["variants"])
+    targets = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    assert targets == set(schema.keys()["methods"]["propertyNames"]["not"]["enum"])
+
+
+def make(*arguments) -> subprocess.CompletedProcess:
+    """What make would run."""
+    return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["SOURCE=/images"], "SOURCE needs a STUDY with a name of its own"),
+        (["SOURCE=/images", "STUDY=words"], "SOURCE needs a STUDY with a name of its own"),
+        (["STUDY=ablatio"], "there is no workflow/studies/ablatio.yaml; STUDY is phantoms or one of ablation chain "),
+    ],
+    ids=" ".join,
+)
+def test_make_refuses_a_study_that_would_spoil_another_in_one_line(arguments, said):
+    done = make("study", *arguments)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode and said in line and "snakemake" not in done.stdout
+
+
+def test_make_names_the_target_before_the_config_files_that_would_swallow_it():
+    done = make("study", "STUDY=mini ablation", "SOURCE=/my images", "TARGET=figures")
+    assert (
+        done.returncode == 0
+        and (
+            "snakemake figures --cores 2 --rerun-incomplete --configfile workflow/studies/mini.yaml "
+            """workflow/studies/ablation.yaml --config 'data={source: "/my images"}'"""
+        )
+        in done.stdout
+    )
+    assert "--config" not in make("study").stdout
+
+
+def test_make_clean_leaves_results_and_their_records():
+    removed = make("clean").stdout
+    assert ".venv" in removed and not re.search(r"results|\.snakemake|resources", removed)
