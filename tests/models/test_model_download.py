@@ -5,7 +5,8 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from support.helpers import SIDE, command
+from support.commands import command
+from support.settings import SIDE
 from support.hub import REVISION
 
 MODEL = "someone/Tiny"

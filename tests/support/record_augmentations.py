@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from support.helpers import SCRIPTS
+from support.paths import SCRIPTS
 
 sys.path.insert(0, str(SCRIPTS))
 import grpo

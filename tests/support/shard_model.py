@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from support.helpers import SCRIPTS
+from support.paths import SCRIPTS
 
 sys.path.insert(0, str(SCRIPTS))
 from safemed.attacks.losses import words_away

@@ -19,134 +19,16 @@ from safemed.training import common, rewards
 from safemed.training.at_grpo import ATGRPOTrainer, forward_kl
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
-from support.helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, refused, training_arguments
+from support.commands import here, refused
+from support.settings import ADVERSARIAL, FARE, GRPO, LORA, TRAINING
+from support.trainings import training_arguments
 
 EPS = 8
-
-
-def on_eight_images(questions: Dataset) -> Dataset:
-    """Eight questions on eight different images."""
-    paths = questions["image_path"]
-    first = [i for i, path in enumerate(paths) if path not in paths[:i]]
-    return questions.select(first[:: len(first) // 8][:8])
 
 
 @pytest.fixture(scope="module")
 def questions(train_questions) -> Dataset:
     return on_eight_images(train_questions)
-
-
-class Recorder:
-    """The images that went through a vision tower, as [n, 3 * H * W] in [0, 1] units, under the phase they went in."""
-
-    def __init__(self):
-        self.phase, self.seen = [], defaultdict(list)
-
-    def watch(self, visual: torch.nn.Module, vlm: VLM, who: str) -> None:
-        """Record every forward pass of a vision tower."""
-
-        def hook(module, args, kwargs):
-            given = [*args, *kwargs.values()]
-            pixel_values = next(v for v in given if torch.is_tensor(v) and v.is_floating_point())
-            images = len(next(v for v in given if torch.is_tensor(v) and v.ndim == 2 and v.shape[1] == 3))
-            mean, std = vlm.geometry.mean[0], vlm.geometry.std[0]  # the same for all three colours in the tiny model
-            seen = (pixel_values.detach() * std + mean).view(images, -1)
-            self.seen[(who, *self.phase)].append((seen, vlm.model.training, torch.is_grad_enabled()))
-
-        visual.register_forward_pre_hook(hook, with_kwargs=True)
-
-    @contextlib.contextmanager
-    def during(self, phase: str):
-        """Passes inside the block belong to the phase."""
-        self.phase.append(phase)
-        yield
-        self.phase.pop()
-
-    def images(self, *key: str) -> torch.Tensor:
-        """All images of a phase."""
-        return torch.cat([images for images, _, _ in self.seen[key]])
-
-
-class Watched(ATGRPOTrainer):
-    """The trainer itself; it only says which of TRL's steps it is in."""
-
-    recorder: Recorder
-
-    def _generate_and_score_completions(self, inputs):
-        self.inputs = inputs
-        with self.recorder.during("make"):
-            return super()._generate_and_score_completions(inputs)
-
-    def _generate(self, *args, **kwargs):
-        self.state_at_rollout = (self.model.training, all(p.requires_grad for p in self.start_trainable))
-        with self.recorder.during("rollout"):
-            return super()._generate(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        with self.recorder.during("logps"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def _compute_loss(self, model, inputs):
-        with self.recorder.during("loss"):
-            return super()._compute_loss(model, inputs)
-
-
-def grpo_trainer(
-    start,
-    questions,
-    folder,
-    augmentation: Augmentation,
-    beta: float = 1.0,
-    peft=None,
-    trl=None,
-    told=(),
-    watched=Watched,
-    **config,
-) -> Watched:
-    """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
-
-    A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
-    told: what hints and abstaining are told by.
-    """
-    processor = load_processor(start)
-    settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
-    arguments = {
-        **common.shared_arguments(settings, folder, 0),
-        **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo"},
-        **config,
-        **(trl or {}),
-    }
-    trainer = watched(
-        model=common.load_policy(start, peft),
-        args=GRPOConfig(
-            **arguments,
-            num_generations=4,
-            max_completion_length=6,
-            generation_kwargs={"suppress_tokens": placeholder_ids(processor.tokenizer)},
-        ),
-        reward_funcs=[rewards.accuracy, rewards.format],
-        train_dataset=common.training_rows(questions, "instruct"),
-        processing_class=processor,
-        peft_config=common.adapter(peft),
-        augmentation=augmentation,
-        beta=beta,
-        **dict(told),
-    )
-    trainer.recorder = Recorder()
-    trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]
-    trainer.recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
-    if trainer.anchor is not None and not trainer.has_adapter:
-        trainer.recorder.watch(trainer.anchor.model.visual, trainer.vlm, "anchor")
-    return trainer
-
-
-def nearest(images: torch.Tensor, questions: Dataset, vlm: VLM) -> tuple[torch.Tensor, torch.Tensor]:
-    """For images [n, D]: which question's clean image is the nearest, and the L_inf distance to it, in levels."""
-    clean = torch.from_numpy(as_arrays(questions["image"]))
-    patches, _ = patchify(to_float(clean, torch.device("cpu")), vlm.geometry)
-    patches = patches * vlm.geometry.std[0] + vlm.geometry.mean[0]
-    distance = torch.cdist(images, patches.view(len(clean), -1), p=float("inf")) * 255
-    return distance.argmin(1), distance.amin(1)
 
 
 POLICY = [("policy", "make", "rollout"), ("policy", "make", "logps"), ("policy", "loss", "logps")]

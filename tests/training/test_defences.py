@@ -26,19 +26,10 @@ from safemed.training.abstention import offered
 from safemed.training.at_grpo import ATGRPOTrainer, forward_kl, step_wordings
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentingCollator, earlier_answers
-from support.helpers import (
-    ADVERSARIAL,
-    GRPO,
-    ROOT,
-    SIDE,
-    TRAINING,
-    command_line,
-    here,
-    kill_after_the_first_checkpoint,
-    refused,
-    training_arguments,
-    weights,
-)  # fmt: skip
+from support.commands import command_line, here, refused
+from support.paths import ROOT
+from support.settings import ADVERSARIAL, GRPO, SIDE, TRAINING
+from support.trainings import kill_after_the_first_checkpoint, training_arguments, weights
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
 TOLD = Templates.read(TEMPLATES)

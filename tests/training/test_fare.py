@@ -17,7 +17,9 @@ from safemed.models.vlm import VLM, save_model
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.fare import FARETrainer, one_row_an_image
-from support.helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
+from support.commands import here
+from support.settings import ADVERSARIAL, FARE, LORA
+from support.trainings import training_arguments
 
 
 def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:

@@ -11,21 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from safemed.training import common
-from support.helpers import (
-    ADVERSARIAL,
-    FARE,
-    GRPO,
-    ROOT,
-    TRAINING,
-    command_line,
-    complete_checkpoints,
-    here,
-    kill_after_the_first_checkpoint,
-    refused,
-    training_arguments,
-    update,
-    weights,
-)  # fmt: skip
+from support.commands import command_line, here, refused
+from support.paths import ROOT
+from support.settings import ADVERSARIAL, FARE, GRPO, TRAINING
+from support.trainings import complete_checkpoints, kill_after_the_first_checkpoint, training_arguments, update, weights
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
 SFT = {**TRAINING, "steps": 4, "augmentation": ADVERSARIAL, "save_steps": 2}

@@ -10,21 +10,9 @@ import pytest
 
 from safemed.training import common
 from safemed.utils import resume
-from support.helpers import (
-    ADVERSARIAL,
-    BASE,
-    FARE,
-    GRPO,
-    SIDE,
-    TINY,
-    TRAINING,
-    command_line,
-    complete_checkpoints,
-    here,
-    kill_after_the_first_checkpoint,
-    training_arguments,
-    weights,
-)  # fmt: skip
+from support.commands import command_line, here
+from support.settings import ADVERSARIAL, BASE, FARE, GRPO, SIDE, TINY, TRAINING
+from support.trainings import complete_checkpoints, kill_after_the_first_checkpoint, training_arguments, weights
 
 SFT = {**TRAINING, "steps": 30, "save_steps": 3, "augmentation": ADVERSARIAL}
 ROBUST_TOWER = {**FARE, "steps": 30, "save_steps": 3}
