@@ -12,8 +12,8 @@ from safemed.data.audit import leaks
 from safemed.data.dataset import SPLITS, UNUSED, read_questions
 from safemed.data.splits import assign_splits, subject
 from support.commands import command
-from support.settings import SPLIT
 from support.records import MINI, picture, prepared, record, write_source
+from support.settings import SPLIT
 
 SHARES = {name: SPLIT[name] for name in SPLITS}
 

@@ -6,8 +6,8 @@ import pytest
 from safetensors.torch import load_file
 
 from support.commands import command
-from support.settings import SIDE
 from support.hub import REVISION
+from support.settings import SIDE
 
 MODEL = "someone/Tiny"
 BASE = {"model": {"name": MODEL, "revision": REVISION}, "image_size": SIDE}

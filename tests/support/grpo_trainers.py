@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import defaultdict
+from pathlib import Path
 
 import torch
 from datasets import Dataset
@@ -14,14 +15,9 @@ from safemed.models.vlm import VLM
 from safemed.training import common, rewards
 from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
+from safemed.training.step_rows import Alter, unaltered
 from support.settings import TRAINING
-
-
-def on_eight_images(questions: Dataset) -> Dataset:
-    """Eight questions on eight different images."""
-    paths = questions["image_path"]
-    first = [i for i, path in enumerate(paths) if path not in paths[:i]]
-    return questions.select(first[:: len(first) // 8][:8])
+from support.trainings import trainer_arguments
 
 
 class Recorder:
@@ -80,45 +76,40 @@ class Watched(ATGRPOTrainer):
 
 
 def grpo_trainer(
-    start,
-    questions,
-    folder,
+    start: Path,
+    questions: Dataset,
+    folder: Path,
     augmentation: Augmentation,
-    beta: float = 1.0,
-    peft=None,
-    trl=None,
-    told=(),
-    watched=Watched,
+    anchor_beta: float = 1.0,
+    peft: dict | None = None,
+    alter: Alter = unaltered,
+    kind: type[Watched] = Watched,
     **config,
 ) -> Watched:
     """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
 
     A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
-    told: what hints and abstaining are told by.
+    config: what differs in TRL's.
     """
     processor = load_processor(start)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
     arguments = {
-        **common.shared_arguments(settings, folder, 0),
-        **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo"},
+        **trainer_arguments(folder, settings),
+        **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo", "num_generations": 4},
+        **{"max_completion_length": 6, "save_strategy": "no"},
+        **{"generation_kwargs": {"suppress_tokens": placeholder_ids(processor.tokenizer)}},
         **config,
-        **(trl or {}),
     }
-    trainer = watched(
+    trainer = kind(
         model=common.load_policy(start, peft),
-        args=GRPOConfig(
-            **arguments,
-            num_generations=4,
-            max_completion_length=6,
-            generation_kwargs={"suppress_tokens": placeholder_ids(processor.tokenizer)},
-        ),
+        args=GRPOConfig(**arguments),
         reward_funcs=[rewards.accuracy, rewards.format],
         train_dataset=common.training_rows(questions, "instruct"),
         processing_class=processor,
         peft_config=common.adapter(peft),
         augmentation=augmentation,
-        beta=beta,
-        **dict(told),
+        beta=anchor_beta,
+        alter=alter,
     )
     trainer.recorder = Recorder()
     trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]

@@ -19,6 +19,7 @@ SIDE = SMALLEST["data"]["image_size"]
 SPLIT = SMALLEST["data"]["split"]
 TINY = {**SMALLEST["model"]["tiny"], "layers": 2}
 BASE = SMALLEST["base"]
-TRAINING = training_settings("sft", steps=6, batch_size=8, log_steps=1, learning_rate=1e-3)
-FARE = training_settings("fare", steps=6, batch_size=8, log_steps=1, augmentation=ADVERSARIAL, learning_rate=1e-3)
-GRPO = training_settings("at-grpo", steps=6, batch_size=8, log_steps=1, augmentation=ADVERSARIAL)
+MONITORING = {**SMALLEST["monitoring"], "log_steps": 1}
+TRAINING = training_settings("sft", steps=6, batch_size=8, learning_rate=1e-3)
+FARE = training_settings("fare", steps=6, batch_size=8, augmentation=ADVERSARIAL, learning_rate=1e-3)
+GRPO = training_settings("at-grpo", steps=6, batch_size=8, augmentation=ADVERSARIAL)

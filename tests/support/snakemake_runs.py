@@ -23,8 +23,8 @@ COPIED = ("Snakefile", "config.yaml", "scripts", "workflow", "envs")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "snakemake.cli", "snakemake.dag", "snakemake.report", "snakemake.scheduling.job_scheduler", "snakemake.workflow",
-        "jsonschema", "pandas", "pygments", "scipy.stats", "snakemake_executor_plugin_slurm",
+        "snakemake.cli", "snakemake.dag", "snakemake.report", "snakemake.scheduling.job_scheduler",
+        "snakemake.workflow", "snakemake_executor_plugin_slurm", "jsonschema", "pandas", "pygments", "scipy.stats",
     ]
 )  # fmt: skip
 

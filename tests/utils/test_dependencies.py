@@ -103,7 +103,9 @@ def test_every_module_that_a_script_loads_is_among_its_sources():
 
 def test_modules_that_only_watch_are_no_sources():
     watching = {
-        str(path.relative_to(ROOT)) for path in SCRIPTS.rglob("*.py") if "\nCHANGES_NO_RESULT = True" in path.read_text()
+        str(path.relative_to(ROOT))
+        for path in SCRIPTS.rglob("*.py")
+        if "\nCHANGES_NO_RESULT = True" in path.read_text()
     }
     assert LIBRARY + "training/monitoring.py" in watching
     assert not any(watching & set(sources(name)) for name in NAMES)

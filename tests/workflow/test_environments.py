@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from safemed.utils import dependencies
+from support.hub import REVISION, served
 from support.paths import ROOT, SMALLEST_STUDY
 from support.snakemake_runs import checkout, rules, snakemake
-from support.hub import REVISION, served
 
 ENVS = ROOT / "envs"
 KINDS = sorted(path.stem for path in ENVS.glob("*.yaml"))

@@ -12,10 +12,9 @@ import yaml
 
 from safemed.workflow import config as configuration
 from support.paths import ROOT, STUDIES
-from support.settings import study_config
 from support.snakemake_runs import checkout, plan, planned, snakemake
 
-DEFAULT = study_config()
+DEFAULT = configuration.read()
 MODELS = configuration.models(DEFAULT, DEFAULT["study_methods"])
 
 
@@ -134,7 +133,7 @@ def test_what_a_study_leaves_out_is_not_drawn(certify, figures, default, untouch
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_every_study_plans_on_a_folder_of_images(study, plans):
-    config, jobs = study_config(study), plans(study)
+    config, jobs = configuration.read(study), plans(study)
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
     assert trainings(jobs) == trainings_of(config, configuration.studied(config))
 
@@ -142,7 +141,7 @@ def test_every_study_plans_on_a_folder_of_images(study, plans):
 def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, default):
     """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
     study = ROOT / "workflow" / "studies" / "smoothing.yaml"
-    config, full = study_config(study), plans(study)
+    config, full = configuration.read(study), plans(study)
     variants, certify = len(config["variants"]), config["certify"]
     added = len(certify["methods"]) - len(config["study_methods"])
     assert added >= 2 and full["train_grpo"] == default["train_grpo"] + added * variants
@@ -177,6 +176,6 @@ def passes(settings: dict) -> int:
 
 @pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "phantoms")
 def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
-    config = study_config(study)
+    config = configuration.read(study)
     at_sft, at_grpo = (passes(configuration.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
     assert at_sft == pytest.approx(at_grpo, rel=0.01)
