@@ -1,24 +1,48 @@
-"""Shared fixtures; importing `helpers` puts `scripts/` on the path as running a script does."""
+"""Shared fixtures. What costs some seconds to make is made once, and shared by all processes of a test run."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
-from support.helpers import SIDE, SPLIT, TINY, command, one_question_about_everything, teach
+from support.commands import command
 from support.hub import served
+from support.paths import SMALLEST_STUDY
 from support.records import audited, prepared
+from support.settings import SIDE, SPLIT, TINY
+from support.snakemake_runs import checkout, snakemake
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """made_once(name, make): the folder `name` that make(folder) has filled, by the first process that asked for it."""
+    base = tmp_path_factory.getbasetemp()
+    common = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        folder, done = common / name, common / f"{name}.done"
+        with FileLock(common / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def source(made_once) -> Path:
     """120 phantoms of 32 x 32 pixels in OmniMedVQA's layout."""
-    folder = tmp_path_factory.mktemp("phantoms") / "source"
-    command("make_phantoms.py", "--out", folder, "--images", 120, "--side", SIDE)
-    return folder
+    return made_once(
+        "source", lambda folder: command("make_phantoms.py", "--out", folder, "--images", 120, "--side", SIDE)
+    )
 
 
 @pytest.fixture
@@ -30,13 +54,15 @@ def hub(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def study_data(source) -> Path:
+def study_data(source, made_once) -> Path:
     """A study's data folder made by the commands: questions, texts, drops, counts, splits, audit."""
-    folder = source.parent / "data"
-    prepared(source, folder, SIDE)
-    command("split.py", "--questions", folder / "questions", "--out", folder / "splits.csv", settings=SPLIT)
-    audited(folder)
-    return folder
+
+    def make(folder: Path) -> None:
+        prepared(source, folder, SIDE)
+        command("split.py", "--questions", folder / "questions", "--out", folder / "splits.csv", settings=SPLIT)
+        audited(folder)
+
+    return made_once("study-data", make)
 
 
 @pytest.fixture(scope="session")
@@ -48,16 +74,17 @@ def train_questions(study_data):
 
 
 @pytest.fixture(scope="session")
-def tiny_model(train_questions, tmp_path_factory) -> Path:
+def tiny_model(train_questions, made_once) -> Path:
     """A saved model with random weights and a tokenizer of the study."""
     from safemed.models.tiny import build_tiny
     from safemed.models.vlm import save_model
     from safemed.training.pretraining import corpus
 
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    model, processor = build_tiny(corpus(train_questions), TINY, SIDE, seed=0)
-    save_model(model, processor, folder)
-    return folder
+    def make(folder: Path) -> None:
+        model, processor = build_tiny(corpus(train_questions), TINY, SIDE, seed=0)
+        save_model(model, processor, folder)
+
+    return made_once("tiny", make)
 
 
 @pytest.fixture(scope="session")
@@ -71,24 +98,46 @@ def untrained(tiny_model):
 @pytest.fixture(scope="session")
 def shown(train_questions):
     """24 questions with one and the same text, so that only the image can tell their answers."""
+    from support.taught_model import one_question_about_everything
+
     return one_question_about_everything(train_questions, 24)
 
 
 @pytest.fixture(scope="session")
-def shown_data(shown, tmp_path_factory) -> Path:
+def shown_data(shown, made_once) -> Path:
     """`shown` as a study's data folder, all of it in test."""
-    folder = tmp_path_factory.mktemp("shown-data")
-    shown.save_to_disk(folder / "questions")
-    (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
-    pd.DataFrame({"question_id": shown["question_id"], "split": "test"}).to_csv(folder / "splits.csv", index=False)
-    return folder
+
+    def make(folder: Path) -> None:
+        shown.save_to_disk(folder / "questions")
+        (folder / "questions" / "data-00000-of-00001.arrow").rename(folder / "questions" / "part-00000.arrow")
+        splits = pd.DataFrame({"question_id": shown["question_id"], "split": "test"})
+        splits.to_csv(folder / "splits.csv", index=False)
+
+    return made_once("shown-data", make)
 
 
 @pytest.fixture(scope="session")
-def skilled(tiny_model, shown, tmp_path_factory):
+def skilled(tiny_model, shown, made_once):
     """A model that answers `shown` rightly in both variants, saved and loaded for evaluation."""
     from safemed.models.vlm import VLM
+    from support.taught_model import teach
 
-    folder = tmp_path_factory.mktemp("models") / "skilled"
-    teach(tiny_model, shown, folder)
-    return VLM.load(folder)
+    return VLM.load(made_once("skilled", lambda folder: teach(tiny_model, shown, folder)))
+
+
+@pytest.fixture(scope="session")
+def finished_study(made_once) -> Path:
+    """A checkout in which the smallest whole study has run to its report; not to be changed."""
+
+    def make(folder: Path) -> None:
+        done = snakemake("--cores", 2, "--configfile", SMALLEST_STUDY, cwd=checkout(folder))
+        logs = "".join(f"\n== {path}\n{path.read_text()[-1500:]}" for path in folder.glob("results/*/logs/*.log"))
+        assert done.returncode == 0, done.stderr[-3000:] + logs
+
+    return made_once("finished-study", make)
+
+
+@pytest.fixture(scope="module")
+def study(finished_study, tmp_path_factory) -> Path:
+    """A copy of the finished study, to be edited and run on in."""
+    return shutil.copytree(finished_study, tmp_path_factory.mktemp("study") / "repository", symlinks=True)

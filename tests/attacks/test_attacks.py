@@ -15,7 +15,7 @@ from safemed.data import prompts
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
 from safemed.training.monitoring import probe
-from support.helpers import here
+from support.commands import here
 
 EVERYTHING = torch.arange(24)
 

@@ -22,7 +22,7 @@ from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
 from safemed.report.tables import certificates
 from safemed.utils.noise import gaussian, uniform
-from support.helpers import command_line, evaluation_arguments, here, killed_after
+from support.commands import command_line, evaluation_arguments, here, killed_after
 
 LONGEST = {"instruct": 24, "think": 24}
 SETTINGS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.helpers import command
+from support.commands import command
 from support.hub import REVISION
 
 REPO, FILE = "someone/Some", "Some.zip"

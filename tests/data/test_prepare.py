@@ -13,7 +13,7 @@ from PIL import Image
 from safemed.data import dataset
 from safemed.data.prompts import gold_text
 from safemed.data.records import BOXES, MODALITIES, normalise, read_records
-from support.helpers import command_line
+from support.commands import command_line
 from support.records import MINI, picture, prepare_arguments, prepared, record, write_source
 
 SETTINGS = {"image_size": 8, "questions": "published"}

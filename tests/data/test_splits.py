@@ -11,8 +11,9 @@ from safemed.data import dataset, splits
 from safemed.data.audit import leaks
 from safemed.data.dataset import SPLITS, UNUSED, read_questions
 from safemed.data.splits import assign_splits, subject
-from support.helpers import SPLIT, command
+from support.commands import command
 from support.records import MINI, picture, prepared, record, write_source
+from support.settings import SPLIT
 
 SHARES = {name: SPLIT[name] for name in SPLITS}
 

@@ -19,7 +19,8 @@ from safemed.stress import erasure
 from safemed.stress.erasure import ERASURES, SOUND
 from safemed.stress.hints import Templates, claimed
 from safemed.stress.stress_tests import CLEAN, StressInputs, StressTest, stress_tests
-from support.helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
+from support.commands import command, command_line, evaluation_arguments, here, killed_after
+from support.paths import ROOT
 
 ALL_TEMPLATES = Templates.read(ROOT / "workflow" / "templates.yaml")
 # Two voices are enough to see every kind of condition.

@@ -23,7 +23,8 @@ from safemed.evaluation.evaluator import LOSSES, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.report.tables import robustness, suite, transfer
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
-from support.helpers import ROOT, command, command_line, evaluation_arguments, here, killed_after
+from support.commands import command, command_line, evaluation_arguments, here, killed_after
+from support.paths import ROOT
 
 EVERYTHING = torch.arange(24)
 TEMPLATES = ROOT / "workflow" / "templates.yaml"

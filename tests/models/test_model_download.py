@@ -5,8 +5,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from support.helpers import SIDE, command
+from support.commands import command
 from support.hub import REVISION
+from support.settings import SIDE
 
 MODEL = "someone/Tiny"
 BASE = {"model": {"name": MODEL, "revision": REVISION}, "image_size": SIDE}

@@ -13,7 +13,7 @@ from safemed.data import prompts
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
 from safemed.models.vlm import VLM, frozen
-from support.helpers import SIDE
+from support.settings import SIDE
 
 
 def random_images(n: int, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from safemed.data.dataset import load_questions
 from safemed.data.prompts import LETTERS, gold_text, thought
 from safemed.stress import abstention, hints, question_edits
 from safemed.stress.hints import POLARITIES, Templates
-from support.helpers import ROOT
+from support.paths import ROOT
 from support.records import QA, real_questions
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"

@@ -10,7 +10,8 @@ from PIL import Image
 
 from safemed.data.records import MODALITIES
 from safemed.data.splits import read_published
-from support.helpers import ROOT, command
+from support.commands import command
+from support.paths import ROOT
 
 MINI = Path(os.environ.get("OMNIMEDVQA_MINI", ROOT / "../shared/data/omnimedvqa-mini"))
 QA = Path(os.environ.get("OMNIMEDVQA_QA", ROOT / "../shared/data/omnimedvqa-qa"))

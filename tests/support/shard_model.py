@@ -1,8 +1,8 @@
-"""What FSDP2 makes of a model that is attacked and trained: run by test_processes in two processes, over gloo.
+"""What FSDP2 makes of a model that is attacked and trained: run in two processes, over gloo.
 
-python -m torch.distributed.run ... tests/shard_model.py START DATA OUT: both a whole and a sharded copy of START attack
-and learn the same rows, other ones in each process; OUT/{process}.json says how far they are apart, OUT/wanted and
-OUT/model are the whole and the sharded one after a step, gathered and saved.
+shard_model.py START DATA OUT: both a whole and a sharded copy of START attack and learn the same rows, other ones in
+each process; OUT/{process}.json says how far they are apart, OUT/wanted and OUT/model are the whole and the sharded one
+after a step, gathered and saved.
 """
 
 import json
@@ -14,9 +14,6 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from support.helpers import SCRIPTS
-
-sys.path.insert(0, str(SCRIPTS))
 from safemed.attacks.losses import words_away
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays, load_questions
@@ -43,33 +40,32 @@ def loaded(start: Path, sharded: bool) -> VLM:
 def learn(vlm: VLM, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
     """Attack the rows, and leave the gradients of a loss whose output head is used outside of the forward pass.
 
-    Returns the augmentations [B, 3, H, W] and the loss.
+    Returns the attacked images [B, 3, H, W] and the loss.
     """
     clean = to_float(as_arrays(row["image"] for row in rows), torch.device("cpu"))
     targets = [prompts.target(row, "instruct") for row in rows]
     encoded = vlm.encode([prompts.conversation(row, "instruct") for row in rows], targets, clean.shape[-1])
     names = [row["question_id"] for row in rows]
-    augmentations, _ = Augmentation("adversarial", eps=8, steps=3).apply(
-        vlm.model, words_away(vlm, encoded), clean, names, 1.0
-    )
+    attack = Augmentation("adversarial", eps=8, steps=3)
+    images, _ = attack.apply(vlm.model, words_away(vlm, encoded), clean, names, 1.0)
     hidden = []
     handle = vlm.backbone.register_forward_hook(lambda module, args, output: hidden.append(output.last_hidden_state))
-    logits = vlm.completion_logits(augmentations, encoded)
+    logits = vlm.completion_logits(images, encoded)
     handle.remove()
     policy = vlm.model.get_output_embeddings()(hidden[0][:, -logits.shape[1] :])
     mask = torch.cat([encoded.completion_mask, torch.ones_like(encoded.completion_mask[:, :1])], 1)
     loss = logits.float().logsumexp(-1).mean() + forward_kl(torch.zeros_like(policy), policy, mask)
     loss.backward()
-    return augmentations, loss.detach()
+    return images, loss.detach()
 
 
 def main() -> None:
     start, data, out = map(Path, sys.argv[1:])
-    dist.init_process_group("gloo")
-    process = dist.get_rank()
+    out.mkdir()
+    process = common.joined().process_index
     rows = list(load_questions(data, "train").select(range(4 * process, 4 * process + 4)))
     whole, sharded = loaded(start, False), loaded(start, True)
-    (augmentations, loss), (views_too, loss_too) = learn(whole, rows), learn(sharded, rows)
+    (images, loss), (images_too, loss_too) = learn(whole, rows), learn(sharded, rows)
     apart = scale = 0.0
     for (name, one), (name_too, part) in zip(
         whole.model.named_parameters(), sharded.model.named_parameters(), strict=True
@@ -80,14 +76,12 @@ def main() -> None:
             one.grad /= dist.get_world_size()
             apart += (one.grad - part.grad.full_tensor()).square().sum().item()
             scale += one.grad.square().sum().item()
-    told = {"augmentations": (augmentations - views_too).abs().max().item(), "loss": (loss - loss_too).abs().item()}
-    told |= {
-        "moved": (augmentations - to_float(as_arrays(row["image"] for row in rows), augmentations.device))
-        .abs()
-        .max()
-        .item()
-    }
-    (out / f"{process}.json").write_text(json.dumps(told | {"gradients": (apart / scale) ** 0.5}))
+    clean = to_float(as_arrays(row["image"] for row in rows), images.device)
+    found = {
+        "moved": (images - clean).abs().max().item(), "images": (images - images_too).abs().max().item(),
+        "loss": (loss - loss_too).abs().item(), "gradients": (apart / scale) ** 0.5,
+    }  # fmt: skip
+    (out / f"{process}.json").write_text(json.dumps(found))
     torch.optim.SGD(sharded.model.parameters(), lr=0.1).step()
     torch.optim.SGD(whole.model.parameters(), lr=0.1).step()
     saved = common.load_policy(start, None)
@@ -95,7 +89,6 @@ def main() -> None:
     if process == 0:
         save_model(saved, sharded.processor, out / "model")
         save_model(whole.model, whole.processor, out / "wanted")
-    dist.destroy_process_group()
 
 
 main()

@@ -1,154 +1,18 @@
-"""On the real trainers: which pixels each pass saw, what the anchor is, and that adapters train and merge."""
+"""AT-GRPO on the real trainer: which pixels each pass saw, what the anchor is, and its weight in the loss."""
 
-import contextlib
 from collections import defaultdict
 
 import pytest
 import torch
-from datasets import Dataset
-from safetensors.torch import load_file
-from trl import GRPOConfig, SFTConfig
 
-from safemed.attacks.losses import words_away
-from safemed.data.dataset import as_array, as_arrays
-from safemed.evaluation.evaluator import Evaluator
-from safemed.models.geometry import patchify, to_float
-from safemed.models.processor import load_processor, placeholder_ids
-from safemed.models.vlm import VLM
-from safemed.training import common, rewards
-from safemed.training.at_grpo import ATGRPOTrainer, forward_kl
+from safemed.data.dataset import as_array
+from safemed.training import common
+from safemed.training.at_grpo import forward_kl
 from safemed.training.augmentation import Augmentation
-from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
-from support.helpers import ADVERSARIAL, FARE, GRPO, LORA, TRAINING, here, refused, training_arguments
+from support.grpo_trainers import Watched, grpo_trainer, nearest
+from support.settings import ADVERSARIAL, LORA
 
 EPS = 8
-
-
-def on_eight_images(questions: Dataset) -> Dataset:
-    """Eight questions on eight different images."""
-    paths = questions["image_path"]
-    first = [i for i, path in enumerate(paths) if path not in paths[:i]]
-    return questions.select(first[:: len(first) // 8][:8])
-
-
-@pytest.fixture(scope="module")
-def questions(train_questions) -> Dataset:
-    return on_eight_images(train_questions)
-
-
-class Recorder:
-    """The images that went through a vision tower, as [n, 3 * H * W] in [0, 1] units, under the phase they went in."""
-
-    def __init__(self):
-        self.phase, self.seen = [], defaultdict(list)
-
-    def watch(self, visual: torch.nn.Module, vlm: VLM, who: str) -> None:
-        """Record every forward pass of a vision tower."""
-
-        def hook(module, args, kwargs):
-            given = [*args, *kwargs.values()]
-            pixel_values = next(v for v in given if torch.is_tensor(v) and v.is_floating_point())
-            images = len(next(v for v in given if torch.is_tensor(v) and v.ndim == 2 and v.shape[1] == 3))
-            mean, std = vlm.geometry.mean[0], vlm.geometry.std[0]  # the same for all three colours in the tiny model
-            seen = (pixel_values.detach() * std + mean).view(images, -1)
-            self.seen[(who, *self.phase)].append((seen, vlm.model.training, torch.is_grad_enabled()))
-
-        visual.register_forward_pre_hook(hook, with_kwargs=True)
-
-    @contextlib.contextmanager
-    def during(self, phase: str):
-        """Passes inside the block belong to the phase."""
-        self.phase.append(phase)
-        yield
-        self.phase.pop()
-
-    def images(self, *key: str) -> torch.Tensor:
-        """All images of a phase."""
-        return torch.cat([images for images, _, _ in self.seen[key]])
-
-
-class Watched(ATGRPOTrainer):
-    """The trainer itself; it only says which of TRL's steps it is in."""
-
-    recorder: Recorder
-
-    def _generate_and_score_completions(self, inputs):
-        self.inputs = inputs
-        with self.recorder.during("make"):
-            return super()._generate_and_score_completions(inputs)
-
-    def _generate(self, *args, **kwargs):
-        self.state_at_rollout = (self.model.training, all(p.requires_grad for p in self.start_trainable))
-        with self.recorder.during("rollout"):
-            return super()._generate(*args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        with self.recorder.during("logps"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def _compute_loss(self, model, inputs):
-        with self.recorder.during("loss"):
-            return super()._compute_loss(model, inputs)
-
-
-def grpo_trainer(
-    start,
-    questions,
-    folder,
-    augmentation: Augmentation,
-    beta: float = 1.0,
-    peft=None,
-    trl=None,
-    told=(),
-    watched=Watched,
-    **config,
-) -> Watched:
-    """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
-
-    A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
-    told: what hints and abstaining are told by.
-    """
-    processor = load_processor(start)
-    settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
-    arguments = {
-        **common.shared_arguments(settings, folder, 0),
-        **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo"},
-        **config,
-        **(trl or {}),
-    }
-    trainer = watched(
-        model=common.load_policy(start, peft),
-        args=GRPOConfig(
-            **arguments,
-            num_generations=4,
-            max_completion_length=6,
-            generation_kwargs={"suppress_tokens": placeholder_ids(processor.tokenizer)},
-        ),
-        reward_funcs=[rewards.accuracy, rewards.format],
-        train_dataset=common.training_rows(questions, "instruct"),
-        processing_class=processor,
-        peft_config=common.adapter(peft),
-        augmentation=augmentation,
-        beta=beta,
-        **dict(told),
-    )
-    trainer.recorder = Recorder()
-    trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]
-    trainer.recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
-    if trainer.anchor is not None and not trainer.has_adapter:
-        trainer.recorder.watch(trainer.anchor.model.visual, trainer.vlm, "anchor")
-    return trainer
-
-
-def nearest(images: torch.Tensor, questions: Dataset, vlm: VLM) -> tuple[torch.Tensor, torch.Tensor]:
-    """For images [n, D]: which question's clean image is the nearest, and the L_inf distance to it, in levels."""
-    clean = torch.from_numpy(as_arrays(questions["image"]))
-    patches, _ = patchify(to_float(clean, torch.device("cpu")), vlm.geometry)
-    patches = patches * vlm.geometry.std[0] + vlm.geometry.mean[0]
-    distance = torch.cdist(images, patches.view(len(clean), -1), p=float("inf")) * 255
-    return distance.argmin(1), distance.amin(1)
-
-
 POLICY = [("policy", "make", "rollout"), ("policy", "make", "logps"), ("policy", "loss", "logps")]
 
 
@@ -220,7 +84,9 @@ def test_the_anchor_is_in_the_loss_with_the_weight_beta(tiny_model, questions, t
     losses = {}
     for beta in (0.0, 1.0, 3.0):
         config = {"steps_per_generation": 1, "reward_weights": [0.0, 0.0]}  # no rewards: the anchor is all there is
-        trainer = grpo_trainer(tiny_model, questions, tmp_path / str(beta), Augmentation(**ADVERSARIAL), beta, **config)
+        trainer = grpo_trainer(
+            tiny_model, questions, tmp_path / str(beta), Augmentation(**ADVERSARIAL), anchor_beta=beta, **config
+        )
         trainer.train()
         losses[beta] = trainer.state.log_history[0]
     assert losses[0.0]["loss"] == 0 and "anchor_kl" not in losses[0.0]
@@ -240,7 +106,7 @@ def test_half_batches_weigh_half(tiny_model, questions, tmp_path):
 
 def test_trls_own_beta_is_refused(tiny_model, questions, tmp_path):
     with pytest.raises(ValueError, match="beta"):
-        grpo_trainer(tiny_model, questions, tmp_path, Augmentation(), trl={"beta": 0.1})
+        grpo_trainer(tiny_model, questions, tmp_path, Augmentation(), beta=0.1)
 
 
 def test_forward_kl_is_torchs_and_pulls_the_policy_to_the_reference():
@@ -259,106 +125,6 @@ def test_forward_kl_is_torchs_and_pulls_the_policy_to_the_reference():
     forward_kl(reference, moved, mask).backward()
     assert (moved.grad[mask == 0] == 0).all() and (moved.grad[mask == 1] != 0).all()
     assert forward_kl(reference, policy - 0.5 * moved.grad, mask) < forward_kl(reference, policy, mask)
-
-
-@pytest.fixture(scope="module")
-def asked(skilled, shown):
-    """A model, images in [0, 1] and the attack_loss on the gold targets of 24 questions."""
-    evaluator = Evaluator(skilled, shown, "instruct", 8)
-    rows = common.training_rows(shown, "instruct")
-    targets = evaluator._encoded(torch.arange(24), list(rows["target"]))
-    return skilled.model, to_float(evaluator.images, skilled.device), words_away(skilled, targets)
-
-
-NAMES = [str(i) for i in range(24)]
-
-
-def test_a_clean_view_is_the_image_itself(asked):
-    model, images, attack_loss = asked
-    assert torch.equal(Augmentation().apply(model, attack_loss, images, NAMES, 0.5)[0], images)
-
-
-def test_a_noisy_view_has_its_sigma_and_its_names_noise(asked):
-    model, _, attack_loss = asked
-    grey = torch.full((24, 3, 32, 32), 0.5)
-    noise = Augmentation("noisy", sigma=0.1).apply(model, attack_loss, grey, NAMES, 0.5)[0] - grey
-    assert noise.std().item() == pytest.approx(0.1, rel=0.02) and noise.mean().abs() < 0.002
-    assert (noise.abs() > 0.2).float().mean().item() == pytest.approx(0.0455, abs=0.005)  # Gaussian, not uniform
-    order = [5, 3, 3]
-    again, _ = Augmentation("noisy", sigma=0.1).apply(model, attack_loss, grey[order], [NAMES[i] for i in order], 0.9)
-    assert torch.equal(again - grey[order], noise[order]) and not torch.equal(noise[3], noise[5])
-    strong, _ = Augmentation("noisy", sigma=3.0).apply(model, attack_loss, grey, NAMES, 0.5)
-    assert (strong - grey).std().item() == pytest.approx(3.0, rel=0.02)  # not clipped: certificates' noise is not
-
-
-def test_an_adversarial_view_with_a_sigma_is_the_attack_and_noise_on_top_of_it(asked):
-    model, images, attack_loss = asked
-    plain, noisy = (Augmentation("adversarial", eps=8, steps=2, sigma=sigma) for sigma in (0.0, 0.2))
-    (attacked, loss), (seen, again) = (
-        augmentation.apply(model, attack_loss, images, NAMES, 1.0) for augmentation in (plain, noisy)
-    )
-    noise, _ = Augmentation("noisy", sigma=0.2).apply(model, attack_loss, torch.zeros_like(images), NAMES, 1.0)
-    assert torch.allclose(seen - attacked, noise, atol=1e-5) and torch.allclose(loss, again)
-    assert 0 < (attacked - images).abs().max() <= 8 / 255 + 1e-6 and seen.min() < 0
-
-
-def test_an_adversarial_view_raises_the_loss_within_eps_that_ramps_up(asked):
-    model, images, attack_loss = asked
-    augmentation = Augmentation("adversarial", eps=8, steps=3, ramp=0.5)
-    loss = {}
-    for progress in (0.0, 0.25, 0.5, 1.0):
-        seen, reached = augmentation.apply(model, attack_loss, images, NAMES, progress)
-        eps = 8 / 255 * min(1, progress / 0.5)
-        assert augmentation.eps_at(progress) == pytest.approx(eps)
-        assert (seen - images).abs().max() <= eps + 1e-6 and seen.min() >= 0 and seen.max() <= 1
-        with torch.no_grad():
-            clean_loss, _ = attack_loss(images, torch.arange(24))
-            loss[progress] = attack_loss(seen, torch.arange(24))[0].mean().item()
-        assert reached.shape == (24,) and reached.mean() >= clean_loss.mean() - 1e-3
-        assert not seen.requires_grad
-    assert loss[0.0] < loss[0.25] < loss[0.5] and loss[1.0] == pytest.approx(loss[0.5], rel=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["clean", "noisy", "adversarial"])
-def test_sfts_loss_pass_sees_the_view(tiny_model, questions, tmp_path, kind):
-    augmentation = {
-        "clean": Augmentation(),
-        "noisy": Augmentation("noisy", sigma=0.1),
-        "adversarial": Augmentation(**ADVERSARIAL),
-    }[kind]
-    processor = load_processor(tiny_model)
-    settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
-    trainer = AugmentedSFTTrainer(
-        model=common.load_policy(tiny_model, None),
-        args=SFTConfig(**common.shared_arguments(settings, tmp_path, 0), max_length=None),
-        train_dataset=common.training_rows(questions, "think"),
-        processing_class=processor,
-        data_collator=AugmentingCollator(processor),
-        augmentation=augmentation,
-    )
-    recorder = Recorder()
-    recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
-    trainer.train()
-    passes = recorder.seen["policy",]
-    trained = torch.cat([images for images, training, _ in passes if training])
-    assert len(trained) == 2 * 4
-    _, distance = nearest(trained, questions, trainer.vlm)
-    if kind == "clean":
-        assert len(passes) == 2 and distance.max() < 0.01
-    else:
-        assert distance.min() > 0.5
-    if kind == "adversarial":
-        assert distance.max() < EPS + 0.01 and len(passes) == 2 * (1 + ADVERSARIAL["steps"])
-    assert trainer.model.training and all(p.requires_grad for p in trainer.model.parameters())
-
-
-def test_sfts_loss_is_on_the_completion_alone(tiny_model, questions):
-    rows = common.training_rows(questions, "instruct")
-    processor = load_processor(tiny_model)
-    batch = AugmentingCollator(processor)([rows[i] for i in range(4)])
-    for labels, row in zip(batch["labels"], rows, strict=False):
-        text = processor.tokenizer.decode(labels[labels != -100])
-        assert text.strip().removesuffix("<|im_end|>") == row["target"]
 
 
 @pytest.mark.parametrize("peft", [None, LORA], ids=["full", "lora"])
@@ -392,29 +158,3 @@ def move(trainer: Watched) -> None:
     with torch.no_grad():
         for parameter in trainer.start_trainable:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
-
-
-@pytest.mark.parametrize(
-    "script, settings", [("train_sft.py", TRAINING), ("train_fare.py", FARE), ("train_grpo.py", GRPO)]
-)
-def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_model, tmp_path):
-    settings = {**settings, "peft": LORA, "steps": 2, "batch_size": 4}
-    here(script, *training_arguments(study_data, tiny_model, tmp_path), settings=settings)
-    files = {path.name for path in (tmp_path / "model").iterdir()}
-    assert "model.safetensors" in files and not any("adapter" in name for name in files)
-    start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
-    assert start.keys() == end.keys()
-    changed = {name for name in start if not torch.equal(start[name], end[name])}
-    towers = {tower for tower in ("visual", "language_model") if any(tower in name for name in changed)}
-    assert towers == ({"visual"} if script == "train_fare.py" else {"visual", "language_model"})
-    assert not VLM.load(tmp_path / "model").model.training
-
-
-def test_vllm_is_asked_for_by_config_and_refused_where_it_is_not_installed(study_data, tiny_model, tmp_path):
-    said = refused("train_grpo.py", study_data, tiny_model, tmp_path, settings={**GRPO, "vllm": True})
-    assert "vLLM is not available" in said
-
-
-def test_curves_are_not_sent_where_the_package_is_missing(study_data, tiny_model, tmp_path):
-    said = refused("train_sft.py", study_data, tiny_model, tmp_path, "--report-to", "wandb", settings=TRAINING)
-    assert "requires wandb to be installed" in said

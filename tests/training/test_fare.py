@@ -17,14 +17,16 @@ from safemed.models.vlm import VLM, save_model
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.fare import FARETrainer, one_row_an_image
-from support.helpers import ADVERSARIAL, FARE, LORA, here, training_arguments
+from support.commands import here
+from support.settings import ADVERSARIAL, FARE, LORA
+from support.trainings import trainer_arguments, training_arguments
 
 
 def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:
     """A trainer on some questions' images."""
     return FARETrainer(
         common.load_policy(start, peft),
-        TrainingArguments(**common.shared_arguments({**FARE, **changes}, folder, 0)),
+        TrainingArguments(**trainer_arguments(folder, {**FARE, **changes})),
         train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
         peft_config=common.adapter(peft),

@@ -11,7 +11,7 @@ from safemed.models.tiny import build_tiny
 from safemed.models.vlm import VLM
 from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
 from safemed.utils.cost import CostMeter
-from support.helpers import BASE, SIDE, TINY
+from support.settings import BASE, SIDE, TINY
 
 SETTINGS = {**BASE, "steps": 8, "binding_steps": 4, "batch_size": 24, "max_options": 4}
 

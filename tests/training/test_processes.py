@@ -1,138 +1,146 @@
 """Several processes that share a training do what one does: on the real trainers, started by torchrun, over gloo."""
 
 import json
-import subprocess
-import sys
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from safemed.training import common
-from support.helpers import (
-    ADVERSARIAL,
-    FARE,
-    GRPO,
-    ROOT,
-    TRAINING,
-    command_line,
-    complete_checkpoints,
-    here,
-    kill_after_the_first_checkpoint,
-    refused,
-    training_arguments,
-    update,
-    weights,
-)  # fmt: skip
+from safemed.data import prompts
+from safemed.data.dataset import load_questions
+from safemed.training import alterations, common
+from support.checkpoints import complete_checkpoints
+from support.commands import TORCHRUN, command_line, finish, here
+from support.in_turn import recorded
+from support.paths import SUPPORT, TEMPLATES
+from support.settings import ADVERSARIAL, FARE, GRPO, TRAINING
+from support.trainings import kill_after_the_first_checkpoint, training_arguments, update, weights
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--"]
-SFT = {**TRAINING, "steps": 4, "augmentation": ADVERSARIAL, "save_steps": 2}
-TOWER = {**FARE, "steps": 4, "save_steps": 2}
 # At a temperature of next to nothing the processes, which draw rollouts each for itself, draw the same as one.
-CERTAIN = {**GRPO, "steps": 3, "save_steps": 1, "temperature": 1e-4}
+CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4}
+SAME_STEPS = {
+    "train_sft.py": {**TRAINING, "steps": 3, "augmentation": ADVERSARIAL},
+    "train_fare.py": {**FARE, "steps": 3},
+    "train_grpo.py": CERTAIN,
+}
+# Three groups of eight rollouts, twelve rollouts a process: the group in the middle is parted.
+PARTED = {**GRPO, "steps": 2, "num_generations": 8, "batch_size": 24}
+K = 3
+PARTED_HINTS = {**PARTED, "augmentation": {**ADVERSARIAL, "hints": K}}
+KILLED = {**GRPO, "steps": 8, "save_steps": 2}
+UNSHARABLE = {**TRAINING, "batch_size": 7}
 
 
-def shared(line: list[str]) -> list[str]:
-    """The command line of a script, by two processes."""
-    return [*TORCHRUN, *line[1:]]
+@pytest.fixture(scope="module")
+def together(study_data, tiny_model, tmp_path_factory) -> Path:
+    """A folder for each training that two processes have shared: one is killed, and all then run in one start."""
+    folder = tmp_path_factory.mktemp("together")
+
+    def job(name: str, script: str, settings: dict, altered=False, record=False, error=False) -> dict:
+        given = training_arguments(study_data, tiny_model, folder / name, altered=altered)
+        line = command_line(script, *given, settings=settings)[1:]
+        files = {"record": record and str(folder / name / "rows"), "error": error and str(folder / f"{name}.txt")}
+        return {"line": line, **{key: value or None for key, value in files.items()}}
+
+    resumed = job("killed", "train_grpo.py", KILLED, record=True)
+    kill_after_the_first_checkpoint([*TORCHRUN, *resumed["line"]], folder / "killed")
+    shutil.copytree(folder / "killed", folder / "other")
+    jobs = [
+        *(job(script, script, settings) for script, settings in SAME_STEPS.items()),
+        job("parted", "train_grpo.py", PARTED, record=True),
+        job("parted-hints", "train_grpo.py", PARTED_HINTS, altered=True, record=True),
+        resumed,
+        job("undisturbed", "train_grpo.py", KILLED),
+        {"line": [str(SUPPORT / "shard_model.py"), str(tiny_model), str(study_data), str(folder / "sharded")]},
+        job("unsharable", "train_sft.py", UNSHARABLE, error=True),
+    ]
+    (folder / "jobs.json").write_text(json.dumps([{"record": None, "error": None, **each} for each in jobs]))
+    said = finish([*TORCHRUN, str(SUPPORT / "in_turn.py"), str(folder / "jobs.json")])
+    (folder / "stderr.txt").write_text(said)
+    return folder
 
 
-def finish(line: list[str], fails: bool = False) -> str:
-    """Run a command line to its end; returns what it wrote to stderr."""
-    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
-    assert bool(done.returncode) == fails, done.stderr[-3000:]
-    return done.stderr
-
-
-@pytest.mark.parametrize(
-    "script, settings", [("train_sft.py", SFT), ("train_fare.py", TOWER), ("train_grpo.py", CERTAIN)]
-)
-def test_two_processes_take_the_steps_of_one(script, settings, study_data, tiny_model, tmp_path):
-    alone, together = tmp_path / "alone", tmp_path / "together"
-    here(script, *training_arguments(study_data, tiny_model, alone), settings=settings)
-    line = command_line(script, *training_arguments(study_data, tiny_model, together), settings=settings)
-    finish(shared(line))
-    one, two = (update(folder / "model", tiny_model) for folder in (alone, together))
+@pytest.mark.parametrize("script", SAME_STEPS)
+def test_two_processes_take_the_steps_of_one(script, together, study_data, tiny_model, tmp_path):
+    here(script, *training_arguments(study_data, tiny_model, tmp_path), settings=SAME_STEPS[script])
+    one, two = (update(folder / "model", tiny_model) for folder in (tmp_path, together / script))
     assert one.norm() > 0 and (one - two).norm() < 0.02 * one.norm()
-    assert not (together / "checkpoint").exists()
+    assert json.loads((together / script / "model" / "cost.json").read_text())["processes"] == 2
+    assert not (together / script / "checkpoint").exists()
 
 
-def augmentations(folder: Path, process: int = 0) -> dict[str, np.ndarray]:
-    """What record_views wrote of one process."""
-    return dict(np.load(folder / f"augmentations-{process}.npz"))
+def rows_of(folder: Path) -> SimpleNamespace:
+    """What each process trained on at the first step, and all of them together: ids, prompts and images."""
+    parts = [dict(np.load(path)) for path in sorted(folder.glob("*.npz"))]
+    joined = {kind: np.concatenate([part[f"{kind}-0"] for part in parts]) for kind in ("ids", "prompts", "images")}
+    return SimpleNamespace(parts=parts, **joined)
 
 
-def test_each_question_has_one_view_in_all_processes_and_the_rows_are_those_of_one(study_data, tiny_model, tmp_path):
-    """Three groups of eight rollouts, twelve rollouts a process: the group in the middle is parted."""
-    settings = {**GRPO, "steps": 2, "num_generations": 8, "batch_size": 24}
-    folders = {name: tmp_path / name for name in ("alone", "together")}
-    for name, folder in folders.items():
-        folder.mkdir()
-        told = training_arguments(study_data, tiny_model, folder)
-        line = command_line("train_grpo.py", *told, settings=settings)
-        line[1:2] = [str(ROOT / "tests" / "support" / "record_augmentations.py"), str(folder)]
-        finish(shared(line) if name == "together" else line)
-    alone, halves = augmentations(folders["alone"]), [augmentations(folders["together"], process) for process in (0, 1)]
-    ids = [half["ids-0"].tolist() for half in halves]
-    assert set(ids[0]) & set(ids[1]) and ids[0] + ids[1] == alone["ids-0"].tolist()
-    both = np.concatenate([half["images-0"] for half in halves]).astype(int)
-    for name in set(ids[0] + ids[1]):
-        of_one_question = both[np.array(ids[0] + ids[1]) == name]
-        assert (of_one_question == of_one_question[0]).all()
-    away = np.abs(both - alone["images-0"])
-    assert away.mean() < 0.01  # sums over other batches round differently
-    assert not np.array_equal(alone["images-0"], alone["images-1"])
+def parted_groups(rows: SimpleNamespace) -> set[str]:
+    """The questions whose rollouts both processes have; asserts that all rows of a question are alike."""
+    for name in set(rows.ids):
+        images = rows.images[rows.ids == name]
+        assert (images == images[0]).all() and len(set(rows.prompts[rows.ids == name])) == 1
+    return set(rows.parts[0]["ids-0"]) & set(rows.parts[1]["ids-0"])
 
 
-def test_a_killed_shared_training_ends_as_an_undisturbed_one_and_another_number_starts_anew(
-    study_data, tiny_model, tmp_path
+def test_each_question_has_one_image_in_all_processes_and_the_rows_are_those_of_one(
+    together, study_data, tiny_model, tmp_path
 ):
-    settings = {**GRPO, "steps": 8, "save_steps": 2}
-    undisturbed, killed, other = (tmp_path / name for name in ("undisturbed", "killed", "other"))
-    lines = {
-        folder: command_line("train_grpo.py", *training_arguments(study_data, tiny_model, folder), settings=settings)
-        for folder in (undisturbed, killed, other)
-    }
-    finish(shared(lines[undisturbed]))
-    kill_after_the_first_checkpoint(shared(lines[killed]), killed)
-    assert complete_checkpoints(killed)
-    assert "starting anew" not in finish(shared(lines[killed]))
-    assert weights(killed) == weights(undisturbed)
-    kill_after_the_first_checkpoint(shared(lines[other]), other)
-    assert "starting anew" in finish(lines[other])
+    with recorded(tmp_path / "rows"):
+        here("train_grpo.py", *training_arguments(study_data, tiny_model, tmp_path), settings=PARTED)
+    alone, both = rows_of(tmp_path / "rows"), rows_of(together / "parted" / "rows")
+    assert parted_groups(both) and both.ids.tolist() == alone.ids.tolist()
+    away = np.abs(both.images.astype(int) - alone.images)
+    assert away.mean() < 0.01  # sums over other batches round differently
+    (steps,) = alone.parts
+    assert not np.array_equal(steps["images-0"], steps["images-1"])
 
 
-def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(study_data, tiny_model, tmp_path):
+def test_two_processes_ask_a_question_under_the_same_hint(together, study_data):
+    rows = rows_of(together / "parted-hints" / "rows")
+    assert parted_groups(rows)
+    questions = {row["question_id"]: row for row in load_questions(study_data, "train").remove_columns("image")}
+    alter = alterations.for_grpo({"hints": K}, TEMPLATES, seed=0)
+    for name, said in zip(rows.ids, rows.prompts, strict=True):
+        row = questions[name] | {"variant": "instruct"}
+        assert said != prompts.render(row["question"], row["options"], "instruct")
+        assert said in [prompt[0]["content"][1]["text"] for prompt in alter.wordings(row, step=0)]
+
+
+def test_a_killed_shared_training_ends_as_an_undisturbed_one(together):
+    assert complete_checkpoints(together / "other")
+    steps = {int(name.split("-")[1]) for name in np.load(together / "killed" / "rows" / "0.npz")}
+    assert min(steps) >= KILLED["save_steps"] and max(steps) == KILLED["steps"] - 1
+    assert weights(together / "killed") == weights(together / "undisturbed")
+
+
+def test_another_number_of_processes_starts_anew(together, study_data, tiny_model, tmp_path):
+    shutil.copytree(together / "other", tmp_path / "other")
+    here("train_grpo.py", *training_arguments(study_data, tiny_model, tmp_path / "other"), settings=KILLED)
+    assert list((tmp_path / "other").glob("checkpoint.old-1/checkpoint-*"))
+
+
+def test_a_sharded_model_is_attacked_and_taught_as_a_whole_one_and_saved_whole(together, tiny_model):
     """FSDP2 itself, without accelerate, which would leave it out on CPUs."""
-    finish(
-        [*TORCHRUN, str(ROOT / "tests" / "support" / "shard_model.py"), *map(str, (tiny_model, study_data, tmp_path))]
-    )
+    folder = together / "sharded"
     for process in (0, 1):
-        told = json.loads((tmp_path / f"{process}.json").read_text())
-        assert (
-            told["moved"] > 7.9 / 255
-            and told["augmentations"] < 1e-5
-            and told["loss"] < 1e-4
-            and told["gradients"] < 1e-4
-        )
-    saved, wanted, start = (load_file(path / "model.safetensors") for path in (
-        tmp_path / "model", tmp_path / "wanted", tiny_model,
-    ))  # fmt: skip
+        found = json.loads((folder / f"{process}.json").read_text())
+        assert found["moved"] > 7.9 / 255 and found["images"] < 1e-5
+        assert found["loss"] < 1e-4 and found["gradients"] < 1e-4
+    places = (folder / "model", folder / "wanted", tiny_model)
+    saved, wanted, start = (load_file(place / "model.safetensors") for place in places)
     assert saved.keys() == wanted.keys() and any(not torch.equal(saved[name], start[name]) for name in start)
     assert all(torch.allclose(saved[name], wanted[name], atol=1e-6) for name in wanted)
 
 
-def test_sharding_without_gpus_is_refused(study_data, tiny_model, tmp_path):
-    said = refused("train_sft.py", study_data, tiny_model, tmp_path, settings={**SFT, "sharded": True})
-    assert "sharding needs GPUs" in said
-
-
-def test_a_batch_that_the_processes_cannot_share_is_refused(study_data, tiny_model, tmp_path):
-    told = training_arguments(study_data, tiny_model, tmp_path)
-    said = finish(shared(command_line("train_sft.py", *told, settings={**SFT, "batch_size": 7})), fails=True)
-    assert "batch_size 7 cannot be shared by 2 processes" in said and not (tmp_path / "model").exists()
+def test_a_batch_that_the_processes_cannot_share_is_refused(together):
+    assert "batch_size 7 cannot be shared by 2 processes" in (together / "unsharable.txt").read_text()
+    assert not (together / "unsharable" / "model").exists()
 
 
 def test_processes_that_would_train_each_for_itself_are_refused(monkeypatch):

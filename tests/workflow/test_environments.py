@@ -22,8 +22,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from safemed.utils import dependencies
-from support.helpers import ROOT, SMOKE, checkout, rules, snakemake
 from support.hub import REVISION, served
+from support.paths import ROOT, SMALLEST_STUDY
+from support.snakemake_runs import checkout, rules, snakemake
 
 ENVS = ROOT / "envs"
 KINDS = sorted(path.stem for path in ENVS.glob("*.yaml"))
@@ -34,7 +35,7 @@ CUDA = re.compile("nvidia-|cuda-|triton")
 GIGABYTES = 30 if any(map(CUDA.match, requires("torch"))) else 10
 # Targets that together run every rule but those that fetch and unpack the archive.
 EVERYTHING = ["--", "all", "replay"]
-SMALLEST = ["--configfile", SMOKE, *EVERYTHING]
+SMALLEST = ["--configfile", SMALLEST_STUDY, *EVERYTHING]
 # What is fetched: a file of a dataset, and a model of one file.
 REPO, FILE, CONTENT, MODEL = "someone/Some", "Some.zip", os.urandom(300_000), "someone/Tiny"
 TREE = json.dumps([{"type": "file", "path": "config.json", "size": 2, "oid": "0"}]).encode()
@@ -357,7 +358,7 @@ def test_a_job_fails_that_imports_what_its_environment_lacks(module, package, ki
     before = path.read_text()
     path.write_text(before + f"\nimport {package}\n")
     made = f"results/smoke/{output}"
-    done = snakemake("--sdm", "conda", "--cores", 1, "--configfile", SMOKE, "--", made, cwd=study)
+    done = snakemake("--sdm", "conda", "--cores", 1, "--configfile", SMALLEST_STUDY, "--", made, cwd=study)
     path.write_text(before)
     logs = [log.read_text() for log in study.glob("results/smoke/logs/*.log")]
     assert done.returncode and [log for log in logs if f"No module named '{package}'" in log]
@@ -365,7 +366,7 @@ def test_a_job_fails_that_imports_what_its_environment_lacks(module, package, ki
 
 def test_processes_that_share_a_training_are_started_by_its_environments_torchrun(ran, study):
     (study / "shared.yaml").write_text("resources: {train_processes: 2}\n")  # --config would make the number a text
-    shared = ["--configfile", SMOKE, "shared.yaml", "--", "sft"]
+    shared = ["--configfile", SMALLEST_STUDY, "shared.yaml", "--", "sft"]
     started = [(program(record["words"])[0], record["prefix"]) for record in records(study, *shared)]
     home = str(prefix(study, "train"))
     assert Counter(started)["train_sft.py", home] == 2 and Counter(started)["torchrun", home] == 1

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 from safemed.workflow import failures
-from support.helpers import ROOT, snakemake
+from support.paths import ROOT
+from support.snakemake_runs import snakemake
 
 SNAKEFILE = """
 import sys

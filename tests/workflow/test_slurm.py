@@ -25,10 +25,12 @@ import yaml
 from benchmarks.slurm import accounting, summary, waits
 from test_workflow import planned
 
-from support.helpers import ROOT, SMOKE, checkout, snakemake, update
+from support.paths import ROOT, SMALLEST_STUDY
+from support.snakemake_runs import checkout, snakemake
+from support.trainings import update
 
 SCRIPT = ROOT / "tests" / "support" / "slurm" / "cluster.sh"
-STUDY = ["--configfile", SMOKE, ROOT / "tests" / "support" / "slurm" / "study.yaml"]
+STUDY = ["--configfile", SMALLEST_STUDY, ROOT / "tests" / "support" / "slurm" / "study.yaml"]
 PROFILE = Path("workflow/profiles/slurm/config.yaml")
 RESULTS = Path("results/smoke")
 ON_GPUS = {

@@ -1,51 +1,41 @@
-"""Training against misleading hints, and to abstain, on the real trainers: who is asked what; and stepwise targets."""
+"""Alterations on the real trainers: misleading hints, and images without what is asked for; who is asked what."""
 
 from collections import Counter, defaultdict
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import yaml
-from datasets import Dataset
-from test_at_grpo import Watched, grpo_trainer, nearest, on_eight_images
-from test_processes import augmentations, finish, shared
 
 from safemed.attacks.losses import words_away
 from safemed.data import prompts
 from safemed.data.clinical_stages import presupposes_lesion
-from safemed.data.dataset import FEATURES, as_array, as_arrays, load_questions
+from safemed.data.dataset import as_array, as_arrays
 from safemed.models.geometry import to_float
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, frozen
 from safemed.stress.hints import Templates
-from safemed.training import common
+from safemed.training import alterations, common
 from safemed.training.abstention import offered
-from safemed.training.at_grpo import ATGRPOTrainer, forward_kl, step_wordings
+from safemed.training.alterations import GRPOAlterations
+from safemed.training.at_grpo import forward_kl
 from safemed.training.augmentation import Augmentation
-from safemed.training.sft import AugmentingCollator, earlier_answers
-from support.helpers import (
-    ADVERSARIAL,
-    GRPO,
-    ROOT,
-    SIDE,
-    TRAINING,
-    command_line,
-    here,
-    kill_after_the_first_checkpoint,
-    refused,
-    training_arguments,
-    weights,
-)  # fmt: skip
+from safemed.training.sft import AugmentingCollator
+from support.commands import here
+from support.grpo_trainers import Watched, grpo_trainer, nearest
+from support.paths import TEMPLATES
+from support.settings import ADVERSARIAL, SIDE, TRAINING
+from support.trainings import parsed, training_arguments
 
-TEMPLATES = ROOT / "workflow" / "templates.yaml"
-TOLD = Templates.read(TEMPLATES)
-HINTS = TOLD.taught()
+READ = Templates.read(TEMPLATES)
+HINTS = READ.taught()
 K = 3
-ERASED = {"kind": "clean", "erased": 0.5}
-HINTED = {**GRPO, "augmentation": {**ADVERSARIAL, "hints": K}}
+
+
+def altered(hints: int = 0, erased: float = 0.0, seed: int = 0) -> GRPOAlterations:
+    """The alterations of a method with the repository's templates."""
+    return alterations.for_grpo({"hints": hints, "erased": erased}, TEMPLATES, seed)
 
 
 def text(prompt: list[dict]) -> str:
@@ -56,23 +46,20 @@ def text(prompt: list[dict]) -> str:
 class Asked(Watched):
     """The trainer itself; it keeps what its questions became, their losses, and the words that each pass was asked."""
 
-    def _hinted(self, inputs, clean):
-        made = super()._hinted(inputs, clean)
-        self.became = {row["question_id"]: row["prompt"] for row in made}
-        self.losses = {row["question_id"]: self.by_hand(row) for row in inputs}
-        assert [text(row["prompt"]) for row in made] == [text(self.became[row["question_id"]]) for row in inputs]
-        return made
+    def keep(self, rows: list[dict], step: int, policy: list[dict]) -> None:
+        """What a step made of its rows, and the loss of each under all its wordings."""
+        self.became = {row["question_id"]: row["prompt"] for row in policy}
+        self.losses = {row["question_id"]: self.by_hand(row, step) for row in rows}
+        assert [text(row["prompt"]) for row in policy] == [text(self.became[row["question_id"]]) for row in rows]
 
     @torch.no_grad()
-    def by_hand(self, row) -> dict[str, float]:
-        """The loss of a question's target under each wording of this step, one at a time."""
+    def by_hand(self, row: dict, step: int) -> dict[str, float]:
+        """The loss of a question's target under each wording of a step, one at a time."""
         image, losses = to_float(torch.tensor(np.array(row["image"]))[None], self.vlm.device), {}
         with frozen(self.vlm.model):
-            for prompt in step_wordings(self, row):
-                loss, _ = words_away(self.vlm, self.vlm.encode([prompt], [row["target"]], SIDE))(
-                    image, torch.tensor([0])
-                )
-                losses[text(prompt)] = loss.item()
+            for prompt in altered(K).wordings(row, step):
+                encoded = self.vlm.encode([prompt], [row["target"]], SIDE)
+                losses[text(prompt)] = words_away(self.vlm, encoded)(image, torch.tensor([0]))[0].item()
         return losses
 
     def listen(self, who: str, backbone: torch.nn.Module) -> None:
@@ -99,10 +86,16 @@ class Asked(Watched):
         return super()._calculate_rewards(inputs, *args, **kwargs)
 
 
-def asked(start, questions, folder, augmentation: Augmentation, **more) -> Asked:
+def asked(start, questions, folder, augmentation: Augmentation, alter: GRPOAlterations, **more) -> Asked:
     """A trainer that listens, of two prompts of four rollouts; trained."""
-    told = {"hints": HINTS, "abstain": TOLD.abstain}
-    trainer = grpo_trainer(start, questions, folder, augmentation, told=told, watched=Asked, **more)
+
+    def listening(rows, vlm, step):
+        made = alter(rows, vlm, step)
+        if alter.n_hints:
+            trainer.keep(rows, step, made.policy)
+        return made
+
+    trainer = grpo_trainer(start, questions, folder, augmentation, alter=listening, kind=Asked, **more)
     trainer.listen("policy", trainer.vlm.backbone)
     trainer.listen("anchor", trainer.anchor.model)
     trainer.train()
@@ -110,15 +103,9 @@ def asked(start, questions, folder, augmentation: Augmentation, **more) -> Asked
 
 
 @pytest.fixture(scope="module")
-def questions(train_questions) -> Dataset:
-    return on_eight_images(train_questions)
-
-
-@pytest.fixture(scope="module")
 def hinted(tiny_model, questions, tmp_path_factory) -> Asked:
     """AT-GRPO with hints after its two steps, of one batch of two questions."""
-    augmentation = Augmentation(**ADVERSARIAL, hints=K)
-    return asked(tiny_model, questions, tmp_path_factory.mktemp("hinted"), augmentation)
+    return asked(tiny_model, questions, tmp_path_factory.mktemp("hinted"), Augmentation(**ADVERSARIAL), altered(K))
 
 
 def test_the_worst_of_the_drawn_hints_becomes_the_prompt_of_all_rollouts(hinted):
@@ -161,7 +148,7 @@ def test_the_attack_on_the_pixels_is_under_the_hinted_question(hinted):
 
 def test_the_anchor_is_the_kl_from_the_clean_question_to_the_hinted_one(tiny_model, questions, tmp_path):
     """On clean images, before any update; rows are shuffled and parted between the two prompts and the loss."""
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(hints=K), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K), max_steps=1)
     batch, start = trainer.batch, VLM.load(tiny_model)
     images = to_float(batch["clean_images"], start.device)
     logits = {}
@@ -179,22 +166,16 @@ def test_the_anchor_is_the_kl_from_the_clean_question_to_the_hinted_one(tiny_mod
 
 
 def test_without_hints_the_anchor_is_asked_what_the_policy_is(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL))
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), altered(), max_steps=1)
     for name in ("ids", "mask"):
         assert torch.equal(trainer.made[f"clean_prompt_{name}"], trainer.made[f"prompt_{name}"])
-    assert not hasattr(trainer, "became") and "hint_loss" not in trainer.state.log_history[0]
+    assert "hint_loss" not in trainer.state.log_history[0]
     assert len(trainer.words["policy", "make"]) == 2 * ADVERSARIAL["steps"]  # no pass but the attack's
 
 
 def drawn(question: dict, step: int = 0, seed: int = 0, k: int = K) -> list[str]:
     """The words of a question's prompts at a step."""
-    trainer = SimpleNamespace(
-        args=SimpleNamespace(seed=seed),
-        state=SimpleNamespace(global_step=step),
-        augmentation=Augmentation(hints=k),
-        hints=HINTS,
-    )
-    return [text(prompt) for prompt in step_wordings(trainer, question)]
+    return [text(prompt) for prompt in altered(k, seed=seed).wordings(question, step)]
 
 
 def test_hints_are_drawn_by_seed_step_and_question_and_mislead(questions):
@@ -212,47 +193,30 @@ def test_hints_are_drawn_by_seed_step_and_question_and_mislead(questions):
     assert any(drawn(other, step) != words for step, words in enumerate(steps))
 
 
-def test_hints_that_are_kept_for_the_evaluation_are_never_drawn(tmp_path, tiny_model, questions):
-    known = Templates.read(TEMPLATES).hints
+def test_hints_that_are_kept_for_the_evaluation_are_never_drawn(tmp_path):
+    known = READ.hints
     assert {hint.name for hint in HINTS} == {name for name, hint in known.items() if hint.train} != set(known)
-    told = yaml.safe_load(TEMPLATES.read_text())
-    for name, hint in told["hints"].items():
+    changed = yaml.safe_load(TEMPLATES.read_text())
+    for name, hint in changed["hints"].items():
         hint["train"] = name == "report-2"
-    (tmp_path / "templates.yaml").write_text(yaml.safe_dump(told))
+    (tmp_path / "templates.yaml").write_text(yaml.safe_dump(changed))
     left = Templates.read(tmp_path / "templates.yaml").taught()
     assert [hint.name for hint in left] == ["report-2"]
     with pytest.raises(ValueError, match="augmentation.hints: 2 cannot be drawn from 1"):
-        grpo_trainer(tiny_model, questions, tmp_path / "x", Augmentation(hints=2), told={"hints": left})
-
-
-def test_hints_change_the_training_and_a_killed_one_ends_as_an_undisturbed_one(study_data, tiny_model, tmp_path):
-    settings = {**HINTED, "steps": 12, "save_steps": 3}
-    undisturbed, killed, without, other = (tmp_path / name for name in ("undisturbed", "killed", "without", "other"))
-    lines = {
-        folder: [*training_arguments(study_data, tiny_model, folder), "--templates", TEMPLATES]
-        for folder in (undisturbed, killed)
-    }
-    here("train_grpo.py", *lines[undisturbed], settings=settings)
-    curves = pd.read_csv(undisturbed / "model" / "curves.csv")
-    assert (curves.hint_loss.dropna() > 0).all() and curves.hint_loss.notna().any()
-    kill_after_the_first_checkpoint(command_line("train_grpo.py", *lines[killed], settings=settings), killed)
-    here("train_grpo.py", *lines[killed], settings=settings)
-    assert weights(killed) == weights(undisturbed)
-    plain = {**settings, "augmentation": ADVERSARIAL}
-    here("train_grpo.py", *training_arguments(study_data, tiny_model, without), settings=plain)
-    assert weights(without) != weights(undisturbed)
-    said = refused("train_grpo.py", study_data, tiny_model, other, settings=settings)
-    assert "need the file of templates" in said
+        alterations.for_grpo({"hints": 2}, tmp_path / "templates.yaml", 0)
 
 
 def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(study_data, tiny_model, tmp_path):
-    changed = tmp_path / "templates.yaml"
-    args = SimpleNamespace(settings=HINTED, seed=0, variant="instruct", start=tiny_model, data=study_data)
-    changed.write_text(TEMPLATES.read_text())
-    assert common.identity(args, "train_grpo.py", changed) == common.identity(args, "train_grpo.py", TEMPLATES)
+    def identity(templates=None) -> dict:
+        args = parsed(training_arguments(study_data, tiny_model, tmp_path, altered=bool(templates)), TRAINING)
+        args.templates = templates
+        return common.identity(args, "train_grpo.py")
+
+    copy, changed = tmp_path / "copy" / "templates.yaml", tmp_path / "templates.yaml"
+    copy.parent.mkdir()
+    copy.write_text(TEMPLATES.read_text())
     changed.write_text(TEMPLATES.read_text().replace("Most readers", "Most people"))
-    assert common.identity(args, "train_grpo.py", changed) != common.identity(args, "train_grpo.py", TEMPLATES)
-    assert common.identity(args, "train_grpo.py") != common.identity(args, "train_grpo.py", TEMPLATES)
+    assert identity(copy) == identity(TEMPLATES) != identity(changed) != identity() != identity(TEMPLATES)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +228,7 @@ def lesions(train_questions) -> list[dict]:
 
 def erased(row: dict, step: int = 0, share: float = 0.5) -> dict:
     """What a step makes of a row."""
-    return offered(row, TOLD.abstain, share, 0, f"step {step}")
+    return offered(row, READ.abstain, share, 0, f"step {step}")
 
 
 def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_there_alone(lesions):
@@ -274,14 +238,14 @@ def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_t
         before = as_array(row["image"])
         for step in range(20):
             made = erased(row, step)
-            assert made["options"] == [*row["options"], TOLD.abstain] and made["n_options"] == len(made["options"])
-            assert TOLD.abstain in text(made["prompt"])
+            assert made["options"] == [*row["options"], READ.abstain] and made["n_options"] == len(made["options"])
+            assert READ.abstain in text(made["prompt"])
             seen = as_array(made["image"])
             if made["gold"] == row["gold"]:
                 assert made["target"] == row["target"] and (seen == before).all()
                 continue
             assert made["gold"] == prompts.LETTERS[len(row["options"])]
-            assert made["target"] == f"<think> {TOLD.abstain} </think><answer> {made['gold']} </answer>"
+            assert made["target"] == f"<think> {READ.abstain} </think><answer> {made['gold']} </answer>"
             x0, y0, x1, y1 = row["box"]
             assert (seen[y0:y1, x0:x1] != before[y0:y1, x0:x1]).any()
             kinds[bool((seen == seen[0, 0]).all())] += 1
@@ -291,11 +255,7 @@ def test_a_share_of_the_images_lacks_what_is_asked_for_and_to_abstain_is_right_t
 
 def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
     def golds(step: int, share: float = 0.5, seed: int = 0) -> list[str]:
-        trainer = SimpleNamespace(
-            args=SimpleNamespace(seed=seed), state=SimpleNamespace(global_step=step), augmentation=Augmentation(erased=share),
-            abstain=TOLD.abstain,
-        )  # fmt: skip
-        return [ATGRPOTrainer._offered(trainer, row)["gold"] for row in lesions]
+        return [row["gold"] for row in altered(erased=share, seed=seed)(lesions, None, step).policy]
 
     assert golds(0) == golds(0) != golds(1) and golds(0) != golds(0, seed=1)
     assert golds(0, share=1e-9) == [row["gold"] for row in lesions]
@@ -303,20 +263,20 @@ def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
 
 def test_every_pass_sees_what_the_step_erased_and_is_offered_to_abstain(tiny_model, questions, tmp_path):
     """The rewards too, and the anchor, which is the start model's answer to the same."""
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(erased=1.0), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(erased=1.0), max_steps=1)
     assert all(row["gold"] == prompts.LETTERS[row["n_options"] - 1] for row in trainer.rewarded)
     for key in (("policy", "make", "rollout"), ("policy", "loss", "logps"), ("anchor", "loss")):
-        assert all(TOLD.abstain in said for said in trainer.words[key])
+        assert all(READ.abstain in said for said in trainer.words[key])
         _, distance = nearest(trainer.recorder.images(*key), questions, trainer.vlm)
         assert (distance > 1).all()
     assert abs(trainer.state.log_history[0]["anchor_kl"]) < 1e-6
 
 
 def test_hints_go_before_questions_that_offer_to_abstain(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(erased=1.0, hints=K), max_steps=1)
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K, 1.0), max_steps=1)
     for row in trainer.rewarded:
         said = text(row["prompt"])
-        assert TOLD.abstain in said and not said.startswith(row["question"]) and row["question"] in said
+        assert READ.abstain in said and not said.startswith(row["question"]) and row["question"] in said
     assert not any(
         said in heard for heard in trainer.words["anchor", "loss"] for said in map(text, trainer.became.values())
     )
@@ -325,102 +285,16 @@ def test_hints_go_before_questions_that_offer_to_abstain(tiny_model, questions, 
 def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_data, tiny_model, lesions, tmp_path):
     """The same ones in every epoch; the labels are the target, as the trainer sees them."""
     processor = load_processor(tiny_model)
-    collate = AugmentingCollator(processor, partial(offered, abstain=TOLD.abstain, share=0.5, seed=0, purpose="sft"))
+    collate = AugmentingCollator(processor, alterations.for_sft({"erased": 0.5}, TEMPLATES, 0))
     batch, again = collate(lesions), collate(lesions)
     assert torch.equal(batch["clean_images"], again["clean_images"])
     said = [processor.tokenizer.decode(row[row != -100]).strip() for row in batch["labels"]]
-    erased = [TOLD.abstain in words for words in said]
+    erased = [READ.abstain in words for words in said]
     before = torch.from_numpy(as_arrays(row["image"] for row in lesions))
     assert (batch["clean_images"] != before).flatten(1).any(1).tolist() == erased and 0.2 < np.mean(erased) < 0.8
     for row, words, missing in zip(lesions, said, erased, strict=True):
         letter = prompts.LETTERS[len(row["options"])] if missing else row["gold"]
         assert f"<answer> {letter} </answer>" in words
-    said = refused("train_sft.py", study_data, tiny_model, tmp_path, settings={**TRAINING, "augmentation": ERASED})
-    assert "need the file of templates" in said
-    given = [*training_arguments(study_data, tiny_model, tmp_path), "--templates", TEMPLATES]
-    here("train_sft.py", *given, settings={**TRAINING, "augmentation": ERASED})
+    given = training_arguments(study_data, tiny_model, tmp_path, altered=True)
+    here("train_sft.py", *given, settings={**TRAINING, "steps": 2, "augmentation": {"kind": "clean", "erased": 0.5}})
     assert (tmp_path / "model" / "model.safetensors").exists()
-
-
-def test_two_processes_ask_a_question_alike(study_data, tiny_model, tmp_path):
-    """Three groups of eight rollouts, twelve rollouts a process: the group in the middle is parted."""
-    settings = {**HINTED, "steps": 2, "num_generations": 8, "batch_size": 24}
-    given = [*training_arguments(study_data, tiny_model, tmp_path), "--templates", TEMPLATES]
-    line = command_line("train_grpo.py", *given, settings=settings)
-    line[1:2] = [str(ROOT / "tests" / "support" / "record_augmentations.py"), str(tmp_path)]
-    finish(shared(line))
-    halves = [augmentations(tmp_path, process) for process in (0, 1)]
-    ids, words, images = (
-        np.concatenate([half[f"{kind}-1"] for half in halves]) for kind in ("ids", "prompts", "images")
-    )
-    assert set(halves[0]["ids-1"]) & set(halves[1]["ids-1"])
-    for name in set(ids):
-        assert len(set(words[ids == name])) == 1 and (images[ids == name] == images[ids == name][0]).all()
-    plain = {row["question_id"]: row for row in load_questions(study_data, "train").remove_columns("image")}
-    for name, said in zip(ids, words, strict=True):
-        row = plain[name]
-        assert said != prompts.render(row["question"], row["options"], "instruct")
-        assert said in drawn(row | {"variant": "instruct"}, step=1)
-
-
-def question(number: int, image: str, kind: str, gold: str, **more) -> dict:
-    """A question whose right answer is its second option."""
-    empty = dict.fromkeys(FEATURES, "") | {"box": [], "organ": [], "image": None}
-    asked = {"question_type": kind, "question": "What?", "options": ["wrong", gold], "gold": "B"}
-    return (
-        empty | asked | {"question_id": f"q{number}", "image_path": image, "modality": "CT", "finding": "nodule"} | more
-    )
-
-
-STUDY = [
-    question(1, "a.png", "Disease Diagnosis", "nodule"),
-    question(2, "a.png", "Lesion Grading", "large"),
-    question(3, "a.png", "Anatomy Identification", "lungs"),
-    question(4, "a.png", "Modality Recognition", "CT"),
-    question(5, "a.png", "Modality Recognition", "tomography"),  # the first of a stage counts
-    question(6, "a.png", "Other Biological Attributes", "shape"),  # no stage
-    question(7, "b.png", "Disease Diagnosis", "cyst"),  # of another image
-    question(8, "b.png", "Lesion Presence", "lesion"),
-    question(9, "b.png", "Lesion Localization", "upper left"),
-    question(10, "b.png", "Image Quality", "clear"),
-]
-THOUGHTS = {
-    "q1": "CT, lungs, large: nodule",
-    "q2": "CT, lungs: large",
-    "q3": "CT: lungs",
-    "q4": "CT",
-    "q5": "tomography",
-    "q6": "shape",
-    "q7": "clear, lesion, upper left: cyst",
-    "q8": "clear: lesion",
-    "q9": "clear, lesion: upper left",
-    "q10": "clear",
-}
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_its_own(order):
-    asked = Dataset.from_list(STUDY[::order], features=FEATURES)
-    rows = common.training_rows(asked, "think", earlier_answers(asked))
-    expected = {name: f"<think> {thought} </think><answer> B </answer>" for name, thought in THOUGHTS.items()}
-    assert {row["question_id"]: row["target"] for row in rows.remove_columns("image")} == expected
-    assert all(row["completion"][0]["content"] == row["target"] for row in rows.remove_columns("image"))
-    plain = common.training_rows(asked, "think").remove_columns("image")
-    assert {row["target"] for row in plain if row["question_id"] == "q1"} == {
-        "<think> CT, nodule: nodule </think><answer> B </answer>"
-    }
-    assert all(prompts.well_formed(prompts.parse(target, 2), "think") for target in expected.values())
-
-
-def test_stepwise_sft_trains_on_the_whole_images_and_ends_elsewhere_than_plain_sft(study_data, tiny_model, tmp_path):
-    """Trained on diagnoses alone, thoughts still go through the other questions of the training split."""
-    only = {"question_type": "Disease Diagnosis"}
-    for targets in ("plain", "stepwise"):
-        settings = {**TRAINING, "steps": 3, "targets": targets, "train_on": only}
-        here(
-            "train_sft.py", *training_arguments(study_data, tiny_model, tmp_path / targets, "think"), settings=settings
-        )
-    assert weights(tmp_path / "plain") != weights(tmp_path / "stepwise")
-    asked = load_questions(study_data, "train", only)
-    earlier = earlier_answers(load_questions(study_data, "train"))
-    assert any(len(earlier[name]) >= 2 for name in asked["question_id"])

@@ -1,0 +1,181 @@
+"""What a study plans before anything has run: every model, attack and certificate of its config, and no more."""
+
+import functools
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safemed.workflow import config as configuration
+from support.paths import ROOT, STUDIES
+from support.snakemake_runs import checkout, plan, planned, snakemake
+
+DEFAULT = configuration.read()
+MODELS = configuration.models(DEFAULT, DEFAULT["study_methods"])
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory) -> Path:
+    """A copy in which nothing has run."""
+    return checkout(tmp_path_factory.mktemp("plans") / "repository")
+
+
+@pytest.fixture(scope="module")
+def default(untouched) -> Counter:
+    """The jobs of the default study."""
+    return plan(cwd=untouched)
+
+
+@pytest.fixture(scope="module")
+def every_target(untouched) -> subprocess.CompletedProcess:
+    """The dry run, with its commands, of all that is made from the default study's models and the ablation's."""
+    return snakemake("-n", "attack", "stress", "certify", "replay", "ablation", "--printshellcmds", cwd=untouched)
+
+
+@pytest.fixture(scope="module")
+def plans(untouched, source) -> Callable[[Path], Counter]:
+    """The jobs of a study on a folder of images; each is planned once."""
+    data = ["--config", f'data={{"source": "{source}"}}']
+    return functools.cache(lambda study: plan("--configfile", study, *data, cwd=untouched))
+
+
+def changed(folder: Path, change: dict, *arguments) -> subprocess.CompletedProcess:
+    """The dry run, with its commands, under a changed config."""
+    file = folder / "changed.yaml"
+    file.write_text(yaml.safe_dump(change))
+    return snakemake("-n", *arguments, "--printshellcmds", "--configfile", file, cwd=folder)
+
+
+def trainings(jobs: Counter) -> Counter:
+    """The jobs that train a method."""
+    return Counter({name: n for name, n in jobs.items() if name.startswith("train_")})
+
+
+def trainings_of(config: dict, methods: list[str]) -> Counter:
+    """The trainings that some methods need, and all that they start from."""
+    trainers = [config["methods"][name]["trainer"] for name in configuration.lineage(config, methods)]
+    return Counter({f"train_{name}": n * len(config["variants"]) for name, n in Counter(trainers).items()})
+
+
+def test_the_default_study_plans_every_model_attack_and_certificate(default):
+    attack, certify = DEFAULT["attack"], DEFAULT["certify"]
+    assert default["train_sft"] == default["train_fare"] == default["train_grpo"] == len(DEFAULT["variants"])
+    assert certify["methods"] == DEFAULT["study_methods"]
+    suites = sum(1 + len(configuration.suite(attack, variant)) for variant in DEFAULT["variants"])
+    smoothed, adaptive = len(MODELS) * len(certify["attacks"]), len(MODELS)
+    assert default["attack_model"] == suites * len(DEFAULT["study_methods"]) + smoothed + adaptive
+    assert default["probe_attacks"] == default["transfer_images"] == default["stress_model"] == len(MODELS)
+    tables = len(MODELS) * len(certify["functions"]) * len(certify["sigma"])
+    assert default["certify_model"] == tables * certify["shards"]
+    assert default["make_base"] == default["audit_questions"] == default["write_report"] == 1
+    assert [default[name] for name in ("make_phantoms", "download_archive", "download_model")] == [1, 0, 0]
+
+
+def test_the_ablation_trains_every_further_method(every_target):
+    methods = [*DEFAULT["study_methods"], *DEFAULT["ablation_methods"]]
+    assert trainings(planned(every_target)) == trainings_of(DEFAULT, methods)
+
+
+def test_two_methods_are_attacked_alike_up_to_the_headline_radius(every_target):
+    """What the ablation compares: a sweep of other radii would be another attack."""
+    swept = re.findall(r"--method (\S+) --variant \S+ --attack pgd --eps ([\d ]+) --before", every_target.stdout)
+    radii = {method: [eps for eps in map(int, given.split()) if eps <= 8] for method, given in swept}
+    assert {"sft", "at-grpo", "at-sft"} <= radii.keys() and len(set(map(tuple, radii.values()))) == 1
+
+
+def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(every_target):
+    name, eps, file = DEFAULT["stress"]["adaptive"], DEFAULT["attack"]["headline_eps"], DEFAULT["templates"]
+    said = every_target.stdout
+    attacks = re.findall(r"--attack (\S+) --eps ([\d. ]+) --before .*--templates (\S*) +--out \S+/(\S+)/\S+ ", said)
+    assert sorted(model for attack, *_, model in attacks if attack == name) == sorted(MODELS)
+    assert {(radii, given) for attack, radii, given, _ in attacks if attack == name} == {(f"0 {eps}", file)}
+    assert {given for attack, _, given, _ in attacks if attack != name} == {""}
+    for model in MODELS:
+        assert re.search(rf"scripts/replay.py .*/{model}/{name} .*--templates {file} .*replay/{model} .*--same", said)
+
+
+def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched):
+    other = changed(untouched, {"attack": {"replay_on": "models/other"}}, "replay")
+    for done, weights, model, folder in (
+        (every_target, "results/phantoms/models/sft-think", "sft-think", "replay"),
+        (other, "models/other", "other", "replay-on-other"),
+    ):
+        (line,) = re.findall(rf"scripts/replay.py .*--out \S*/{folder}/sft-think .*", done.stdout)
+        assert f"--model {model} " in line and f"--weights {weights} " in line
+        assert ("--same" in line) == (done is every_target)
+
+
+def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(untouched):
+    done = changed(untouched, {"certify": {"shards": 3}}, "certify")
+    given = re.findall(r"--model (\S+) .*--function (\S+) --sigma (\S+) --shard (\S+) --out (\S+)", done.stdout)
+    assert planned(done)["certify_model"] == len(given) and len({out for *_, out in given}) == len(given)
+    shards = Counter(shard for *_, shard, _ in given)
+    assert set(shards) == {"1-of-3", "2-of-3", "3-of-3"} and len(set(shards.values())) == 1
+    for model, function, sigma, shard, out in given:
+        assert out.endswith(f"certificates/{model}/{function}-sigma{sigma}/{shard}")
+
+
+@pytest.mark.parametrize(
+    "certify, figures",
+    [({"methods": []}, {"certified_vs_radius", "smoothed_attack"}), ({"attacks": []}, {"smoothed_attack"})],
+    ids=["no certificates", "no attack on what is certified"],
+)
+def test_what_a_study_leaves_out_is_not_drawn(certify, figures, default, untouched):
+    less = planned(changed(untouched, {"certify": certify}))
+    missing = {job.removeprefix("draw_") for job in default.keys() - less.keys() if job.startswith("draw_")}
+    assert missing == figures and less["write_report"] == 1
+    assert less["certify_model"] == (0 if "methods" in certify else default["certify_model"])
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_every_study_plans_on_a_folder_of_images(study, plans):
+    config, jobs = configuration.read(study), plans(study)
+    assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
+    assert trainings(jobs) == trainings_of(config, configuration.studied(config))
+
+
+def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, default):
+    """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
+    study = ROOT / "workflow" / "studies" / "smoothing.yaml"
+    config, full = configuration.read(study), plans(study)
+    variants, certify = len(config["variants"]), config["certify"]
+    added = len(certify["methods"]) - len(config["study_methods"])
+    assert added >= 2 and full["train_grpo"] == default["train_grpo"] + added * variants
+    assert full["attack_model"] == default["attack_model"] + added * variants * (2 + len(certify["attacks"]))
+    tables = variants * len(certify["methods"]) * len(certify["functions"]) * len(certify["sigma"])
+    assert full["certify_model"] == tables and {0.12, 0.25, 0.5} <= set(certify["sigma"])
+
+
+def test_what_the_hub_has_is_fetched_by_the_driver_itself(untouched):
+    """Archive and model; their commands run where Snakemake does, since a cluster's nodes may have no network."""
+    hub = {"data": {"source": "hub"}, "model": {"name": "someone/Model", "revision": "abc"}}
+    done = changed(untouched, hub, "base")
+    jobs, local = planned(done), (ROOT / "Snakefile").read_text().split("localrules:")[1].split("\n\n")[0]
+    assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [1, 1, 0]
+    assert jobs["download_model"] == 1 and "output: resources/models/someone--Model-abc.json" in done.stdout
+    assert all(f"    {name},\n" in local for name in ("download_archive", "download_model"))
+
+
+def test_an_archive_of_the_users_is_unpacked_and_nothing_is_fetched(untouched):
+    (untouched / "own.zip").touch()
+    jobs = planned(changed(untouched, {"data": {"source": "own.zip"}}, "data"))
+    assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [0, 1, 0]
+
+
+def passes(settings: dict) -> int:
+    """Images that go forward or backward in a training on adversarial augmentations: its attack's and its update's."""
+    rows = settings["batch_size"] * settings["gradient_accumulation"]
+    attacked = rows // settings.get("num_generations", 1)
+    update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
+    return settings["steps"] * (2 * settings["augmentation"]["steps"] * attacked + update * rows)
+
+
+@pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "phantoms")
+def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
+    config = configuration.read(study)
+    at_sft, at_grpo = (passes(configuration.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
+    assert at_sft == pytest.approx(at_grpo, rel=0.01)

@@ -1,0 +1,104 @@
+"""The smallest whole study, finished: its report, where its results came from, its replay, and that it can be repeated."""
+
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+
+from safemed.report.tables.rows import ATTACK_ROWS
+from safemed.utils.dependencies import fingerprint
+from safemed.workflow import config as configuration
+from support.paths import SMALLEST_STUDY
+from support.settings import SMALLEST
+from support.snakemake_runs import checkout, snakemake
+
+RESULTS = Path("results") / SMALLEST["study"]
+FIGURES = [
+    "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
+    "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
+    "smoothed_attack",
+]  # fmt: skip
+
+
+def table(study: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(study / RESULTS / "tables" / f"{name}.csv")
+
+
+def rows(study: Path, folder: str) -> pd.DataFrame:
+    """An evaluation's rows."""
+    return pd.read_parquet(study / RESULTS / folder / "rows.parquet")
+
+
+def test_the_whole_study_ends_in_its_figures_and_report(study):
+    assert "at-grpo-instruct" in (study / RESULTS / "report.html").read_text()
+    for name in FIGURES:
+        assert all((study / RESULTS / "figures" / f"{name}.{kind}").stat().st_size for kind in ("pdf", "png", "csv"))
+
+
+def test_every_model_is_attacked_by_every_sweep_at_every_radius(study):
+    robustness = table(study, "robustness")
+    assert set(robustness.model) == {"sft-instruct", "at-grpo-instruct"}
+    swept = {(name, eps) for name in ("noise", "fgsm", "pgd") for eps in SMALLEST["attack"]["eps"]}
+    assert set(zip(robustness.attack, robustness.eps, strict=True)) == {("clean", 0), *swept}
+    pgd = rows(study, "attacks/sft-instruct/pgd")
+    assert len(pgd) == 2 * SMALLEST["attack"]["questions"] and (pgd.linf <= pgd.eps).all()
+    assert list(pgd) == ATTACK_ROWS and not pgd.duplicated(["eps", "question_id"]).any()
+
+
+def test_certificates_are_gathered_from_their_shards_and_held_against_the_attack_on_the_smoothed_model(study):
+    certify = SMALLEST["certify"]
+    certified, smoothing = table(study, "certified"), table(study, "smoothing")
+    expected = {(function, radius) for function in certify["functions"] for radius in certify["radii"]}
+    assert set(zip(certified.function, certified.radius, strict=True)) == expected
+    assert set(certified.n) == {certify["questions"]} and set(certified.status) == {"complete"}
+    assert certified.empirical_accuracy.notna().all() and (certified.unconfirmed == 0).all()
+    assert smoothing[["model", "function", "n", "failed"]].values.tolist() == [["at-grpo-instruct", "generate", 4, 0]]
+    attacked = rows(study, "attacks/at-grpo-instruct/smoothed-l2")
+    assert attacked.groupby("eps").size().to_dict() == {0: 4, 0.1: 4}  # the questions that are certified
+
+
+def test_the_attack_that_knows_the_hint_stands_beside_the_one_that_does_not(study):
+    adaptive = table(study, "adaptive")
+    assert adaptive[["attack", "seen", "eps", "n", "failed"]].values.tolist() == [["pgd-hint", "pgd", 8, 8, 0]] * 2
+    assert set(adaptive.model) == {"sft-instruct", "at-grpo-instruct"} and adaptive.difference.notna().all()
+
+
+def test_every_result_says_what_it_came_from(study):
+    recorded = json.loads((study / RESULTS / "tables" / "provenance.json").read_text())
+    decisive = SMALLEST.keys() - {"resources", "report_to"}
+    assert recorded["config"] == {key: SMALLEST[key] for key in decisive}
+    folders = {str(path.parent.relative_to(study)) for path in (study / RESULTS).glob("*/**/cost.json")}
+    assert set(recorded["results"]) == folders and f"{RESULTS}/models/at-grpo-instruct" in folders
+    for folder, result in recorded["results"].items():
+        own = json.loads((study / folder / "provenance.json").read_text())
+        assert own["code"]["hash"] == result["code"]["hash"] == fingerprint(own["script"])
+        assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
+        assert own["arguments"]["seed"] == SMALLEST["seed"] and own["arguments"]["settings"]
+    attack = recorded["results"][f"{RESULTS}/attacks/sft-instruct/pgd"]["arguments"]["settings"]
+    assert attack["pgd"] == SMALLEST["attack"]["attacks"]["pgd"]
+    trained = recorded["results"][f"{RESULTS}/models/at-grpo-instruct"]["arguments"]["settings"]
+    assert trained == configuration.training_settings(SMALLEST, "at-grpo")
+
+
+def test_the_stored_images_are_replayed_to_the_same_rows(study):
+    done = snakemake("replay", "--cores", 2, "--configfile", SMALLEST_STUDY, cwd=study)
+    assert done.returncode == 0, done.stderr[-3000:]
+    again, pgd = rows(study, "replay/sft-instruct"), rows(study, "attacks/sft-instruct/pgd")
+    assert again[again.attack == "pgd"].text.tolist() == pgd.text.tolist()
+    assert (again[again.attack == "pgd-hint"].groupby("eps").size() == 8).all()  # under the same hints
+
+
+def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
+    """Through all of data, base, SFT, FARE and AT-GRPO: the weights are equal to the bit, and so are the rows."""
+    fresh = checkout(tmp_path / "repository")
+    folders = ["attacks/at-grpo-instruct/pgd", "certificates/at-grpo-instruct/choice-sigma0.25/1-of-2"]
+    targets = [RESULTS / folder for folder in folders]
+    done = snakemake(*targets, "--cores", 2, "--configfile", SMALLEST_STUDY, cwd=fresh)
+    assert done.returncode == 0, done.stderr[-3000:]
+    model = RESULTS / "models/at-grpo-instruct/model.safetensors"
+    assert (study / model).read_bytes() == (fresh / model).read_bytes()
+    for folder in folders:
+        first, again = (rows(place, folder).drop(columns="seconds", errors="ignore") for place in (study, fresh))
+        pd.testing.assert_frame_equal(first, again)
