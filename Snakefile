@@ -46,6 +46,7 @@ rule all:
     default_target: True
     input:
         TABLES,
+        PROVENANCE,
         FIGURES,
         f"{RESULTS}/report.html",
 
@@ -88,6 +89,7 @@ rule replay:
 rule certify:
     input:
         evaluations.certificates(evaluations.certified),
+        evaluations.unsmoothed(evaluations.certified),
         evaluations.smoothed(evaluations.certified),
 
 
@@ -101,6 +103,7 @@ rule stress:
 rule tables:
     input:
         TABLES,
+        PROVENANCE,
 
 
 rule figures:

@@ -220,18 +220,11 @@ def radii(attack: dict, name: str) -> list[float]:
     return sorted(attack["eps"])
 
 
-def smoothed_attacks(config: dict, variant: str) -> list[str]:
-    """The attacks of certify.attacks that a variant's smoothed models are put to."""
+def smoothed_attacks(config: dict, variant: str, norm: str | None = None) -> list[str]:
+    """The attacks of certify.attacks that a variant's smoothed models are put to: all, or those in a norm, linf or l2."""
     plans = config["attack"]["attacks"]
-    return [name for name in config["certify"]["attacks"] if variant in plans[name].get("targets", {variant: None})]
-
-
-def undrawn(config: dict) -> list[str]:
-    """The figures that a study has nothing to draw in: it certifies nothing, or attacks no smoothed model in linf."""
-    certified, plans = certified_methods(config), config["attack"]["attacks"]
-    linf = [name for name in config["certify"]["attacks"] if plans[name].get("norm") != "l2"]
-    needs = {"certified_vs_radius": certified, "smoothed_attack": certified and linf}
-    return [figure for figure, needed in needs.items() if not needed]
+    names = [name for name in config["certify"]["attacks"] if variant in plans[name].get("targets", {variant: None})]
+    return [name for name in names if norm in (None, plans[name].get("norm", "linf"))]
 
 
 def _method_problems(config: dict, name: str) -> Iterator[str]:
