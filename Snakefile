@@ -58,6 +58,7 @@ rule all:
     default_target: True
     input:
         TABLES,
+        PROVENANCE,
         FIGURES,
         f"{RESULTS}/report.html",
 
@@ -100,6 +101,7 @@ rule replay:
 rule certify:
     input:
         evaluations.certificates(evaluations.certified),
+        evaluations.unsmoothed(evaluations.certified),
         evaluations.smoothed(evaluations.certified),
 
 
@@ -113,6 +115,7 @@ rule stress:
 rule tables:
     input:
         TABLES,
+        PROVENANCE,
 
 
 rule figures:

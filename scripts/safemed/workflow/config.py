@@ -64,18 +64,11 @@ def radii(attack: dict, name: str) -> list[float]:
     return sorted(attack["eps"])
 
 
-def smoothed_attacks(config: dict, variant: str) -> list[str]:
-    """The attacks of certify.attacks that a variant's smoothed models are put to."""
+def smoothed_attacks(config: dict, variant: str, norm: str | None = None) -> list[str]:
+    """The attacks of certify.attacks on a variant's smoothed models: all, or those in a norm, linf or l2."""
     attacks = config["attack"]["attacks"]
-    return [name for name in config["certify"]["attacks"] if variant in attacks[name].get("losses", {variant: None})]
-
-
-def undrawn(config: dict) -> list[str]:
-    """The figures that a study has nothing to draw in: it certifies nothing, or attacks no smoothed model in linf."""
-    certified, attacks = certified_methods(config), config["attack"]["attacks"]
-    linf = [name for name in config["certify"]["attacks"] if attacks[name].get("norm") != "l2"]
-    needs = {"certified_vs_radius": certified, "smoothed_attack": certified and linf}
-    return [figure for figure, needed in needs.items() if not needed]
+    names = [name for name in config["certify"]["attacks"] if variant in attacks[name].get("losses", {variant: None})]
+    return [name for name in names if norm in (None, attacks[name].get("norm", "linf"))]
 
 
 def training_settings(config: dict, name: str) -> dict:

@@ -50,10 +50,13 @@ class Evaluations:
 
         return self._attacks("attack", models, unswept)
 
-    def smoothed(self, models: list[str]) -> list[str]:
-        """The attacks on smoothed models, and those on the models themselves that they are compared with."""
-        smoothed = configs.smoothed_attacks
-        return self._attacks("certify", models, lambda variant: ["clean", "pgd", *smoothed(self.config, variant)])
+    def smoothed(self, models: list[str], norm: str | None = None) -> list[str]:
+        """The attacks on smoothed models: all, or those in a norm, linf or l2."""
+        return self._attacks("certify", models, lambda variant: configs.smoothed_attacks(self.config, variant, norm))
+
+    def unsmoothed(self, models: list[str]) -> list[str]:
+        """The clean images, and the attack on the models themselves that an attack on smoothed ones is compared with."""
+        return self._attacks("certify", models, lambda variant: ["clean", "pgd"])
 
     def adaptive(self, models: list[str]) -> list[str]:
         """The attack that knows the hint."""
@@ -76,7 +79,7 @@ class Evaluations:
         if model in self.studied:
             found += self.sweeps([model]) + self.suite([model]) + self.adaptive([model])
         if model in self.certified:
-            found += self.smoothed([model])
+            found += self.unsmoothed([model]) + self.smoothed([model])
         return list(dict.fromkeys(found))
 
     def before(self, wildcards) -> list[str]:

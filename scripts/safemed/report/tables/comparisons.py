@@ -3,50 +3,41 @@
 from itertools import combinations
 
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
-from safemed.utils.stats import holm, mcnemar, paired_difference
+from safemed.report.tables.pairing import compared
+from safemed.report.tables.rows import CLEAN
 
 COMPARISONS = [
     "family", "part", "images", "first", "second", "n", "failed", "first_accuracy", "second_accuracy", "difference",
     "ci_low", "ci_high", "p", "p_holm",
 ]  # fmt: skip
-CLEAN, WORST = "clean", "worst case"
+WORST = "worst case"
 
 
-def worst_case(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """One row a model and question: model, method, variant, modality, image_path, question_id, clean, worst.
+def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """Pairs of models on the same questions, on clean images and in the worst case: one row of COMPARISONS each.
 
-    clean: whether right on the clean image; worst: whether right on it and under every linf attack at eps. Each is
-    missing where it rests on an answer that was not evaluated.
+    attacks: ATTACK_ROWS of the clean images and of all attacks, of which the linf ones at `eps` make up the worst case.
+
+    Columns:
+    family: methods (every two of one variant), variants (think against instruct of one method), or variants by
+        modality.
+    part: the modality, or all.
+    images: clean, or worst case, which is right on the clean image and under every linf attack at eps.
+    first, second: the models.
+    n: the questions.
+    failed: those that one of the two was not evaluated on; then there is no comparison.
+    first_accuracy, second_accuracy: shares of the n questions.
+    difference: first minus second.
+    ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
+    p: McNemar's exact test.
+    p_holm: p adjusted by Holm's (1979) method over the rows of the same family and images, and for variants by modality
+        of the same method.
     """
-    linf = rows[(rows.norm == "linf") & ((rows.attack == CLEAN) | (rows.eps == eps))]
-    keys = ["model", "method", "variant", "modality", "image_path", "question_id"]
-    right = (linf.outcome == "right").astype("boolean").mask(linf.outcome == FAILED)
-    told = linf.assign(worst=right, clean=right.where(linf.attack == CLEAN, True)).groupby(keys, sort=False)
-    return told[["clean", "worst"]].agg(lambda answers: answers.all(skipna=False)).reset_index()
-
-
-def comparisons(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """Pairs of models on the same questions (COMPARISONS), clean and in the worst case at eps.
-
-    family: methods (every two of one variant) or variants (think against instruct of one method, on all questions and
-    by modality). difference: first minus second; ci_low, ci_high: 95 % paired bootstrap over images. p: McNemar's exact
-    test; p_holm: adjusted over the rows of the same family, images and, for variants by modality, the same method.
-    Where a question of either model was not evaluated (`failed` of n) there is no comparison.
-    """
-    told = worst_case(rows, eps).rename(columns={"clean": CLEAN, "worst": WORST})
-    records = []
-    for _, group in told.groupby("variant", sort=False):
-        models = group.model.unique()
-        records += _family(told, "methods", "all", list(combinations(models, 2)))
-    for _, group in told.groupby("method", sort=False):
-        models = group.drop_duplicates("variant").set_index("variant").model
-        if {"think", "instruct"} <= set(models.index):
-            pair = (models["think"], models["instruct"])
-            records += _family(told, "variants", "all", [pair])
-            for modality, part in told.groupby("modality"):
-                records += _family(part, "variants by modality", modality, [pair])
+    answers = worst_case(attacks, eps).rename(columns={"clean": CLEAN, "worst": WORST})
+    records = [*_methods(answers), *_variants(answers)]
     table = pd.DataFrame(records).reindex(columns=[*COMPARISONS, "method"])
     if table.empty:
         return table[COMPARISONS]
@@ -55,51 +46,57 @@ def comparisons(rows: pd.DataFrame, eps: float) -> pd.DataFrame:
     return table[COMPARISONS]
 
 
-def _family(told: pd.DataFrame, family: str, part: str, pairs: list[tuple[str, str]]) -> list[dict]:
-    """The rows of `comparisons` for some pairs of models, without the adjusted p."""
+def worst_case(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """One row a model and question: model, method, variant, modality, image_path, question_id, clean, worst.
+
+    clean: whether right on the clean image; worst: whether right on it and under every linf attack at eps. Each is
+    missing where it rests on an answer that was not evaluated.
+    """
+    linf = attacks[(attacks.norm == "linf") & ((attacks.attack == CLEAN) | (attacks.eps == eps))]
+    keys = ["model", "method", "variant", "modality", "image_path", "question_id"]
+    right = (linf.outcome == "right").astype("boolean").mask(linf.outcome == FAILED)
+    grouped = linf.assign(worst=right, clean=right.where(linf.attack == CLEAN, True)).groupby(keys, sort=False)
+    return grouped[["clean", "worst"]].agg(lambda answers: answers.all(skipna=False)).reset_index()
+
+
+def _methods(answers: pd.DataFrame) -> list[dict]:
+    """Every two methods of one variant."""
+    by_variant = [group.model.unique() for _, group in answers.groupby("variant", sort=False)]
+    return [row for models in by_variant for row in _family(answers, "methods", "all", list(combinations(models, 2)))]
+
+
+def _variants(answers: pd.DataFrame) -> list[dict]:
+    """think against instruct of each method, on all questions and by modality."""
     records = []
-    for images in (CLEAN, WORST):
-        answers = told.pivot(index=["question_id", "image_path"], columns="model", values=images)
-        for first, second in pairs:
-            if not {first, second} <= set(answers):
-                continue
-            both = answers[[first, second]]
-            failed = int(both.isna().any(axis=1).sum())
-            record = {"family": family, "part": part, "images": images, "first": first, "second": second}
-            record |= {"n": len(both), "failed": failed}
-            records.append(record if failed else record | _compared(both.astype(bool)))
+    for _, group in answers.groupby("method", sort=False):
+        models = group.drop_duplicates("variant").set_index("variant").model
+        if {"think", "instruct"} <= set(models.index):
+            pair = (models["think"], models["instruct"])
+            records += _family(answers, "variants", "all", [pair])
+            for modality, part in answers.groupby("modality"):
+                records += _family(part, "variants by modality", modality, [pair])
     return records
 
 
-def _compared(both: pd.DataFrame) -> dict:
-    """The numbers of two models' answers, columns first and second, bool [n], indexed by question and image."""
-    first, second = (both[model] for model in both)
-    low, high = paired_difference(first, second, both.index.get_level_values("image_path"))
-    return {
-        "first_accuracy": first.mean(), "second_accuracy": second.mean(), "difference": first.mean() - second.mean(),
-        "ci_low": low, "ci_high": high, "p": mcnemar(first, second),
-    }  # fmt: skip
+def _family(answers: pd.DataFrame, family: str, part: str, pairs: list[tuple[str, str]]) -> list[dict]:
+    """The rows of `comparisons` for some pairs of models, without the adjusted p."""
+    records = []
+    for images in (CLEAN, WORST):
+        wide = answers.pivot(index=["question_id", "image_path"], columns="model", values=images)
+        for first, second in pairs:
+            if not {first, second} <= set(wide):
+                continue
+            both = wide[[first, second]]
+            failed = int(both.isna().any(axis=1).sum())
+            record = {"family": family, "part": part, "images": images, "first": first, "second": second}
+            record |= {"n": len(both), "failed": failed}
+            records.append(record if failed else record | compared(both.astype(bool)))
+    return records
 
 
 def _holm(p_values: pd.Series) -> pd.Series:
     """Holm's adjusted values of those that there are."""
-    told = p_values.dropna()
-    return pd.Series(holm(told), told.index).reindex(p_values.index)
-
-
-def paired(answers: dict[str, pd.DataFrame], first: str, second: str) -> dict:
-    """Accuracies of a model under several conditions on the questions that all of them asked; first minus second.
-
-    answers: the accuracy's name -> rows, one a question. n: how many questions; difference, with its 95 % paired
-    bootstrap over images (ci_low, ci_high) and McNemar's exact p. Where one of them was not evaluated under some
-    condition (`failed`), there is neither an accuracy nor a difference.
-    """
-    by_question = {name: part.set_index(["question_id", "image_path"]).outcome for name, part in answers.items()}
-    told = pd.DataFrame(by_question).dropna()
-    failed = int((told == FAILED).any(axis=1).sum())
-    record = {"n": len(told), "failed": failed}
-    if failed or told.empty:
-        return record
-    right = told == "right"
-    found = _compared(right[[first, second]])
-    return record | right.mean().to_dict() | {name: found[name] for name in ("difference", "ci_low", "ci_high", "p")}
+    there = p_values.dropna()
+    if there.empty:
+        return p_values
+    return pd.Series(multipletests(there, method="holm")[1], there.index).reindex(p_values.index)

@@ -2,10 +2,10 @@
 
 import pandas as pd
 
-from safemed.report.tables.rows import BASELINES, accuracy, check_attack_rows, require_columns
+from safemed.report.tables.rows import accuracy, check_attack_rows, require_columns
 
-PARTS = ("modality", "question_type")  # what robustness is also told by
-
+PARTS = ("modality", "question_type")  # what robustness is broken down by
+BASELINES = ["kind", "part", "n", "chance", "blind"]
 ROBUSTNESS = [
     "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "status",
     "chance", "blind",
@@ -15,38 +15,53 @@ ROBUSTNESS_BY_PART = [
 ]  # fmt: skip
 
 
-def robustness(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy of each model under each attack and eps: one row each of ROBUSTNESS, all shares in [0, 1].
+def robustness(sweeps: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy of each model under each attack at each radius: one row of ROBUSTNESS each. Shares are in [0, 1].
 
-    rows: ATTACK_ROWS, one row a question; baselines: BASELINES. accuracy is the share of ALL n questions whose outcome
-    is "right"; "unparsable" counts as not right and is also given as a share. ci_low, ci_high: 95 % Wilson interval
-    clustered by image. Where a question was not evaluated, status says "incomplete: k of n not evaluated", and
-    there is no accuracy. chance: mean of 1 / n_options over the questions; blind: the baselines' row "all".
+    sweeps: ATTACK_ROWS of the clean images and of the attacks on every question at all radii; baselines: the audit's
+    BASELINES.
+
+    Columns:
+    model, method, variant: which model.
+    attack: the attack's name, or clean.
+    eps: its radius, in 1/255; 0 for clean images.
+    n: the questions.
+    accuracy: the share of ALL n questions whose outcome is "right"; an unparsable answer is not.
+    ci_low, ci_high: 95 % Wilson interval, with n divided by the design effect of questions that share an image.
+    unparsable: the share of answers that name no option.
+    status: complete, or "incomplete: k of n not evaluated"; then there is no accuracy.
+    chance: mean of 1 / number of options.
+    blind: the better of two baselines that see no image, on the whole test split.
 
     Raises ValueError if `check_attack_rows` does, or the baselines have no row "all".
     """
-    check_attack_rows(rows)
+    check_attack_rows(sweeps)
     keys = ["model", "method", "variant", "attack", "eps"]
     records = [
         dict(zip(keys, key, strict=True)) | accuracy(group) | {"blind": _blind(baselines, "questions", "all")}
-        for key, group in rows.groupby(keys)
+        for key, group in sweeps.groupby(keys)
     ]
     return pd.DataFrame(records, columns=ROBUSTNESS)
 
 
-def robustness_by_part(rows: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
-    """`robustness`, a row for each modality and one for each question type (ROBUSTNESS_BY_PART).
+def robustness_by_part(sweeps: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """`robustness` of the questions of one modality or one question type: one row of ROBUSTNESS_BY_PART each.
 
-    kind: modality or question_type, part: which one; blind is the baselines' row of that part.
+    Columns:
+    kind: modality or question_type.
+    part: which modality or question type.
+    model, attack, eps, n, accuracy, ci_low, ci_high, status, chance: as in `robustness`, of the questions of that part.
+    blind: the better of two baselines that see no image, on that part of the whole test split.
+
     Raises ValueError if `check_attack_rows` does, or a part has no row in the baselines.
     """
-    check_attack_rows(rows)
+    check_attack_rows(sweeps)
     records = [
         {"model": model, "kind": kind, "part": part, "attack": attack, "eps": eps}
         | accuracy(group)
         | {"blind": _blind(baselines, kind, part)}
         for kind in PARTS
-        for (model, part, attack, eps), group in rows.groupby(["model", kind, "attack", "eps"])
+        for (model, part, attack, eps), group in sweeps.groupby(["model", kind, "attack", "eps"])
     ]
     return pd.DataFrame(records, columns=ROBUSTNESS_BY_PART)
 

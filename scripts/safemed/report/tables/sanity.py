@@ -5,7 +5,12 @@ from collections.abc import Iterator
 import pandas as pd
 
 from safemed.data.prompts import FAILED
+from safemed.report.tables.rows import require_columns
 
+PROBED = [  # what is read of the rows of scripts/sanity.py
+    "model", "question_id", "n_options", "probe", "target", "eps", "steps", "restarts", "broken", "linf", "l2",
+    "float_broken", "forced_broken", "zero_gradient", "rounding",
+]  # fmt: skip
 SANITY = ["model", "check", "value", "bound", "passed", "n"]
 TOLERANCE = 0.02  # what independent random starts may lose between two budgets, as a share of the questions
 REACHED = 0.9  # of an l2 radius: an image may lie inside the ball where pixels end at 0 and 1
@@ -14,18 +19,27 @@ GRADIENT_FREE = ("noise", "square")
 Check = tuple[str, float, float, int]  # name, value, the largest value that passes, how many questions it is about
 
 
-def sanity(probes: pd.DataFrame, rows: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """One row a model and check (SANITY): it passes where value <= bound. n: the questions it is about.
+def sanity(probes: pd.DataFrame, attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
+    """Checks that a broken attack fails: one row of SANITY for each model and check.
 
-    probes: PROBE_ROWS; rows: those of the clean images and of the suite's attacks, of which the headline radius `eps`
-    is told. A check that lacks rows, or rests on a question that was not evaluated, has the value NaN and fails: a
-    model that is right on no clean image has nothing to be attacked.
+    probes: rows of scripts/sanity.py, direct attacks; attacks: ATTACK_ROWS of the clean images and of all attacks, of
+    which those at the radius `eps` are checked.
+
+    Columns:
+    model: which model.
+    check: what is checked.
+    value: what was measured, a share of the n questions unless the check says otherwise.
+    bound: the largest value that passes.
+    passed: whether value <= bound.
+    n: the questions that it is about. A check that lacks rows, or rests on a question that was not evaluated, has no
+        value and fails: a model that is right on no clean image has nothing to be attacked.
     """
+    require_columns(probes, PROBED, "probe rows")
     records = []
     for model, probed in probes.groupby("model", sort=False):
-        for name, value, bound, n in [*_probe_checks(probed), *_suite_checks(rows[rows.model == model], eps)]:
-            told = {"model": model, "check": name, "value": value, "bound": bound, "passed": bool(value <= bound)}
-            records.append(told | {"n": n})
+        for name, value, bound, n in [*_probe_checks(probed), *_suite_checks(attacks[attacks.model == model], eps)]:
+            record = {"model": model, "check": name, "value": value, "bound": bound, "passed": bool(value <= bound)}
+            records.append(record | {"n": n})
     return pd.DataFrame(records, columns=SANITY)
 
 

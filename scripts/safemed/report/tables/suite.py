@@ -1,10 +1,9 @@
-"""The attack suite: each attack beside the worst case so far."""
+"""The attack suite: each attack's budget and result beside the worst case so far."""
 
 import pandas as pd
 
 from safemed.data.prompts import FAILED
-from safemed.report.tables.comparisons import CLEAN
-from safemed.report.tables.rows import check_attack_rows, require_columns
+from safemed.report.tables.rows import CLEAN, check_attack_rows, require_columns
 from safemed.utils.stats import clustered_wilson
 
 SUITE = [
@@ -13,49 +12,74 @@ SUITE = [
 ]  # fmt: skip
 
 
-def suite(rows: pd.DataFrame, costs: pd.DataFrame, eps: float) -> pd.DataFrame:
-    """One row a model and attack (SUITE), the attacks in the order of the rows.
+def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs: dict) -> pd.DataFrame:
+    """The attacks of the suite in the order in which they are run: one row of SUITE for each model and attack.
 
-    rows: ATTACK_ROWS of the clean images and of all attacks; costs: their cost.json with the key `attack`. Of the linf
-    attacks the rows at `eps` are told. accuracy: share of all n questions right after this attack; attacked: how many
-    it was run on, at eps or a smaller radius (one with `survivors` only on what those before it left, so its accuracy
-    is theirs and its own); broken: how many of these are not right. worst: share right under EVERY linf attack so far;
+    attacks: ATTACK_ROWS of the clean images and of all attacks, of which those at `eps` are shown; attack_costs: their
+    cost.json, with the key `attack`; configs: attack.attacks of the config.
+
+    Columns:
+    model, attack, norm: which attack on which model, in which norm.
+    eps: its radius, in 1/255 for linf and in [0, 1] pixel units for l2; infinite where the attack looks for the
+        smallest perturbation.
+    n: the questions.
+    attacked: how many of them it was run on, at eps or a smaller radius; an attack on survivors is run only on what all
+        linf attacks before it left.
+    broken: how many of these it leaves not right.
+    accuracy: the share of ALL n questions that is right after it, and for an attack on survivors after all before it
+        too.
+    worst: the share right on the clean image and under EVERY linf attack so far.
     ci_low, ci_high: its 95 % Wilson interval clustered by image. An l2 attack is no part of the worst case and has
-    none; median_l2 is that of the questions it broke. Passes are those of the whole run, all its radii, verdicts
-    included.
+        none.
+    failed: questions that could not be evaluated; a number that rests on one is missing.
+    median_l2: median l2 norm of the perturbations of the questions that it broke.
+    forward_passes, backward_passes: images through the vision tower in the whole run, all its radii and the generated
+        answers included.
 
-    A number that rests on a question that was not evaluated (`failed`) is missing. Raises ValueError if
-    `check_attack_rows` does, or an attack has no cost.
+    Raises ValueError if `check_attack_rows` does, or an attack has no cost.
     """
-    check_attack_rows(rows)
-    if rows.empty:
+    check_attack_rows(attacks)
+    if attacks.empty:
         return pd.DataFrame(columns=SUITE)
-    require_columns(costs, ["model", "attack"], "cost records of attacks")
-    told = rows[(rows.norm == "l2") | (rows.attack == CLEAN) | (rows.eps == eps)]
-    paid = costs.dropna(subset="attack").set_index(["model", "attack"])[["forward_passes", "backward_passes"]]
-    records = []
-    for model, of_model in told.groupby("model", sort=False):
-        held: pd.Series | None = None
-        for attack, part in of_model.groupby("attack", sort=False):
-            right = part.set_index("question_id").outcome == "right"
-            record = {"model": model, "attack": attack, "norm": part.norm.iloc[0], "eps": part.eps.iloc[0]}
-            if (model, attack) not in paid.index:
-                raise ValueError(f"no cost of attack {attack} on model {model}: re-run that attack")
-            record |= _counts(part, right) | paid.loc[(model, attack)].to_dict()
-            if part.norm.iloc[0] == "linf":
-                held = right if held is None else held & right
-                evaluated = not (of_model.outcome[of_model.norm == "linf"] == FAILED).any()
-                if evaluated:
-                    record |= dict(zip(("ci_low", "ci_high"), clustered_wilson(held, part.image_path), strict=True))
-                    record["worst"] = held.mean()
-            records.append(record)
+    require_columns(attack_costs, ["model", "attack"], "cost records of attacks")
+    shown = attacks[(attacks.norm == "l2") | (attacks.attack == CLEAN) | (attacks.eps == eps)]
+    passes = attack_costs.dropna(subset="attack").set_index(["model", "attack"])[["forward_passes", "backward_passes"]]
+    records = [
+        record
+        for model, of_model in shown.groupby("model", sort=False)
+        for record in _of_model(model, of_model, passes)
+    ]
     return pd.DataFrame(records).reindex(columns=SUITE)
 
 
+def _of_model(model: str, rows: pd.DataFrame, passes: pd.DataFrame) -> list[dict]:
+    """The rows of `suite` for one model."""
+    records, held = [], None
+    evaluated = not (rows.outcome[rows.norm == "linf"] == FAILED).any()
+    for attack, part in rows.groupby("attack", sort=False):
+        if (model, attack) not in passes.index:
+            raise ValueError(f"no cost of attack {attack} on model {model}: re-run that attack")
+        right = part.set_index("question_id").outcome == "right"
+        record = {"model": model, "attack": attack, "norm": part.norm.iloc[0], "eps": part.eps.iloc[0]}
+        record |= _counts(part, right) | passes.loc[(model, attack)].to_dict()
+        if record["norm"] == "linf":
+            held = right if held is None else held & right
+            record |= _worst(held, part) if evaluated else {}
+        records.append(record)
+    return records
+
+
+def _worst(held: pd.Series, part: pd.DataFrame) -> dict:
+    """The share of questions that every attack so far has left right, with its interval."""
+    low, high = clustered_wilson(held, part.image_path)
+    return {"worst": held.mean(), "ci_low": low, "ci_high": high}
+
+
 def _counts(part: pd.DataFrame, right: pd.Series) -> dict:
-    fell = part[part.attacked & part.outcome.isin(["wrong", "unparsable"])]
+    """What one attack did to one model's questions."""
+    broken = part[part.attacked & part.outcome.isin(["wrong", "unparsable"])]
     failed = int((part.outcome == FAILED).sum())
     return {
-        "n": len(part), "attacked": int(part.attacked.sum()), "broken": len(fell), "failed": failed,
-        "accuracy": right.mean() if not failed else float("nan"), "median_l2": fell.l2.median(),
+        "n": len(part), "attacked": int(part.attacked.sum()), "broken": len(broken), "failed": failed,
+        "accuracy": right.mean() if not failed else float("nan"), "median_l2": broken.l2.median(),
     }  # fmt: skip

@@ -1,0 +1,189 @@
+"""What the report is made of: every table and every figure, each declared once.
+
+Snakemake makes a rule of each declaration (workflow/rules/report.smk). To add a table, write a function in a module of
+safemed.report.tables that returns a data frame, and declare it in TABLES; to add a figure, write a function in a module
+of safemed.report.figures that returns a matplotlib Figure and the numbers drawn, and declare it in FIGURES. Nothing
+here is imported by a script, so that a new declaration makes no other table or figure again.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Product:
+    """A table or figure.
+
+    name: of its file. function: dotted name below its package. inputs: kinds of files that it needs, as report.smk names
+    them, or tables/NAME for a table; the function gets each as the parameter named as the part after the last slash.
+    caption: of workflow/report/, without suffix. optional: further kinds, which a study may lack. settings: parameters that
+    are values of the config -> dotted key. constants: further parameters. mem_mb: memory of its job.
+    """
+
+    name: str
+    function: str
+    inputs: tuple[str, ...]
+    caption: str
+    optional: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, object] = field(default_factory=dict)
+    mem_mb: int = 1000
+
+    category: ClassVar[str]  # its heading in the report
+    verb: ClassVar[str]  # of its rule
+    script: ClassVar[str]
+    package: ClassVar[str]  # where its function is, below safemed
+    folder: ClassVar[str]  # where its files go, below the study's results
+    suffixes: ClassVar[tuple[str, ...]]  # of its files, the one that the report shows first
+
+    @property
+    def rule(self) -> str:
+        """The name of its rule."""
+        return f"{self.verb}_{self.name}"
+
+    @property
+    def dotted(self) -> str:
+        """Its function's whole name."""
+        return f"safemed.{self.package}.{self.function}"
+
+    @property
+    def module(self) -> str:
+        """The module of its function, which its rule depends on."""
+        return self.dotted.rpartition(".")[0]
+
+    def outputs(self, results: str) -> list[str]:
+        """Its files below a study's results."""
+        return [f"{results}/{self.folder}/{self.name}.{suffix}" for suffix in self.suffixes]
+
+    def needs(self, files: Mapping[str, list[str]]) -> list[str]:
+        """What rules make of its inputs: other tables, and for all other files their folders. files: kind -> paths."""
+        return [
+            path if kind.startswith("tables/") else path.rpartition("/")[0]
+            for kind in (*self.inputs, *self.optional)
+            for path in files[kind]
+        ]
+
+    def options(self, files: Mapping[str, list[str]]) -> list[str]:
+        """How its script is told of its inputs. files: kind -> paths."""
+        kinds = [kind for kind in (*self.inputs, *self.optional) if files[kind]]
+        return [" ".join(["--input", kind.rpartition("/")[2], *files[kind]]) for kind in kinds]
+
+
+class Table(Product):
+    """A data frame: tables/NAME.csv."""
+
+    category, verb, script, package, folder = "Tables", "make", "make_table.py", "report.tables", "tables"
+    suffixes = ("csv",)
+
+
+class Figure(Product):
+    """A picture, and the numbers drawn: figures/NAME.png, .pdf and .csv."""
+
+    category, verb, script, package, folder = "Figures", "draw", "make_figure.py", "report.figures", "figures"
+    suffixes = ("png", "pdf", "csv")
+
+
+EPS = {"eps": "attack.headline_eps"}
+
+TABLES = (
+    Table("robustness", "robustness.robustness", ("sweeps", "baselines"), "robustness"),
+    Table("robustness_by_part", "robustness.robustness_by_part", ("sweeps", "baselines"), "robustness"),
+    Table(
+        "suite",
+        "suite.suite",
+        ("attacks", "attack_costs"),
+        "suite",
+        settings=EPS | {"configs": "attack.attacks"},
+    ),
+    Table("comparisons", "comparisons.comparisons", ("attacks",), "comparisons", settings=EPS),
+    Table("transfer", "transfer.transfer", ("transferred",), "transfer"),
+    Table("sanity", "sanity.sanity", ("probes", "attacks"), "sanity", settings=EPS),
+    Table(
+        "certified",
+        "certified.certified",
+        ("certificates",),
+        "certified",
+        optional=("certified/attacks",),
+        settings={"radii": "certify.radii", "side": "data.image_size"},
+    ),
+    Table("smoothing", "smoothing.smoothing", ("smoothing/smoothed", "smoothing/plain"), "smoothing", settings=EPS),
+    Table("hints", "hints.hints", ("stress",), "hints"),
+    Table("question_edits", "question_edits.question_edits", ("stress",), "question_edits"),
+    Table("image_edits", "image_edits.image_edits", ("stress",), "image_edits"),
+    Table("pixels_and_words", "pixels_and_words.pixels_and_words", ("stress",), "pixels_and_words"),
+    Table("adaptive", "adaptive.adaptive", ("hint_attacks", "stress"), "adaptive", settings=EPS),
+    Table("calibration", "calibration.calibration", ("stress",), "calibration"),
+    Table("abstention", "abstention.abstention", ("stress",), "abstention"),
+    Table("chain", "chain.chain", ("stress",), "chain"),
+    Table("chain_summary", "chain.chain_summary", ("stress",), "chain"),
+    Table("cost", "cost.cost", ("costs",), "cost"),
+)
+
+FIGURES = (
+    Figure("accuracy_vs_eps", "accuracy_vs_eps.accuracy_vs_eps", ("tables/robustness",), "accuracy_vs_eps"),
+    Figure("success_vs_eps", "success_vs_eps.success_vs_eps", ("tables/robustness",), "success_vs_eps"),
+    Figure("success_vs_steps", "success_vs_steps.success_vs_steps", ("probes",), "success_vs_steps"),
+    Figure("transfer_matrix", "transfer_matrix.transfer_matrix", ("tables/transfer",), "transfer"),
+    Figure("sanity", "sanity.sanity", ("tables/sanity",), "sanity"),
+    Figure("thoughts", "thoughts.thoughts", ("thoughts/clean", "thoughts/attacked"), "thoughts", settings=EPS),
+    Figure(
+        "certified_vs_radius", "certified_vs_radius.certified_vs_radius", ("tables/certified",), "certified_vs_radius"
+    ),
+    Figure("smoothed_attack", "smoothed_attack.smoothed_attack", ("tables/smoothing",), "smoothing"),
+    Figure("resistance", "resistance.resistance", ("tables/hints",), "resistance"),
+    Figure("pixels_and_words", "pixels_and_words.pixels_and_words", ("tables/pixels_and_words",), "pixels_and_words"),
+    Figure("image_edits", "image_edits.image_edits", ("tables/image_edits",), "image_edits"),
+    Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
+    Figure("chain", "chain.chain", ("tables/chain",), "chain"),
+    Figure(
+        "modality_heatmap",
+        "heatmap.heatmap",
+        ("tables/robustness_by_part",),
+        "heatmap",
+        settings=EPS,
+        constants={"kind": "modality"},
+    ),
+    Figure(
+        "question_type_heatmap",
+        "heatmap.heatmap",
+        ("tables/robustness_by_part",),
+        "heatmap",
+        settings=EPS,
+        constants={"kind": "question_type"},
+    ),
+    Figure("training_curves", "training_curves.training_curves", ("curves",), "training_curves"),
+    Figure(
+        "adversarial_examples",
+        "adversarial_examples.adversarial_examples",
+        ("examples/clean", "examples/attacked", "examples/images"),
+        "adversarial_examples",
+        settings=EPS,
+        mem_mb=2000,
+    ),
+)
+
+
+def made(files: Mapping[str, list[str]]) -> list[Product]:
+    """The tables and figures that a study makes: those of whose inputs it lacks none.
+
+    files: kind -> paths, empty where the study has none. A figure of a table that is not made is not made either.
+    """
+    tables = [table for table in TABLES if all(files[kind] for kind in table.inputs)]
+    there = {kind for kind, paths in files.items() if paths} - {f"tables/{table.name}" for table in TABLES}
+    there |= {f"tables/{table.name}" for table in tables}
+    return [*tables, *(figure for figure in FIGURES if there.issuperset(figure.inputs))]
+
+
+def parameters(product: Product, config: Mapping) -> dict:
+    """What a product's function is given beside its inputs: values of the config, and constants.
+
+    Raises KeyError for a key that the config lacks.
+    """
+    return {name: _value(config, key.split(".")) for name, key in product.settings.items()} | dict(product.constants)
+
+
+def _value(config: Mapping, keys: Iterable[str]) -> object:
+    for key in keys:
+        config = config[key]
+    return config

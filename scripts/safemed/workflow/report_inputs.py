@@ -1,0 +1,70 @@
+"""The files that the tables and figures of a study are made from."""
+
+from safemed.report.products import TABLES
+from safemed.workflow import config as configs
+from safemed.workflow.evaluations import Evaluations
+
+
+def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[str, list[str]]:
+    """Each kind of input that safemed.report.products names -> its files, each in a folder that a rule makes.
+
+    Empty where the study makes none. audit: the audit's folder.
+    """
+    results, trained = evaluations.results, trained_models(config, evaluations.results)
+    attacked = evaluations.sweeps(evaluations.studied) + evaluations.suite(evaluations.studied)
+    folders = _evaluated(evaluations)
+    examples = _examples(config, evaluations)
+    everything = [f"{results}/models/base", *trained, *(folder for found in folders.values() for folder in found)]
+    return {
+        **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples).items()},
+        "attacks": _files(attacked, "rows.parquet"),
+        "attack_costs": _files(attacked, "cost.json"),
+        "costs": _files(everything, "cost.json"),
+        "baselines": [f"{audit}/baselines.csv"],
+        "curves": _files(trained, "curves.csv"),
+        "examples/images": _files(examples["examples/attacked"], "images.npz"),
+        **{f"tables/{table.name}": table.outputs(results) for table in TABLES},
+    }
+
+
+def trained_models(config: dict, results: str) -> list[str]:
+    """The folders of the studied and certified models, and of every model that they started from but the base."""
+    names = configs.models(config, configs.lineage(config, configs.studied(config)))
+    return [f"{results}/models/{name}" for name in names]
+
+
+def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
+    """Kind -> folders of rows, which together are all that the study evaluates."""
+    studied, certified = evaluations.studied, evaluations.certified
+    return {
+        "sweeps": evaluations.sweeps(studied),
+        "suite": evaluations.suite(studied),
+        "transferred": evaluations.of_every("transfer", studied),
+        "probes": evaluations.of_every("sanity", studied),
+        "certificates": evaluations.certificates(certified),
+        "certified/attacks": evaluations.smoothed(certified, "l2"),
+        "smoothing/smoothed": evaluations.smoothed(certified, "linf"),
+        "smoothing/plain": evaluations.unsmoothed(certified),
+        "stress": evaluations.of_every("stress", studied),
+        "hint_attacks": evaluations.adaptive(studied),
+    }
+
+
+def _examples(config: dict, evaluations: Evaluations) -> dict[str, list[str]]:
+    """Kind -> folders of the examples' rows: of the first and the last method of the study, clean and under pgd.
+
+    Images are shown of the first variant; words of the last, which thinks where one does.
+    """
+    methods = dict.fromkeys(config["study_methods"][i] for i in (0, -1))
+    variants = {"examples": config["variants"][0], "thoughts": config["variants"][-1]}
+    attacked = methods if "attack" in evaluations.made else []
+    return {
+        f"{kind}/{part}": [f"{evaluations.results}/attacks/{method}-{variant}/{name}" for method in attacked]
+        for kind, variant in variants.items()
+        for part, name in (("clean", "clean"), ("attacked", "pgd"))
+    }
+
+
+def _files(folders: list[str], name: str) -> list[str]:
+    """A file in each folder, once."""
+    return [f"{folder}/{name}" for folder in dict.fromkeys(folders)]
