@@ -36,7 +36,7 @@ lint: $(VENV)/.ready
 
 # Without a network; a broken link is an error.
 docs: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" python scripts/write_config_page.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" python scripts/write_reference.py
 	$(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.ready: envs/local.txt envs/constraints.txt

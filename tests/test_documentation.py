@@ -3,40 +3,20 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-import write_config_page
-from safemed.report import results_page
-from safemed.report.tables import certificates, chain, comparisons, cost, robustness, sanity, stress, suite, transfer
+import write_reference
+from safemed.report import products, report_pages, results_page
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-WRITTEN = ("results.md", "config.md")  # by scripts
+WRITTEN = ("results.md", "config.md", "tables.md", "figures.md")  # by scripts
 PAGES = [README, *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in WRITTEN)]
 SHARE = re.compile(r"\d\s?%|\bper ?cent\b|\b\d[\d.]*\s?(?:x|times) (?:fewer|faster|more|less|cheaper)", re.IGNORECASE)
 DEFINED = re.compile(r"\d+ % (?:Wilson|paired bootstrap|confidence)?\s*intervals?")
-TABLES = {
-    "robustness": robustness.ROBUSTNESS,
-    "robustness_by_part": robustness.ROBUSTNESS_BY_PART,
-    "suite": suite.SUITE,
-    "comparisons": comparisons.COMPARISONS,
-    "transfer": transfer.TRANSFER,
-    "sanity": sanity.SANITY,
-    "certified": certificates.CERTIFIED,
-    "smoothing": certificates.SMOOTHING,
-    "hints": stress.HINTS,
-    "question_edits": stress.QUESTION_EDITS,
-    "image_edits": stress.IMAGE_EDITS,
-    "pixels_and_words": stress.PIXELS_AND_WORDS,
-    "adaptive": stress.ADAPTIVE,
-    "calibration": stress.CALIBRATION,
-    "abstention": stress.ABSTENTION,
-    "chain": chain.CHAIN,
-    "chain_summary": chain.CHAIN_SUMMARY,
-    "cost": cost.COST,
-}
 
 
 def typed_numbers(text: str) -> list[str]:
@@ -89,20 +69,17 @@ def test_the_readme_is_one_screen_and_holds_the_markers():
     assert results_page.filled(text, "rows").count("rows\n") == 1
 
 
-def test_the_page_of_the_config_is_that_of_the_schema(tmp_path):
-    write_config_page.main(["--out", str(tmp_path / "config.md")])
-    assert (ROOT / "docs" / "config.md").read_text() == (tmp_path / "config.md").read_text(), "run `make docs`"
+def test_the_pages_that_are_made_from_the_code_are_up_to_date():
+    made = write_reference.pages()
+    assert {name: (ROOT / "docs" / name).read_text() for name in made} == made, "run `make docs`"
 
 
-def test_the_page_of_the_report_describes_every_column_of_every_table_and_no_other():
-    sections = re.split(r"^### (\w+)\.csv$", (ROOT / "docs" / "report.md").read_text(), flags=re.MULTILINE)[1:]
-    described = {}
-    for name, section in zip(sections[::2], sections[1::2], strict=True):
-        cells = re.findall(r"^\| (`.*?) \|", section.split("\n#")[0], flags=re.MULTILINE)
-        described[name] = [column for cell in cells for column in re.findall(r"`(\w+)`", cell)]
-    assert {name: sorted(columns) for name, columns in described.items()} == {
-        name: sorted(columns) for name, columns in TABLES.items()
-    }
+@pytest.mark.parametrize("table", products.TABLES, ids=lambda table: table.name)
+def test_the_docstring_of_a_table_describes_every_column_and_no_other(table):
+    described = report_pages.columns(write_reference.docstring(table.dotted))
+    names = [name for names in described for name in names.split(", ")]
+    assert sorted(names) == sorted(getattr(import_module(table.module), table.name.upper()))
+    assert all(described.values())
 
 
 def test_the_documentation_builds_without_a_dead_link_and_loads_nothing_from_a_network(tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 INTRODUCTION = """# Configuration
 
-This page is written by `scripts/write_config_page.py` from `workflow/schemas/config.schema.yaml` and the default
+This page is written by `scripts/write_reference.py` from `workflow/schemas/config.schema.yaml` and the default
 configuration; do not edit it.
 
 Snakemake reads `workflow/defaults.yaml`, then `config.yaml`, then the study files that `--configfile` names, then
@@ -115,5 +115,5 @@ def _type(part: dict, shared: dict) -> str:
 
 def _row(path: str, kind: str, default: object, description: str) -> str:
     shown = "" if default is _NOTHING else f"`{default}`"
-    cells = (f"`{path}`", kind, shown, description.rstrip("."))
+    cells = (f"`{path}`", kind, shown, description.rstrip(".").replace("*", "\\*"))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
