@@ -1,5 +1,6 @@
-# `make study` runs the default study, `make study STUDY=ablation` that of workflow/studies/ablation.yaml. Several names are
-# laid over each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what it needs in .venv.
+# `make demo` shows every stage in two minutes, `make study` runs the default study, `make study STUDY=ablation` that of
+# workflow/studies/ablation.yaml, `make test` the tests, `make docs` builds the documentation. Several studies are laid over
+# each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what it needs in .venv.
 # On Linux without a GPU, the smaller CPU build of torch is taken where pip is pointed at one (see the README).
 PYTHON ?= python3
 CORES ?= 2
@@ -18,7 +19,7 @@ NAMED := $(if $(FILES),$(shell grep -ls '^study:' $(FILES)))
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: study check-study test lint clean
+.PHONY: study check-study demo test lint docs clean
 
 study: check-study $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)
@@ -28,12 +29,23 @@ check-study:
 	$(if $(SOURCE),$(if $(NAMED),,$(error SOURCE needs a STUDY with a name of its own, such as STUDY=mini: its results would be mixed with those of the phantoms in results/phantoms)))
 	@:
 
+demo: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 snakemake --cores $(CORES) --rerun-incomplete --quiet rules host \
+		--configfile workflow/studies/demo.yaml
+	@cat workflow/studies/demo.txt
+
+
 test: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+
+# Without a network; a broken link is an error.
+docs: $(VENV)/.ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" python scripts/write_reference.py
+	$(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.ready: envs/local.txt envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
