@@ -34,7 +34,6 @@ demo: $(VENV)/.ready
 		--configfile workflow/studies/demo.yaml
 	@cat workflow/studies/demo.txt
 
-
 test: $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests
 

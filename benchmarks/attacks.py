@@ -4,8 +4,8 @@
 
 Both sides are judged by the text generated from the stored 8-bit images. Passes are images through the vision tower,
 forward and backward together, counted by hooks while the attack runs: for ours with the generated texts by which it
-stops, for torchattacks, which asks nobody, without. The suite is that of the default study: its linf attacks in turn, on
-survivors.
+stops, for torchattacks, which asks nobody, without. The suite is that of the default study: its linf attacks in turn,
+on survivors.
 """
 
 import argparse

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safemed.report.tables.stress import CONDITION
 from safetensors.torch import load_file, save_file
 
 from safemed.data.dataset import as_arrays, load_questions
@@ -14,7 +15,6 @@ from safemed.data.prompts import FAILED, LETTERS
 from safemed.evaluation.evaluator import LOSSES
 from safemed.report.tables import stress
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
-from safemed.report.tables.stress import CONDITION
 from safemed.stress import erasure
 from safemed.stress.erasure import ERASURES, SOUND
 from safemed.stress.hints import Templates, claimed

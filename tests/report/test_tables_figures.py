@@ -2,13 +2,13 @@
 
 import json
 
+import make_tables
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import norm
 
 import make_figure
-import make_tables
 from safemed.data import prompts
 from safemed.evaluation import diagnostics
 from safemed.report.figures import plots

@@ -11,7 +11,8 @@ from snakemake.utils import update_config
 
 from safemed.workflow import checks, config_files, schema
 from safemed.workflow import config as configuration
-from support.paths import ROOT, SMALLEST_STUDY as SMOKE
+from support.paths import ROOT
+from support.paths import SMALLEST_STUDY as SMOKE
 from support.snakemake_runs import checkout, snakemake
 
 STUDIES = sorted((ROOT / "workflow" / "studies").glob("*.yaml"))

@@ -15,10 +15,10 @@ from typing import ClassVar
 class Product:
     """A table or figure.
 
-    name: of its file. function: dotted name below its package. inputs: kinds of files that it needs, as report.smk names
-    them, or tables/NAME for a table; the function gets each as the parameter named as the part after the last slash.
-    caption: of workflow/report/, without suffix. optional: further kinds, which a study may lack. settings: parameters that
-    are values of the config -> dotted key. constants: further parameters. mem_mb: memory of its job.
+    name: of its file. function: dotted name below its package. inputs: kinds of files that it needs, as report.smk
+    names them, or tables/NAME for a table; the function gets each as the parameter named as the part after the last
+    slash. caption: of workflow/report/, without suffix. optional: further kinds, which a study may lack. settings:
+    parameters that are values of the config -> dotted key. constants: further parameters. mem_mb: memory of its job.
     """
 
     name: str

@@ -46,9 +46,10 @@ class GRPOAlterations:
     """Alters the rows of a step of GRPO.
 
     Where `erased` > 0, every question offers to abstain as its last option, and that share of the images lacks what is
-    asked for: the anchor and the policy both see this. Where `n_hints` > 0, each question then draws as many of `hints`,
-    and the one under which its target has the greatest loss goes before it: the policy alone sees this. All draws are by
-    seed, step and question, the same in every process. Raises ValueError for fewer hints than a question draws.
+    asked for: the anchor and the policy both see this. Where `n_hints` > 0, each question then draws as many of
+    `hints`, and the one under which its target has the greatest loss goes before it: the policy alone sees this. All
+    draws are by seed, step and question, the same in every process. Raises ValueError for fewer hints than a question
+    draws.
     """
 
     hints: Sequence[Hint]
@@ -69,7 +70,7 @@ class GRPOAlterations:
         return self._misled(rows, vlm, step) if self.n_hints else AlteredRows(rows, rows)
 
     def _misled(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
-        """The policy's rows with the worst of the step's hints before the question, the same for all rows of a question."""
+        """Put the worst of the step's hints before the policy's questions, the same for all rows of a question."""
         questions = [rows[i] for i in first_rows(rows)]
         wordings = [self.wordings(question, step) for question in questions]
         images = to_float(torch.from_numpy(as_arrays(question["image"] for question in questions)), vlm.device)

@@ -32,7 +32,7 @@ from safemed.training.step_rows import Alter, agreed, first_rows, target_loss, u
 
 
 class ATGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose rollouts, log-probabilities and loss see an augmentation of each image, anchored to the clean one.
+    """GRPOTrainer whose rollouts, log-probabilities and loss see augmented images, anchored to the clean ones.
 
     augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO).
     beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the augmentation, must be 0.

@@ -139,8 +139,8 @@ def adapter(settings: dict | None) -> LoraConfig | None:
 def shared_arguments(args: argparse.Namespace) -> dict:
     """The arguments of transformers' TrainingArguments that all trainers share; every default that bites is set here.
 
-    args: of `training_parser`. The processes of a training share batch_size, and the model where settings say `sharded`.
-    Raises ValueError where they cannot.
+    args: of `training_parser`. The processes of a training share batch_size, and the model where settings say
+    `sharded`. Raises ValueError where they cannot.
     """
     settings = args.settings
     shared, rest = divmod(settings["batch_size"], PartialState().num_processes)

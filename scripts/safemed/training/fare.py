@@ -41,8 +41,8 @@ def collate(examples: list[dict]) -> dict:
 class FARETrainer(Trainer):
     """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
 
-    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. Rows carry question_id
-    and image.
+    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. Rows carry
+    question_id and image.
     """
 
     def __init__(

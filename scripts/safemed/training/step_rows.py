@@ -16,8 +16,8 @@ Made = TypeVar("Made")
 class AlteredRows:
     """The rows of a step after their alteration, in the order given.
 
-    anchor: those that the reference policy sees. policy: those that rollouts, attack and policy loss see. metrics: name ->
-    a number for the training curves.
+    anchor: those that the reference policy sees. policy: those that rollouts, attack and policy loss see. metrics: name
+    -> a number for the training curves.
     """
 
     anchor: list[dict]

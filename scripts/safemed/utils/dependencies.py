@@ -1,7 +1,7 @@
 """What a script's result depends on: the meaning of its own code and of all that it imports from safemed.
 
-A fingerprint changes with the code's meaning alone. Comments, docstrings and formatting leave it as it is, so that none of
-them re-runs a stage or throws a checkpoint away.
+A fingerprint changes with the code's meaning alone. Comments, docstrings and formatting leave it as it is, so that none
+of them re-runs a stage or throws a checkpoint away.
 """
 
 import ast
@@ -18,9 +18,9 @@ WATCHES = "CHANGES_NO_RESULT"  # a module that sets this to True only watches: n
 def fingerprint(script: str, *modules: str) -> str:
     """32 hexadecimal digits that stand for the meaning of scripts/{script}, of further modules, and of all they import.
 
-    modules: dotted names, such as safemed.report.tables.suite, that the script imports by a name it is given. Equal before
-    and after an edit that leaves every syntax tree, docstrings aside, as it was. Raises FileNotFoundError for an unknown
-    script or module.
+    modules: dotted names, such as safemed.report.tables.suite, that the script imports by a name it is given. Equal
+    before and after an edit that leaves every syntax tree, docstrings aside, as it was. Raises FileNotFoundError for an
+    unknown script or module.
     """
     files = sources(script, *modules)
     meant = "\n".join(f"{path}\n{_meaning(SCRIPTS.parent / path, _stamp(SCRIPTS.parent / path))}" for path in files)
@@ -44,7 +44,7 @@ def sources(script: str, *modules: str) -> list[str]:
 
 
 def imported(path: Path) -> tuple[str, ...]:
-    """The dotted names that a file imports from safemed, wherever the import stands; of `from a import b`, a and a.b."""
+    """The dotted names that a file imports from safemed, anywhere in it; of `from a import b`, both a and a.b."""
     return _read(path, _stamp(path))[0]
 
 
@@ -68,7 +68,7 @@ def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _files(name: str) -> list[Path]:
-    """The files that the import of a dotted name runs: the module, or the package's own, and those of all packages above.
+    """The files that the import of a dotted name runs: the module, and the `__init__.py` of each package above it.
 
     Empty for a name that is no module but stands in one.
     """

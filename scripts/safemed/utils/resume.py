@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def identity(args: argparse.Namespace, script: str, *files: Path, modules: Sequence[str] = ()) -> dict:
-    """What checkpoints must agree on: settings, seed, what the script's code means, and the contents of the files given.
+    """What checkpoints must agree on: settings, seed, the script's code, and the contents of the files given.
 
     Files that do not exist are left out. modules: those that the script imports by a name that it is given.
     """
@@ -27,7 +27,8 @@ def identity(args: argparse.Namespace, script: str, *files: Path, modules: Seque
 def checkpoints(folder: Path, wanted: dict) -> Path:
     """The folder for checkpoints of an identity, made where there is none.
 
-    One of another identity, or of none that is known, is set aside under another name: none is resumed, none is deleted.
+    One of another identity, or of none that is known, is set aside under another name: none is resumed, none is
+    deleted.
     """
     mark, text = folder / MARK, json.dumps(wanted, sort_keys=True, indent=1)
     if folder.exists() and (not mark.exists() or mark.read_text() != text):

@@ -11,8 +11,8 @@ from safemed.workflow import config as configs
 class Evaluations:
     """What the rules of the evaluations need to know of a study.
 
-    Methods that take wildcards (method, variant and, of an attack, attack) serve the rules; those that take models return
-    the folders that an evaluation writes, one or more a model.
+    Methods that take wildcards (method, variant and, of an attack, attack) serve the rules; those that take models
+    return the folders that an evaluation writes, one or more a model.
     """
 
     def __init__(self, config: dict, results: str):
@@ -55,7 +55,7 @@ class Evaluations:
         return self._attacks("certify", models, lambda variant: configs.smoothed_attacks(self.config, variant, norm))
 
     def unsmoothed(self, models: list[str]) -> list[str]:
-        """The clean images, and the attack on the models themselves that an attack on smoothed ones is compared with."""
+        """Clean images and pgd on the models themselves, which attacks on smoothed models are compared with."""
         return self._attacks("certify", models, lambda variant: ["clean", "pgd"])
 
     def adaptive(self, models: list[str]) -> list[str]:
@@ -63,7 +63,7 @@ class Evaluations:
         return self._attacks("stress", models, lambda variant: [self.stress["adaptive"]])
 
     def certificates(self, models: list[str]) -> list[str]:
-        """The certificates: a folder a function, sigma and shard of the questions. None where the study certifies nothing."""
+        """The certificates: a folder a function, sigma and shard of the questions."""
         return [
             f"{self.results}/certificates/{model}/{function}-sigma{sigma}/{shard}"
             for model in models
@@ -102,8 +102,9 @@ class Evaluations:
         return [self.config["templates"]] if "hint" in self._attack(wildcards) else []
 
     def attack_settings(self, wildcards) -> str:
-        """An attack's settings: a smoothed model is attacked on the questions that are certified, and one under a hint on
-        those of the stress tests.
+        """An attack's settings.
+
+        A smoothed model is attacked on the questions that are certified, one under a hint on those of the stress tests.
         """
         attack = self._attack(wildcards)
         asked = self.certify if "sigma" in attack else self.stress if "hint" in attack else self.attack
@@ -170,7 +171,7 @@ class Evaluations:
         return self.attack["attacks"].get(wildcards.attack, {})
 
     def _attacks(self, evaluation: str, models: list[str], names: Callable[[str], list[str]]) -> list[str]:
-        """The folders of some attacks on some models, if the study makes their evaluation; names: variant -> attacks."""
+        """The folders of attacks, if the study makes their evaluation. names: variant -> names of attacks."""
         return [
             f"{self.results}/attacks/{model}/{name}"
             for model in models

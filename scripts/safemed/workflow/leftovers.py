@@ -10,11 +10,11 @@ MADE_BY_SNAKEMAKE = ("rule_", "group_")  # how the comments of its Slurm jobs be
 
 
 def refuse(workflow, folder: Path) -> None:
-    """Raise WorkflowError where jobs of an earlier driver live in Slurm, or outputs have no record of how they were made.
+    """Raise WorkflowError where an earlier driver's jobs live in Slurm, or an output has no record of how it was made.
 
     A living job would be a second writer of what this driver makes again. Of an output without a record Snakemake does
-    not know the settings and the code that made it, so that a change of them would go unseen: a folder of results that was
-    renamed or copied from elsewhere, or what a Slurm job finished after its driver had been killed.
+    not know the settings and the code that made it, so that a change of them would go unseen: a folder of results that
+    was renamed or copied from elsewhere, or what a Slurm job finished after its driver had been killed.
     """
     if workflow.executor_plugin.name == "touch":  # the way to keep such outputs
         return
@@ -26,7 +26,7 @@ def refuse(workflow, folder: Path) -> None:
     if unrecorded := outputs_without_record(workflow):
         outputs = " ".join(unrecorded)
         raise WorkflowError(
-            "There is no record here of the settings and the code that made these outputs (copied or renamed, or finished "
+            "There is no record here of the settings and the code that made these outputs (copied, renamed, or finished "
             f"when no Snakemake was there): {outputs}. If the config and the code are still the same, keep them: add "
             f"'--touch --force {outputs}' to your command, once. Otherwise move them away."
         )

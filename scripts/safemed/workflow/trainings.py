@@ -22,7 +22,7 @@ class Trainings:
         self.nodes, self.processes, self.gpus = asked["train_nodes"], asked["train_processes"], asked["gpus"]
 
     def fetched(self) -> list[str]:
-        """What says where a model of the hub was fetched to, once for all studies; none for the tiny one or a folder."""
+        """The file that says where a model of the hub was fetched to; none for the tiny model or a local folder."""
         name, revision = self.config["model"]["name"], self.config["model"]["revision"]
         if name == "tiny" or Path(name).is_dir():
             return []
@@ -69,8 +69,8 @@ class Trainings:
         if self.nodes > 1:
             # One torchrun a node; they meet where this line is run, at a port that no other job has.
             return (
-                f"srun --kill-on-bad-exit --cpu-bind none --nodes {self.nodes} --ntasks {self.nodes} --ntasks-per-node 1 "
-                f"torchrun --nnodes {self.nodes} --nproc-per-node {self.processes} --rdzv-backend c10d --rdzv-id "
+                f"srun --kill-on-bad-exit --cpu-bind none --nodes {self.nodes} --ntasks {self.nodes} "
+                f"--ntasks-per-node 1 torchrun --nnodes {self.nodes} --nproc-per-node {self.processes} --rdzv-backend c10d --rdzv-id "
                 "$SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) --"
             )
         return f"torchrun --standalone --nproc-per-node {self.processes} --" if self.processes > 1 else "python"
