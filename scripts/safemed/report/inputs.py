@@ -34,7 +34,7 @@ def call(args: argparse.Namespace):
 
 
 def function(name: str) -> Callable:
-    """The function of a dotted name, imported here so that no script depends on it. Raises ValueError if there is none."""
+    """The function of a dotted name, imported here: no script depends on it. Raises ValueError if there is none."""
     module, _, attribute = name.rpartition(".")
     try:
         return getattr(import_module(module), attribute)

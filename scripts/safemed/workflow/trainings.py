@@ -70,8 +70,9 @@ class Trainings:
             # One torchrun a node; they meet where this line is run, at a port that no other job has.
             return (
                 f"srun --kill-on-bad-exit --cpu-bind none --nodes {self.nodes} --ntasks {self.nodes} "
-                f"--ntasks-per-node 1 torchrun --nnodes {self.nodes} --nproc-per-node {self.processes} --rdzv-backend c10d --rdzv-id "
-                "$SLURM_JOB_ID --rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) --"
+                f"--ntasks-per-node 1 torchrun --nnodes {self.nodes} --nproc-per-node {self.processes} "
+                "--rdzv-backend c10d --rdzv-id $SLURM_JOB_ID "
+                "--rdzv-endpoint $(hostname):$((20000 + SLURM_JOB_ID % 10000)) --"
             )
         return f"torchrun --standalone --nproc-per-node {self.processes} --" if self.processes > 1 else "python"
 
