@@ -26,7 +26,7 @@ def refuse(workflow, folder: Path) -> None:
     if unrecorded := outputs_without_record(workflow):
         outputs = " ".join(unrecorded)
         raise WorkflowError(
-            "There is no record here of the settings and code that made these outputs (copied, renamed, or finished when "
+            "There is no record here of the settings and code that made these outputs (copied, renamed or finished when "
             f"no Snakemake was there): {outputs}. If the config and the code are still the same, keep them: add "
             f"'--touch --force {outputs}' to your command, once. Otherwise move them away."
         )
