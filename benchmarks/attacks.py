@@ -11,26 +11,20 @@ on survivors.
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 import torchattacks
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from safemed.attacks.engine import AttackConfig  # noqa: E402
-from safemed.data.dataset import (
-    load_questions,
-    subset,
-)
-from safemed.evaluation import (
-    black_box,
-    registry,
-)
-from safemed.evaluation.evaluator import Evaluator  # noqa: E402
-from safemed.models.vlm import VLM  # noqa: E402
-from safemed.workflow import config as configuration  # noqa: E402
+from safemed.attacks.engine import AttackConfig, Attacked
+from safemed.data.dataset import load_questions, subset
+from safemed.evaluation import black_box, registry
+from safemed.evaluation.evaluator import Evaluator
+from safemed.models.vlm import VLM
+from safemed.workflow import config as configuration
 
 EPS, STEPS = 8, 20
 
@@ -47,18 +41,12 @@ def main() -> None:
     vlm, longest = VLM.load(args.weights), config["max_new_tokens"]["instruct"]
     evaluator = Evaluator(vlm, subset(everything, args.questions, 0), "instruct", longest)
     for kind, patience in (("pgd", None), ("apgd", 8), ("mi-fgsm", None), ("mi-fgsm", 8)):
-        plan = AttackConfig(kind, steps=STEPS, patience=patience)
-        compare(
-            f"{kind}, patience {patience}",
-            evaluator,
-            upstream_pgd,
-            lambda *given, plan=plan: evaluator.attack(*given, plan, EPS, 0),
-        )
+        budget = AttackConfig(kind, steps=STEPS, losses=("answer",), patience=patience)
+        ours = partial(attacked, evaluator, budget)
+        compare(f"{kind}, patience {patience}", evaluator, upstream_pgd, ours)
     four = everything.select([i for i, options in enumerate(everything["options"]) if len(options) == 4])
     evaluator = Evaluator(vlm, subset(four, args.few, 0), "instruct", longest)
-    compare(
-        "AutoAttack", evaluator, upstream_autoattack, lambda *given: whole_suite(evaluator, *given, config["attack"])
-    )
+    compare("AutoAttack", evaluator, upstream_autoattack, partial(whole_suite, evaluator, config["attack"]))
 
 
 def compare(name: str, evaluator: Evaluator, upstream, ours) -> None:
@@ -68,7 +56,7 @@ def compare(name: str, evaluator: Evaluator, upstream, ours) -> None:
     right = evaluator.right(words, everything)
     rows, kept = everything[right], [text for text, ok in zip(words, right, strict=True) if ok]
     cost = {}
-    for side, attack in (("torchattacks", lambda *given: upstream(evaluator, *given)), ("ours", ours)):
+    for side, attack in (("torchattacks", partial(upstream, evaluator)), ("ours", ours)):
         evaluator.vlm.passes.forward = evaluator.vlm.passes.backward = 0
         started = time.perf_counter()
         images = attack(kept, rows).images
@@ -78,6 +66,11 @@ def compare(name: str, evaluator: Evaluator, upstream, ours) -> None:
         print(f"{name:10} {side:12} robust {100 * robust:5.1f} % of {len(evaluator)}, {passes} passes, {seconds:.1f} s")
     passes, seconds = (theirs / mine for theirs, mine in zip(cost["torchattacks"], cost["ours"], strict=True))
     print(f"{name:10} torchattacks / ours: {passes:.2f} in passes, {seconds:.2f} in time", flush=True)
+
+
+def attacked(evaluator: Evaluator, budget: AttackConfig, words: list[str], rows: torch.Tensor) -> Attacked:
+    """Our attack of one budget."""
+    return evaluator.attack(words, rows, budget, EPS, 0)
 
 
 class Rounded:
@@ -112,15 +105,15 @@ def by_options(evaluator: Evaluator, words: list[str], rows: torch.Tensor, make)
     return Rounded(images)
 
 
-def whole_suite(evaluator: Evaluator, words: list[str], rows: torch.Tensor, attack: dict) -> Rounded:
+def whole_suite(evaluator: Evaluator, attack: dict, words: list[str], rows: torch.Tensor) -> Rounded:
     """The linf attacks of the suite in turn, each on what those before it left."""
     images, live = evaluator.images[rows].clone(), torch.arange(len(rows))
     for name in configuration.suite(attack, evaluator.variant):
         settings = attack["attacks"][name]
         if settings.get("norm") == "l2" or not len(live):
             continue
-        plan = registry.read_attack_config(name, settings, evaluator.variant)
-        found = registry.run_attack(evaluator, [words[i] for i in live], rows[live], plan, EPS, 0)
+        budget = registry.read_attack_config(name, settings, evaluator.variant)
+        found = registry.run_attack(evaluator, [words[i] for i in live], rows[live], budget, EPS, 0)
         images[live] = found.images
         live = live[~found.broken]
     return Rounded(images)

@@ -13,20 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from safemed.certificates.certifier import Certifier  # noqa: E402
-from safemed.certificates.smoothing import Procedure  # noqa: E402
-from safemed.data.dataset import (
-    load_questions,
-    subset,
-)
-from safemed.evaluation.evaluator import (
-    FUNCTIONS,
-    Evaluator,
-)
-from safemed.models.vlm import VLM  # noqa: E402
+from safemed.certificates.certifier import Certifier
+from safemed.certificates.smoothing import Procedure
+from safemed.data.dataset import load_questions, subset
+from safemed.evaluation.evaluator import FUNCTIONS, Evaluator
+from safemed.models.vlm import VLM
 
 N0, N, ALPHA = 100, 10_000, 0.001
 GRIDS = {"seven radii": [0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4], "0 and sigma": [0.0, 1.0]}  # in units of sigma

@@ -377,7 +377,7 @@ def test_a_choice_of_logits_that_are_not_finite_is_no_class(evaluator):
 def test_fgsm_is_one_step_of_eps_from_the_clean_image(evaluator, words):
     attack_loss = evaluator.attack_loss(LOSSES[evaluator.variant][0], words, EVERYTHING)
     clean = to_float(evaluator.images, evaluator.vlm.device)
-    _, _, gradient = losses.climb(attack_loss, clean, EVERYTHING)
+    _, _, gradient = losses.loss_and_gradient(attack_loss, clean, EVERYTHING)
     expected = to_uint8(Ball("linf", 4 / 255).project(clean + 4 / 255 * gradient.sign(), clean))
     found = evaluator.attack(words, EVERYTHING, first_loss(evaluator, steps=1), 4, seed=0)
     assert torch.equal(found.images, expected)

@@ -37,9 +37,9 @@ def arguments(data: Path, weights: Path | str, out: Path, function: str = "choic
     return [*evaluation_arguments(data, weights, out), "--sigma", 0.05, "--function", function, "--shard", shard]
 
 
-def certified(data: Path, weights: Path | str, out: Path, *told, **changes) -> pd.DataFrame:
+def certified(data: Path, weights: Path | str, out: Path, *options, **changes) -> pd.DataFrame:
     """The rows of scripts/certify.py, without its times."""
-    here("certify.py", *arguments(data, weights, out, *told), settings=SETTINGS | changes)
+    here("certify.py", *arguments(data, weights, out, *options), settings=SETTINGS | changes)
     return pd.read_parquet(out / "rows.parquet").drop(columns="seconds")
 
 

@@ -175,14 +175,14 @@ def test_a_target_without_a_gradient_is_red_though_the_others_have_one(skilled, 
 
 
 def test_where_a_question_cannot_be_probed_no_probes_check_passes(evaluator, monkeypatch):
-    climb, bad = losses.climb, to_float(evaluator.images[3:4], torch.device("cpu"))
+    loss_and_gradient, bad = losses.loss_and_gradient, to_float(evaluator.images[3:4], torch.device("cpu"))
 
     def not_a_number_for_one(attack_loss, images, rows, amp=False):
         if ((images - bad).abs().flatten(1).amax(1) < 9 / 255).any():
             raise FloatingPointError("not a number")
-        return climb(attack_loss, images, rows, amp)
+        return loss_and_gradient(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(engine, "climb", not_a_number_for_one)
+    monkeypatch.setattr(engine, "loss_and_gradient", not_a_number_for_one)
     rows = probed(evaluator, eps=8, radii=[4, 8], steps=[2, 3], l2=0.2)
     failed = rows[rows.probe == "failed"]
     assert failed.question_id.tolist() == [evaluator.rows[3]["question_id"]]
@@ -250,9 +250,9 @@ def test_probes_spend_the_steps_they_say(sound):
     budgets = sound[sound.probe.isin(["steps", "eps", "l2"]) & (sound.eps > 0)]
     held = budgets[~budgets.broken.astype(bool)]
     assert (held.spent == held.steps).all() and (budgets.spent <= budgets.steps).all()
-    told = sound[sound.probe != "measured"].groupby("probe").agg({"eps": set, "steps": set, "climbs": set})
-    assert told.loc["l2"].tolist() == [{0.5}, {3}, {1}]
-    assert told.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and told.climbs["restarts"] == {1, 3}
+    budgets = sound[sound.probe != "measured"].groupby("probe").agg({"eps": set, "steps": set, "climbs": set})
+    assert budgets.loc["l2"].tolist() == [{0.5}, {3}, {1}]
+    assert budgets.loc["eps"].tolist() == [{0, 8, 24, 96}, {3, 20}, {1}] and budgets.climbs["restarts"] == {1, 3}
 
 
 def test_probes_do_not_depend_on_the_batches(evaluator, sound):

@@ -55,8 +55,8 @@ def attacked(shown_data, skilled, tmp_path_factory) -> Path:
 
 def attack(data: Path, weights: Path | str, root: Path, **changes) -> Path:
     """Attack the questions; the templates of FEW are written beside the folder that is returned."""
-    told = [*evaluation_arguments(data, weights, root / "pgd"), "--attack", "pgd", "--eps", EPS]
-    here("attack.py", *told, settings=ATTACKS | changes)
+    given = [*evaluation_arguments(data, weights, root / "pgd"), "--attack", "pgd", "--eps", EPS]
+    here("attack.py", *given, settings=ATTACKS | changes)
     (root / "few.yaml").write_text(json.dumps(FEW))
     return root / "pgd"
 
@@ -74,8 +74,8 @@ def rows(shown_data, skilled, attacked, tmp_path_factory) -> pd.DataFrame:
 def knowing(shown_data, skilled, attacked) -> Path:
     """The folder of the same attack, but one that knows the hint."""
     out = attacked.parent / "pgd-hint"
-    told = [*evaluation_arguments(shown_data, skilled.model.name_or_path, out), "--attack", "pgd-hint"]
-    here("attack.py", *told, "--eps", 0, EPS, "--templates", attacked.parent / "few.yaml", settings=ATTACKS)
+    given = [*evaluation_arguments(shown_data, skilled.model.name_or_path, out), "--attack", "pgd-hint"]
+    here("attack.py", *given, "--eps", 0, EPS, "--templates", attacked.parent / "few.yaml", settings=ATTACKS)
     return out
 
 
@@ -120,8 +120,8 @@ def test_plain_rows_are_what_the_attack_read(rows, attacked):
 def test_hints_and_corruptions_do_what_they_are_for(rows):
     """The model has learned one text, so any words before it do something; a lie does not do what the truth does."""
     asked = rows[(rows.kind == "hint") & (rows.seen == CLEAN)].set_index(["polarity", "name", "question_id"])
-    lied, told = (asked.loc[polarity] for polarity in ("negative", "positive"))
-    assert (lied.text != told.text.loc[lied.index]).any()
+    lied, helped = (asked.loc[polarity] for polarity in ("negative", "positive"))
+    assert (lied.text != helped.text.loc[lied.index]).any()
     by_strength = rows[rows.kind == "corruption"].groupby("severity").agg(
         right=("outcome", lambda outcomes: (outcomes == "right").mean()), ssim=("ssim", "mean")
     )  # fmt: skip
@@ -129,18 +129,18 @@ def test_hints_and_corruptions_do_what_they_are_for(rows):
 
 
 def test_a_confidence_is_the_share_of_the_letter_among_those_offered(rows):
-    told = rows[rows.outcome != "unparsable"]
-    assert told.confidence.between(0, 1).all() and rows[rows.outcome == "unparsable"].confidence.isna().all()
-    assert (told.confidence >= 1 / told.n_options - 1e-6).mean() > 0.9  # greedy: mostly the greatest
+    answered = rows[rows.outcome != "unparsable"]
+    assert answered.confidence.between(0, 1).all() and rows[rows.outcome == "unparsable"].confidence.isna().all()
+    assert (answered.confidence >= 1 / answered.n_options - 1e-6).mean() > 0.9  # greedy: mostly the greatest
 
 
 def test_what_a_killed_job_has_asked_is_not_asked_again(shown_data, skilled, attacked, rows, tmp_path):
-    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "killed", attacked)
-    line = command_line("stress.py", *told, settings=SETTINGS)
+    given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "killed", attacked)
+    line = command_line("stress.py", *given, settings=SETTINGS)
     done = killed_after(3, line, tmp_path / ".killed.partial" / "shards")
     before = {path: path.stat().st_mtime_ns for path in done}
     assert before and not (tmp_path / "killed").exists()
-    here("stress.py", *told, settings=SETTINGS)
+    here("stress.py", *given, settings=SETTINGS)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "killed" / "rows.parquet"), rows)
 
 
@@ -165,17 +165,17 @@ def test_a_model_without_numbers_has_no_score(shown_data, skilled, tmp_path):
 
 
 def test_what_the_attack_could_not_evaluate_is_no_answer(shown_data, skilled, attacked, tmp_path):
-    told = pd.read_parquet(attacked / "rows.parquet")
-    told.loc[3, ["outcome", "answer"]] = FAILED, ""
+    attack_rows = pd.read_parquet(attacked / "rows.parquet")
+    attack_rows.loc[3, ["outcome", "answer"]] = FAILED, ""
     (tmp_path / "pgd").mkdir()
-    told.to_parquet(tmp_path / "pgd" / "rows.parquet")
+    attack_rows.to_parquet(tmp_path / "pgd" / "rows.parquet")
     (tmp_path / "pgd" / "images.npz").write_bytes((attacked / "images.npz").read_bytes())
     (tmp_path / "few.yaml").write_text(json.dumps(FEW))
     given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", tmp_path / "pgd")
     here("stress.py", *given, settings=SETTINGS | {"severities": [1]})
     rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
     failed = rows[rows.outcome == FAILED]
-    assert set(failed.seen) == {"pgd"} and set(failed.question_id) == {told.question_id[3]}
+    assert set(failed.seen) == {"pgd"} and set(failed.question_id) == {attack_rows.question_id[3]}
     table = stress.pixels_and_words(rows).set_index("seen")
     assert table.loc["pgd"].accuracy.isna().all() and table.loc[CLEAN].accuracy.notna().all()
 
@@ -210,16 +210,16 @@ def test_an_attack_that_knows_the_hint_breaks_what_one_that_does_not_left_right(
 
 
 def test_the_table_of_that_attack_counts_what_its_rows_and_the_misled_ones_say(knowing, rows):
-    (told,) = stress.adaptive(pd.read_parquet(knowing / "rows.parquet"), rows, EPS).to_dict("records")
+    (found,) = stress.adaptive(pd.read_parquet(knowing / "rows.parquet"), rows, EPS).to_dict("records")
     clean, both = under_the_same_hints(knowing, rows, 0, CLEAN), under_the_same_hints(knowing, rows, EPS, "pgd")
-    assert (told["attack"], told["seen"], told["n"], told["failed"]) == ("pgd-hint", "pgd", 24, 0)
-    assert told["hinted"] == (clean.outcome == "right").mean() > told["adaptive"] == (both.outcome == "right").mean()
-    assert told["both"] == (both.outcome_misled == "right").mean() and told["ci_high"] < 0 and told["p"] < 0.05
+    assert (found["attack"], found["seen"], found["n"], found["failed"]) == ("pgd-hint", "pgd", 24, 0)
+    assert found["hinted"] == (clean.outcome == "right").mean() > found["adaptive"] == (both.outcome == "right").mean()
+    assert found["both"] == (both.outcome_misled == "right").mean() and found["ci_high"] < 0 and found["p"] < 0.05
 
 
 def test_images_of_other_questions_are_refused(shown_data, skilled, attacked, tmp_path):
-    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", attacked)
-    said = command("stress.py", *told, settings=SETTINGS | {"eps": 4}, fails=True)
+    given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "out", attacked)
+    said = command("stress.py", *given, settings=SETTINGS | {"eps": 4}, fails=True)
     assert "or none at eps 4" in said and not (tmp_path / "out").exists()
 
 

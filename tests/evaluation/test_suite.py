@@ -70,10 +70,10 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
     weights = skilled.model.name_or_path
     here("attack.py", *arguments(shown_data, weights, root / "clean", "clean", 0), settings=settings("clean"))
     for attack, own in ATTACKS.items():
-        told = arguments(shown_data, weights, root / attack, attack, *RADII.get(attack, [8]))
+        given = arguments(shown_data, weights, root / attack, attack, *RADII.get(attack, [8]))
         before = ["--before", root / "pgd"] if own.get("survivors") else []
         templates = ["--templates", TEMPLATES] if "hint" in own else []
-        here("attack.py", *told, *before, *templates, settings=settings(attack))
+        here("attack.py", *given, *before, *templates, settings=settings(attack))
     return root
 
 
@@ -149,11 +149,11 @@ def replay(
     templates: Path = TEMPLATES,
 ):  # fmt: skip
     """The rows of scripts/replay.py on some attacks' folders."""
-    told = [*evaluation_arguments(data, weights, out), "--templates", templates]
-    told += [*(["--same"] if same else []), "--attacks", *folders]
+    given = [*evaluation_arguments(data, weights, out), "--templates", templates]
+    given += [*(["--same"] if same else []), "--attacks", *folders]
     longest = {"think": 24}
     wanted = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
-    here("replay.py", *told, settings=wanted)
+    here("replay.py", *given, settings=wanted)
     return pd.read_parquet(out / "rows.parquet")
 
 
@@ -190,17 +190,17 @@ def test_a_replay_refuses_other_questions_and_a_radius_that_was_not_run(folder, 
 
 def one_new_wording(folder: Path, name: str) -> Path:
     """The file of hints, with all but one of those that no training draws left out."""
-    told = yaml.safe_load(TEMPLATES.read_text())
-    told["hints"] = {key: hint for key, hint in told["hints"].items() if hint["train"] or key == name}
-    (folder / "templates.yaml").write_text(json.dumps(told))
+    known = yaml.safe_load(TEMPLATES.read_text())
+    known["hints"] = {key: hint for key, hint in known["hints"].items() if hint["train"] or key == name}
+    (folder / "templates.yaml").write_text(json.dumps(known))
     return folder / "templates.yaml"
 
 
 def test_under_a_hint_there_is_no_attack_and_no_replay_without_its_words(folder, shown_data, skilled, tmp_path):
     weights = skilled.model.name_or_path
-    told = arguments(shown_data, weights, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
+    given = arguments(shown_data, weights, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
     with pytest.raises(ValueError, match="needs the file of templates: --templates"):
-        here("attack.py", *told, settings=settings("pgd-hint"))
+        here("attack.py", *given, settings=settings("pgd-hint"))
     other = one_new_wording(tmp_path, "report-2")
     with pytest.raises(ValueError, match="pgd-hint: other hints than --templates has now; re-run that attack"):
         replay(shown_data, weights, tmp_path / "replay", folder / "pgd-hint", templates=other)
@@ -240,8 +240,8 @@ def not_a_number(skilled, tmp_path_factory) -> Path:
 
 
 def test_a_model_that_returns_nan_has_no_score(not_a_number, shown_data, tmp_path):
-    told = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
-    here("attack.py", *told, settings=settings("clean", questions=5))
+    given = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
+    here("attack.py", *given, settings=settings("clean", questions=5))
     rows = pd.read_parquet(tmp_path / "clean" / "rows.parquet")
     assert set(rows.outcome) == {FAILED} and rows.text.str.contains("not finite").all()
     baselines = pd.DataFrame({"kind": ["questions"], "part": ["all"], "n": [5], "chance": [0.25], "blind": [0.3]})
@@ -250,8 +250,8 @@ def test_a_model_that_returns_nan_has_no_score(not_a_number, shown_data, tmp_pat
 
 
 def test_what_a_model_could_not_answer_it_need_not_answer_in_a_replay(not_a_number, shown_data, tmp_path):
-    told = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
-    here("attack.py", *told, settings=settings("clean", questions=3))
+    given = arguments(shown_data, not_a_number, tmp_path / "clean", "clean", 0)
+    here("attack.py", *given, settings=settings("clean", questions=3))
     assert set(replay(shown_data, not_a_number, tmp_path / "replay", tmp_path / "clean").outcome) == {FAILED}
 
 
@@ -288,12 +288,12 @@ def test_halving_raises_what_is_neither_short_memory_nor_a_number_that_is_none(e
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        list(halving(torch.arange(4), work, lambda rows, why: pytest.fail("given up")))
+        list(halving(torch.arange(4), work))
 
 
 def test_a_row_alone_that_needs_too_much_memory_is_given_up_with_the_reason():
-    told = list(halving(torch.arange(1), lambda rows: out_of_memory(), lambda rows, why: why))
-    assert len(told) == 1 and "can't allocate memory" in told[0]
+    found = for_each([torch.arange(1)], lambda rows: out_of_memory())
+    assert list(found) == [0] and "can't allocate memory" in found[0].why
 
 
 def clean_images(folder: Path) -> torch.Tensor:
@@ -302,7 +302,7 @@ def clean_images(folder: Path) -> torch.Tensor:
 
 
 def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, skilled, tmp_path, monkeypatch):
-    climb, spoilt = losses.climb, 3
+    loss_and_gradient, spoilt = losses.loss_and_gradient, 3
     bad = clean_images(folder / "pgd")[spoilt]
 
     def out_of_memory_above_four_and_nan_for_one(attack_loss, images, rows, amp=False):
@@ -310,11 +310,11 @@ def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, sk
             out_of_memory()
         if any((image - bad).abs().max() < 9 / 255 for image in images):
             raise FloatingPointError("not a number")
-        return climb(attack_loss, images, rows, amp)
+        return loss_and_gradient(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(engine, "climb", out_of_memory_above_four_and_nan_for_one)
-    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
-    here("attack.py", *told, settings=settings("pgd"))
+    monkeypatch.setattr(engine, "loss_and_gradient", out_of_memory_above_four_and_nan_for_one)
+    given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "halved", "pgd", 8)
+    here("attack.py", *given, settings=settings("pgd"))
     whole, halved = (pd.read_parquet(f / "rows.parquet") for f in (folder / "pgd", tmp_path / "halved"))
     assert (halved.outcome == FAILED).tolist() == [i == spoilt for i in range(24)]
     assert halved.text[spoilt] == "FloatingPointError: not a number" and halved.answer[spoilt] == ""
@@ -324,16 +324,20 @@ def test_one_question_that_cannot_be_attacked_fails_alone(folder, shown_data, sk
 
 
 def test_a_radius_that_fails_does_not_erase_smaller_ones(folder, shown_data, skilled, tmp_path, monkeypatch):
-    weights, climb, clean = skilled.model.name_or_path, losses.climb, clean_images(folder / "pgd")
+    weights, loss_and_gradient, clean = (
+        skilled.model.name_or_path,
+        losses.loss_and_gradient,
+        clean_images(folder / "pgd"),
+    )
     here("attack.py", *arguments(shown_data, weights, tmp_path / "whole", "pgd", 2, 8), settings=settings("pgd"))
 
     def not_a_number_far_away(attack_loss, images, rows, amp=False):
         nearest = (images[:, None] - clean).abs().flatten(2).amax(2).amin(1)  # [b], the levels it was moved
         if (nearest > 9 / 255).any():
             raise FloatingPointError("not a number")
-        return climb(attack_loss, images, rows, amp)
+        return loss_and_gradient(attack_loss, images, rows, amp)
 
-    monkeypatch.setattr(engine, "climb", not_a_number_far_away)
+    monkeypatch.setattr(engine, "loss_and_gradient", not_a_number_far_away)
     here("attack.py", *arguments(shown_data, weights, tmp_path / "part", "pgd", 24, 2, 8), settings=settings("pgd"))
     whole, rows = (pd.read_parquet(tmp_path / name / "rows.parquet") for name in ("whole", "part"))
     smaller, largest = rows[rows.eps < 24], rows[rows.eps == 24].reset_index(drop=True)
@@ -352,16 +356,16 @@ def interrupted(monkeypatch, carried_out: list, after: int) -> None:
     """The next attack stops with an error of its own after so many batches; `carried_out` hears of all."""
     carry_out = registry.run_attack
 
-    def counted(*given):
+    def counted(*call):
         if len(carried_out) == after:
             raise RuntimeError("the disk is gone")
-        carried_out.append(given)
-        return carry_out(*given)
+        carried_out.append(call)
+        return carry_out(*call)
 
     monkeypatch.setattr(registry, "run_attack", counted)
 
 
-def gone_on_with(monkeypatch, root: Path, attack: str, told: list, change) -> dict[str, tuple[int, pd.DataFrame]]:
+def gone_on_with(monkeypatch, root: Path, attack: str, given: list, change) -> dict[str, tuple[int, pd.DataFrame]]:
     """An attack that stopped after a batch, gone on with as it was, and again after a `change` of what it reads.
 
     Which -> how many batches were carried out then, and the rows.
@@ -369,7 +373,7 @@ def gone_on_with(monkeypatch, root: Path, attack: str, told: list, change) -> di
     with monkeypatch.context() as patch:
         interrupted(patch, [], after=1)
         with pytest.raises(RuntimeError, match="the disk is gone"):
-            here("attack.py", *told, settings=settings(attack))
+            here("attack.py", *given, settings=settings(attack))
     assert not (root / attack).exists()
     partial, found = root / f".{attack}.partial", {}
     shutil.copytree(partial, root / "kept")
@@ -380,7 +384,7 @@ def gone_on_with(monkeypatch, root: Path, attack: str, told: list, change) -> di
         carried_out: list = []
         with monkeypatch.context() as patch:
             interrupted(patch, carried_out, after=-1)
-            here("attack.py", *told, settings=settings(attack))
+            here("attack.py", *given, settings=settings(attack))
         found[name] = len(carried_out), pd.read_parquet(root / attack / "rows.parquet")
     return found
 
@@ -397,8 +401,8 @@ def test_an_interrupted_attack_goes_on_unless_the_attacks_before_it_have_other_r
         rows.loc[one, ["outcome", "answer"]] = [FAILED, ""]
         rows.to_parquet(pgd / "rows.parquet", index=False)
 
-    told = [*arguments(shown_data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
-    found, whole = gone_on_with(monkeypatch, tmp_path, "apgd", told, fail_one), folder / "apgd" / "rows.parquet"
+    given = [*arguments(shown_data, skilled.model.name_or_path, tmp_path / "apgd", "apgd", 8), "--before", pgd]
+    found, whole = gone_on_with(monkeypatch, tmp_path, "apgd", given, fail_one), folder / "apgd" / "rows.parquet"
     (same, done), (other, again) = found["the same"], found["other"]
     assert (same, other) == (2, 3)
     pd.testing.assert_frame_equal(done, pd.read_parquet(whole))
@@ -410,9 +414,9 @@ def test_an_interrupted_attack_under_hints_goes_on_with_the_same_file_of_them_al
 ):
     templates = tmp_path / "templates.yaml"
     shutil.copy(TEMPLATES, templates)
-    told = arguments(shown_data, skilled.model.name_or_path, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
-    told += ["--templates", templates]
-    found = gone_on_with(monkeypatch, tmp_path, "pgd-hint", told, lambda: one_new_wording(tmp_path, "report-2"))
+    given = arguments(shown_data, skilled.model.name_or_path, tmp_path / "pgd-hint", "pgd-hint", 0, 8)
+    given += ["--templates", templates]
+    found = gone_on_with(monkeypatch, tmp_path, "pgd-hint", given, lambda: one_new_wording(tmp_path, "report-2"))
     (same, done), (other, again) = found["the same"], found["other"]
     assert (same, other) == (2, 3)
     pd.testing.assert_frame_equal(done, pd.read_parquet(folder / "pgd-hint" / "rows.parquet"))
@@ -437,7 +441,7 @@ def test_an_attack_has_its_name_and_the_losses_and_restarts_of_its_variant():
 
 
 @pytest.mark.parametrize("variant", ["instruct", "think"])
-def test_a_smoothed_model_answers_with_the_majority_of_the_function_that_it_is_told(skilled, shown, variant):
+def test_a_smoothed_model_answers_with_the_majority_of_its_function(skilled, shown, variant):
     clean = to_float(Evaluator(skilled, shown, variant, 24).images, skilled.device)
     for function in ("choice", "generate"):
         quiet = SmoothedEvaluator(skilled, shown, variant, 24, 1e-6, 1, 3, function)

@@ -75,17 +75,17 @@ def test_no_neutral_wording_tells_the_answer(questions, templates):
     """A blind reader of the hints' text alone: the option that it names, else a guess."""
     for hint in templates.hints.values():
         assert not any(names_the_answer(question, hint.neutral) for question in questions)
-    told = [hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.hints.values()]
+    hinted = [hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.hints.values()]
     asked = [q for q in questions[:50] for _ in templates.hints]
-    assert all(map(names_the_answer, asked, told))  # the reader is no fool
+    assert all(map(names_the_answer, asked, hinted))  # the reader is no fool
 
 
 @pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
 def test_no_neutral_wording_tells_the_answer_of_a_published_question(templates):
     answers = {gold_text(row) for row in real_questions().to_dict("records")}
     for text in (*(hint.neutral for hint in templates.hints.values()), templates.abstain):
-        told = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, text)]
-        assert not told, (text, told)
+        named = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, text)]
+        assert not named, (text, named)
 
 
 def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, templates):
@@ -105,7 +105,7 @@ def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, t
 
 
 def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_others_are(questions, templates):
-    known, told = templates.untaught(), Counter()
+    known, drawn = templates.untaught(), Counter()
     assert {hint.name for hint in known} == {name for name, hint in templates.hints.items() if not hint.train}
     assert not set(known) & set(templates.taught()) and len(known) + len(templates.taught()) == len(templates.hints)
     fewer, other = known[1:], []
@@ -116,9 +116,9 @@ def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_other
         assert hints.hinted_by_one(question, known[::-1], "negative", 0) == asked
         if hint in fewer:
             assert hints.hinted_by_one(question, fewer, "negative", 0) == asked
-        told[hint.name] += 1
+        drawn[hint.name] += 1
         other.append(hints.hinted_by_one(question, known, "negative", 1)["hint"] != hint.name)
-    assert len(told) == len(known) and max(told.values()) < 2 * len(questions) / len(known) and np.mean(other) > 0.7
+    assert len(drawn) == len(known) and max(drawn.values()) < 2 * len(questions) / len(known) and np.mean(other) > 0.7
 
 
 def test_changed_options_keep_the_right_one_right(questions):
@@ -162,7 +162,7 @@ def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(temp
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"claim": "A patient is clear."}, "hints.h.claim"),
         ({"claim": "A patient: {gold}."}, "hints.h.claim"),
@@ -172,12 +172,12 @@ def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(temp
         ({"neutral": "Is it {option}?"}, "hints.h.neutral"),
     ],
 )
-def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, told, tmp_path):
+def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, message, tmp_path):
     sound = {"voice": "patient", "source": "patient", "train": True, "claim": "A patient: {option}.", "neutral": "Ah."}
     told_hints = {"h": sound | change, "i": sound | {"train": False}}
     file = tmp_path / "templates.yaml"
     file.write_text(json.dumps(EMPTY | {"hints": told_hints}))
-    with pytest.raises(ValueError, match=rf"templates.yaml: .*{told}"):
+    with pytest.raises(ValueError, match=rf"templates.yaml: .*{message}"):
         Templates.read(file)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from safemed.attacks.engine import AttackConfig, Attacked, IsRight
-from safemed.attacks.losses import AttackLoss, climb
+from safemed.attacks.losses import AttackLoss, loss_and_gradient
 from safemed.attacks.threat_model import l2_levels, shrunk
 from safemed.models.geometry import to_float, to_uint8
 
@@ -76,7 +76,7 @@ def _carlini_wagner_search(
     mean, square = torch.zeros_like(clean), torch.zeros_like(clean)
     for step in range(1, steps + 1):
         images = (clean + delta).clamp(0, 1)
-        margin, broken, gradient = climb(attack_loss, images, everything.to(clean.device))
+        margin, broken, gradient = loss_and_gradient(attack_loss, images, everything.to(clean.device))
         stored = to_uint8(images)
         nearer = l2_levels(stored, nearest.clean8) < nearest.distance
         ask = torch.nonzero(broken.cpu() & (nearer | ~broke))[:, 0]

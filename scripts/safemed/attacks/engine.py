@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from safemed.attacks.apgd import Apgd
-from safemed.attacks.losses import AttackLoss, climb, look
+from safemed.attacks.losses import AttackLoss, loss_and_gradient, loss_only
 from safemed.attacks.mi_fgsm import MiFgsm
 from safemed.attacks.pgd import Pgd
 from safemed.attacks.threat_model import Ball
@@ -140,7 +140,7 @@ class _Restart:
             if not len(self.live):
                 return
             rows = self.live.to(self.images.device)
-            loss, broken, gradient = climb(attack_loss, self.images, rows, amp)
+            loss, broken, gradient = loss_and_gradient(attack_loss, self.images, rows, amp)
             kept = self._judge(loss, broken.cpu(), step % ASK_AGAIN == 0, asked)
             if not len(self.live):
                 return
@@ -148,7 +148,7 @@ class _Restart:
             self.images = self.rule.step(self.images, loss, gradient, step).detach()
             self.found.steps[self.live] += 1
             self.left -= 1
-        loss, broken = look(attack_loss, self.images, self.live.to(self.images.device))
+        loss, broken = loss_only(attack_loss, self.images, self.live.to(self.images.device))
         self._judge(loss, broken.cpu(), again=True)
         self._close(self.live, self.best)
 

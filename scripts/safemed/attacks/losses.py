@@ -1,4 +1,4 @@
-"""TODO"""
+"""The losses that attacks ascend, and their gradients at images."""
 
 import itertools
 from collections.abc import Callable
@@ -10,10 +10,13 @@ from torch.nn import functional as F
 from safemed.models.vlm import VLM, Encoded
 from safemed.utils.noise import gaussian
 
+# Images [b, 3, H, W] in [0, 1] and their rows [b] -> the loss [b] that is ascended, and whether each row looks broken [b].
 AttackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def climb(attack_loss: AttackLoss, images: Tensor, rows: Tensor, amp: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def loss_and_gradient(
+    attack_loss: AttackLoss, images: Tensor, rows: Tensor, amp: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss [b], looks-broken [b] and the loss's gradient [b, 3, H, W] at the images.
 
     Raises FloatingPointError where loss or gradient is not finite.
@@ -28,8 +31,8 @@ def climb(attack_loss: AttackLoss, images: Tensor, rows: Tensor, amp: bool = Fal
     return loss.detach().float(), broken, gradient
 
 
-def look(attack_loss: AttackLoss, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss [b] and looks-broken [b] at the images, without a gradient. Raises FloatingPointError as `climb` does."""
+def loss_only(attack_loss: AttackLoss, images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """As `loss_and_gradient`, without the gradient: loss [b] and looks-broken [b]. Raises FloatingPointError alike."""
     with torch.no_grad():
         loss, broken = attack_loss(images, rows)
     if not loss.isfinite().all():

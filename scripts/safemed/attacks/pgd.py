@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from safemed.attacks.losses import AttackLoss, climb
+from safemed.attacks.losses import AttackLoss, loss_and_gradient
 from safemed.attacks.threat_model import Ball
 
 
@@ -18,7 +18,7 @@ def pgd(
     rows = torch.arange(len(clean), device=clean.device)
     images, loss = ball.project(start, clean), clean.new_zeros(len(clean))
     for _ in range(steps):
-        loss, _, gradient = climb(attack_loss, images, rows)
+        loss, _, gradient = loss_and_gradient(attack_loss, images, rows)
         images = ball.project(images + alpha * ball.direction(gradient), clean)
     return images.detach(), loss
 

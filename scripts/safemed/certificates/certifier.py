@@ -33,7 +33,7 @@ class Open:
 
 
 class Certifier:
-    """Certifies a function of an evaluator's model, one of safemed.evaluation.FUNCTIONS.
+    """Certifies a function of an evaluator's model, one of FUNCTIONS.
 
     A draw's noise depends on (seed, sigma, question id, number of the draw) alone, and a question's certificate on its
     own votes alone, so that neither the batches nor the shards, nor a restart, change a certificate.
@@ -44,7 +44,7 @@ class Certifier:
         self.batch_size, self.seed = batch_size, seed
 
     def run(self, rows: list[int]) -> Iterator[tuple[int, Open]]:
-        """The questions `rows`, each as soon as it is done; one that cannot be evaluated is done, too: failed."""
+        """The questions `rows`, each as soon as it is done; one that cannot be evaluated is done as failed."""
         under_way = {row: Open(Votes(self.procedure, uniform(self._name(row, "coin")))) for row in rows}
         while under_way:
             portion = self._portion(under_way)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from safemed.attacks.engine import AttackConfig, of_variant
-from safemed.attacks.losses import climb, look
+from safemed.attacks.losses import loss_and_gradient, loss_only
 from safemed.attacks.pgd import pgd
 from safemed.attacks.threat_model import Ball, l2_levels
 from safemed.data.dataset import load_questions, subset
@@ -98,7 +98,7 @@ def _measured(evaluator: Evaluator, loss: str, words, rows: Tensor, eps: int, st
     clean, ball = to_float(evaluator.images[rows], evaluator.vlm.device), Ball("linf", eps / 255)
     everything = torch.arange(len(rows), device=clean.device)
     attack_loss = evaluator.attack_loss(loss, words, rows)
-    _, _, gradient = climb(attack_loss, clean, everything)
+    _, _, gradient = loss_and_gradient(attack_loss, clean, everything)
     images, _ = pgd(attack_loss, clean, ball, steps, clean, 2.5 * ball.eps / steps)
     stored = ball.store(images, evaluator.images[rows])
     texts = evaluator.answers(stored, rows)
@@ -121,7 +121,7 @@ def _forced(evaluator: Evaluator, texts: list[str], rows: Tensor, images: Tensor
     verdicts: list[bool | None] = [None] * len(texts)
     if answered:
         own = evaluator.attack_loss("answer", [texts[i] for i in answered], rows[answered])
-        _, broken = look(own, images[answered], torch.arange(len(answered), device=images.device))
+        _, broken = loss_only(own, images[answered], torch.arange(len(answered), device=images.device))
         for place, verdict in zip(answered, broken.tolist(), strict=True):
             verdicts[place] = verdict
     return verdicts

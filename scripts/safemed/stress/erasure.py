@@ -1,4 +1,4 @@
-"""Erasures: images robbed of what a question asks for.
+"""Erasures: images without what a question asks for.
 
 Images are uint8 [H, W, 3]. Boxes are (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; a box that is empty or leaves the
 image raises ValueError.
@@ -15,7 +15,7 @@ GREY = 128
 SOUND = "sound"  # nothing is erased
 # The lesion's place; as large a place beside it; a place of an image without one; the organ's place; the whole image.
 ERASURES = ("lesion", "elsewhere", "normal", "organ", "blank")
-LESION_MARGIN = 0.07  # round a lesion's box, in image sides: its halo is told from its surroundings
+LESION_MARGIN = 0.07  # around a lesion's box, in image sides: its halo differs from the surroundings, too
 
 
 def known(box: list[int], shape: tuple[int, ...], margin: int = 0) -> Box | None:
@@ -35,8 +35,8 @@ def lesion_box(question: dict, shape: tuple[int, ...]) -> Box | None:
 def unseen(question: dict, image: np.ndarray, whole: bool) -> np.ndarray:
     """The image without what the question asks for.
 
-    The lesion alone is erased where the question presupposes it and its place is known, unless `whole`; else
-    everything: to other questions about a lesion, that there is none is an answer.
+    The lesion alone is erased where the question presupposes it and its place is known, unless `whole`. Otherwise
+    everything is: "there is no lesion" answers other questions about lesions.
     """
     box = lesion_box(question, image.shape) if presupposes_lesion(question["question_type"]) else None
     return blank(image) if whole or box is None else erase(image, box)
@@ -64,7 +64,7 @@ def erase(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def blank(image: np.ndarray) -> np.ndarray:
-    """An image of the same shape in one grey, the same for all images: the mean colour would tell of what it is."""
+    """An image of the same shape in one grey, the same for all images: a mean colour would give the modality away."""
     return np.full_like(image, GREY)
 
 

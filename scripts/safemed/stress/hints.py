@@ -36,8 +36,8 @@ class Hint:
 
 @dataclass(frozen=True)
 class Templates:
-    """The versioned file of templates: hints and paraphrases by name, and what two options say: the one that takes the
-    place of a removed right answer, and the one to choose where the image does not tell.
+    """The versioned file of templates: hints and paraphrases by name, and the texts of two options: none_of_these takes
+    the place of a removed right answer, abstain is to be chosen where the image does not show the answer.
     """
 
     version: int
@@ -48,11 +48,11 @@ class Templates:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Raises ValueError naming the file, and the template where a wording does not do what it is there for."""
-        told = yaml.safe_load(path.read_text())
+        """Read the file. Raises ValueError naming it and the template or key that is not as described here."""
+        content = yaml.safe_load(path.read_text())
         try:
-            hints = {name: Hint(name, **fields) for name, fields in told["hints"].items()}
-            made = cls(**{**told, "hints": hints})
+            hints = {name: Hint(name, **fields) for name, fields in content["hints"].items()}
+            made = cls(**{**content, "hints": hints})
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path}: a key is missing or unknown: {error}") from error
         if faults := list(made._faults()):
@@ -110,15 +110,15 @@ def hinted(question: dict, hint: Hint, polarity: str, seed: int) -> dict:
 
 
 def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed: int) -> dict:
-    """The question after one of some hints, whose name its row tells as `hint`.
+    """The question after one of the wordings, whose name stands in the row as `hint`.
 
-    It is drawn by question and seed alone: a hint that is new among them is drawn by some questions, and no other
-    question draws another one.
+    Question and seed alone decide which: where a hint is added, some questions draw it, and no other question draws a
+    different one than before.
     """
     hint = min(wordings, key=lambda one: drawn(seed, question["question_id"], f"wording {one.name}", 2**32))
     return hinted(question, hint, polarity, seed) | {"hint": hint.name}
 
 
 def mentions(thought: str | None, hint: Hint) -> bool:
-    """Whether a thought tells who hinted. That it names the option claimed says nothing: an answer's thought does."""
+    """Whether a thought names the source of a hint. The claimed option is no sign: thoughts name the answer anyway."""
     return hint.source.casefold() in (thought or "").casefold()
