@@ -32,8 +32,8 @@ def default(untouched) -> Counter:
 
 @pytest.fixture(scope="module")
 def every_target(untouched) -> subprocess.CompletedProcess:
-    """The dry run, with its commands, of all that is made from the default study's models and the ablation's."""
-    return snakemake("-n", "attack", "stress", "certify", "replay", "ablation", "--printshellcmds", cwd=untouched)
+    """The dry run, with its commands, of all that is made from the default study's models."""
+    return snakemake("-n", "attack", "stress", "certify", "replay", "--printshellcmds", cwd=untouched)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,6 @@ def trainings_of(config: dict, methods: list[str]) -> Counter:
 def test_the_default_study_plans_every_model_attack_and_certificate(default):
     attack, certify = DEFAULT["attack"], DEFAULT["certify"]
     assert default["train_sft"] == default["train_fare"] == default["train_grpo"] == len(DEFAULT["variants"])
-    assert certify["methods"] == DEFAULT["study_methods"]
     suites = sum(1 + len(configuration.suite(attack, variant)) for variant in DEFAULT["variants"])
     smoothed, adaptive = len(MODELS) * len(certify["attacks"]), len(MODELS)
     assert default["attack_model"] == suites * len(DEFAULT["study_methods"]) + smoothed + adaptive
@@ -75,27 +74,23 @@ def test_the_default_study_plans_every_model_attack_and_certificate(default):
     assert [default[name] for name in ("make_phantoms", "download_archive", "download_model")] == [1, 0, 0]
 
 
-def test_the_ablation_trains_every_further_method(every_target):
-    methods = [*DEFAULT["study_methods"], *DEFAULT["ablation_methods"]]
-    assert trainings(planned(every_target)) == trainings_of(DEFAULT, methods)
-
-
-def test_two_methods_are_attacked_alike_up_to_the_headline_radius(every_target):
-    """What the ablation compares: a sweep of other radii would be another attack."""
-    swept = re.findall(r"--method (\S+) --variant \S+ --attack pgd --eps ([\d ]+) --before", every_target.stdout)
-    radii = {method: [eps for eps in map(int, given.split()) if eps <= 8] for method, given in swept}
-    assert {"sft", "at-grpo", "at-sft"} <= radii.keys() and len(set(map(tuple, radii.values()))) == 1
+def test_every_method_is_attacked_at_the_same_radii(every_target):
+    """A sweep of other radii would be another attack, with which nothing could be compared."""
+    swept = re.findall(r"--method (\S+) --variant \S+ .*--attack pgd --eps ([\d ]+)", every_target.stdout)
+    assert {method for method, _ in swept} == set(DEFAULT["study_methods"])
+    assert {radii.strip() for _, radii in swept} == {" ".join(map(str, DEFAULT["attack"]["eps"]))}
 
 
 def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(every_target):
     name, eps, file = DEFAULT["stress"]["adaptive"], DEFAULT["attack"]["headline_eps"], DEFAULT["templates"]
     said = every_target.stdout
-    attacks = re.findall(r"--attack (\S+) --eps ([\d. ]+) --before .*--templates (\S*) +--out \S+/(\S+)/\S+ ", said)
-    assert sorted(model for attack, *_, model in attacks if attack == name) == sorted(MODELS)
-    assert {(radii, given) for attack, radii, given, _ in attacks if attack == name} == {(f"0 {eps}", file)}
-    assert {given for attack, _, given, _ in attacks if attack != name} == {""}
+    attacks = [line for line in said.splitlines() if "scripts/attack.py" in line]
+    hinted = [line for line in attacks if f"--attack {name} " in line]
+    assert sorted(re.search(r"--model (\S+)", line)[1] for line in hinted) == sorted(MODELS)
+    assert all(f"--eps 0 {eps} " in line and f"--templates {file} " in line for line in hinted)
+    assert len(attacks) > len(hinted) and not [line for line in attacks if "--templates" in line and line not in hinted]
     for model in MODELS:
-        assert re.search(rf"scripts/replay.py .*/{model}/{name} .*--templates {file} .*replay/{model} .*--same", said)
+        assert re.search(rf"scripts/replay.py .*/{model}/{name} .*--templates {file} --same .*replay/{model} ", said)
 
 
 def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched):
@@ -120,15 +115,22 @@ def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(u
 
 
 @pytest.mark.parametrize(
-    "certify, figures",
-    [({"methods": []}, {"certified_vs_radius", "smoothed_attack"}), ({"attacks": []}, {"smoothed_attack"})],
+    "change, figures, certificates",
+    [
+        (
+            {"evaluations": ["attack", "transfer", "sanity", "stress"]},
+            {"certified_vs_radius", "smoothed_attack"},
+            False,
+        ),
+        ({"certify": {"attacks": []}}, {"smoothed_attack"}, True),
+    ],
     ids=["no certificates", "no attack on what is certified"],
 )
-def test_what_a_study_leaves_out_is_not_drawn(certify, figures, default, untouched):
-    less = planned(changed(untouched, {"certify": certify}))
+def test_what_a_study_leaves_out_is_not_drawn(change, figures, certificates, default, untouched):
+    less = planned(changed(untouched, change))
     missing = {job.removeprefix("draw_") for job in default.keys() - less.keys() if job.startswith("draw_")}
     assert missing == figures and less["write_report"] == 1
-    assert less["certify_model"] == (0 if "methods" in certify else default["certify_model"])
+    assert less["certify_model"] == (default["certify_model"] if certificates else 0)
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
@@ -166,16 +168,26 @@ def test_an_archive_of_the_users_is_unpacked_and_nothing_is_fetched(untouched):
     assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [0, 1, 0]
 
 
-def passes(settings: dict) -> int:
-    """Images that go forward or backward in a training on adversarial augmentations: its attack's and its update's."""
-    rows = settings["batch_size"] * settings["gradient_accumulation"]
-    attacked = rows // settings.get("num_generations", 1)
-    update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
-    return settings["steps"] * (2 * settings["augmentation"]["steps"] * attacked + update * rows)
+def test_what_is_certified_follows_what_is_studied(default, untouched):
+    alone = plan("--config", "study_methods=[sft]", cwd=untouched)
+    assert trainings(alone) == trainings_of(DEFAULT, ["sft"]) and not alone["train_fare"]
+    share = len(DEFAULT["study_methods"])
+    for name in ("attack_model", "certify_model", "stress_model", "transfer_images", "probe_attacks"):
+        assert alone[name] == default[name] / share > 0
 
 
-@pytest.mark.parametrize("study", [None, *STUDIES], ids=lambda path: path.stem if path else "phantoms")
-def test_at_sft_is_given_the_passes_of_at_grpo_in_every_study(study):
-    config = configuration.read(study)
-    at_sft, at_grpo = (passes(configuration.training_settings(config, name)) for name in ("at-sft", "at-grpo"))
-    assert at_sft == pytest.approx(at_grpo, rel=0.01)
+def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
+    """And takes what the default study has of its models as it is."""
+    study = ROOT / "workflow" / "studies" / "ablation.yaml"
+    config, jobs = configuration.read(study), plans(study)
+    models = configuration.models(config, config["study_methods"])
+    assert jobs["attack_model"] == len(models) * (1 + len(config["attack"]["suite"])) and set(MODELS) < set(models)
+    assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
+    for name in ("sft", "fare", "at-grpo"):
+        assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
+    assert config["study"] == DEFAULT["study"] and config["attack"]["eps"] == DEFAULT["attack"]["eps"]
+
+
+def test_every_method_is_a_target_of_its_own_name(untouched):
+    jobs = plan("at-grpo", cwd=untouched)
+    assert jobs["at-grpo"] == 1 and trainings(jobs) == trainings_of(DEFAULT, ["at-grpo"])
