@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 import write_reference
 from safemed.report import products, report_pages, results_page
@@ -100,3 +102,12 @@ def test_the_documentation_builds_without_a_dead_link_and_loads_nothing_from_a_n
 def test_links_of_pages_outside_the_site_lead_to_files(page):
     links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if "://" not in link]
     assert links and not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_citation_is_of_this_version_and_licence_and_names_both_papers():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    papers = {one["url"].rpartition("/")[2] for one in citation["references"]}
+    assert papers == {"2512.19317", "2605.24492"}

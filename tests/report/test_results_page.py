@@ -9,7 +9,18 @@ import pytest
 
 import write_results
 from safemed.report import results_page
-from safemed.report.tables import certificates, chain, comparisons, robustness, sanity, stress, suite
+from safemed.report.tables import (
+    abstention,
+    adaptive,
+    certified,
+    chain,
+    comparisons,
+    hints,
+    pixels_and_words,
+    robustness,
+    sanity,
+    suite,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODELS = ("sft-instruct", "fare-instruct", "at-grpo-instruct")
@@ -68,7 +79,7 @@ def tables() -> dict[str, pd.DataFrame]:
             sanity.SANITY, {"check": "eps 0", "passed": True}, {"check": "more steps", "passed": False}, model=MODELS[0]
         ),
         "certified": rows(
-            certificates.CERTIFIED,
+            certified.CERTIFIED,
             {},
             model=MODELS[2],
             function="choice",
@@ -84,7 +95,7 @@ def tables() -> dict[str, pd.DataFrame]:
             alpha=0.001,
         ),
         "hints": rows(
-            stress.HINTS,
+            hints.HINTS,
             {},
             model=MODELS[0],
             seen="clean",
@@ -97,15 +108,15 @@ def tables() -> dict[str, pd.DataFrame]:
             drift=0.413,
         ),
         "pixels_and_words": rows(
-            stress.PIXELS_AND_WORDS,
+            pixels_and_words.PIXELS_AND_WORDS,
             {"seen": "clean", "words": "worst", "accuracy": 0.091},
             {"seen": "pgd", "words": "none", "accuracy": 0.081},
             {"seen": "pgd", "words": "worst", "accuracy": 0.021},
             model=MODELS[0],
         ),
-        "adaptive": rows(stress.ADAPTIVE, {}, model=MODELS[0], adaptive=0.017),
+        "adaptive": rows(adaptive.ADAPTIVE, {}, model=MODELS[0], adaptive=0.017),
         "abstention": rows(
-            stress.ABSTENTION,
+            abstention.ABSTENTION,
             {"image": "sound", "lacks": "no", "n": 100, "abstained": 0.014},
             {"image": "blank", "lacks": "yes", "n": 30, "abstained": 0.1},
             {"image": "lesion", "lacks": "yes", "n": 10, "abstained": 0.5},
