@@ -1,22 +1,43 @@
 """What an earlier run left behind: Slurm jobs that go on without a driver, and outputs that nobody has a record of."""
 
 import os
+import re
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
+from snakemake.persistence.file import FilePersistence
+from snakemake.settings.types import ExecMode
 
 MADE_BY_SNAKEMAKE = ("rule_", "group_")  # how the comments of its Slurm jobs begin
+TOUCH = {"--touch", "-t"}  # the way to keep outputs without a record
+
+
+def refuse_moved(workflow, results: str) -> None:
+    """Raise WorkflowError where a study's folder holds outputs and Snakemake has a record of none of them.
+
+    So it was renamed, or copied from elsewhere. Called when the rules are read, for a run that has nothing to do never
+    starts. The way out, --touch, is told from the command line: no executor is chosen yet.
+    """
+    if workflow.exec_mode != ExecMode.DEFAULT or TOUCH & set(sys.argv):
+        return
+    records = FilePersistence(nolock=True)
+    found = sorted(_outputs(workflow, results))
+    if found and not any(records.metadata(IOFile(path)) for path in found):
+        raise _no_record(found)
 
 
 def refuse(workflow, folder: Path) -> None:
-    """Raise WorkflowError where an earlier driver's jobs live in Slurm, or an output has no record of how it was made.
+    """Raise WorkflowError where an earlier driver's jobs live in Slurm, or an output that is used has no record.
 
     A living job would be a second writer of what this driver makes again. Of an output without a record Snakemake does
-    not know the settings and the code that made it, so that a change of them would go unseen: a folder of results that
-    was renamed or copied from elsewhere, or what a Slurm job finished after its driver had been killed.
+    not know the settings and the code that made it, so a change of them would go unseen: it was copied from
+    elsewhere, or a Slurm job finished it after its driver had been killed. Called when a run starts.
     """
-    if workflow.executor_plugin.name == "touch":  # the way to keep such outputs
+    if workflow.touch:
         return
     if workflow.executor_plugin.name == "slurm" and (living := living_jobs(folder)):
         raise WorkflowError(
@@ -24,12 +45,7 @@ def refuse(workflow, folder: Path) -> None:
             f"'scancel {' '.join(living)}' (they go on from their checkpoints when they are made again), or wait."
         )
     if unrecorded := outputs_without_record(workflow):
-        outputs = " ".join(unrecorded)
-        raise WorkflowError(
-            "There is no record here of the settings and code that made these outputs (copied, renamed or finished when "
-            f"no Snakemake was there): {outputs}. If the config and the code are still the same, keep them: add "
-            f"'--touch --force {outputs}' to your command, once. Otherwise move them away."
-        )
+        raise _no_record(unrecorded)
 
 
 def living_jobs(folder: Path) -> dict[str, str]:
@@ -47,10 +63,30 @@ def living_jobs(folder: Path) -> dict[str, str]:
 
 
 def outputs_without_record(workflow) -> list[str]:
-    """The outputs of jobs that need not run, and of which Snakemake has no record though it did not run them here."""
+    """The outputs of jobs that need not run and of which Snakemake has no record.
+
+    Those of local rules are left out: a download may have been put there by hand.
+    """
     return [
         str(output)
         for job in workflow.dag.jobs
-        if not (workflow.dag.needrun(job) or job.is_local or workflow.persistence.has_metadata(job))
+        if not (workflow.dag.needrun(job) or workflow.persistence.has_metadata(job))
+        if job.rule.name not in workflow._localrules
         for output in job.output
     ]
+
+
+def _no_record(outputs: Iterable[str]) -> WorkflowError:
+    named = " ".join(outputs)
+    return WorkflowError(
+        f"There is no record here of the settings and code that made these outputs: {named}. They were renamed or copied, or "
+        "finished when no Snakemake was there. If config and code are still the same, keep them: run Snakemake once "
+        f"with '--touch --force {named}' in the place of other targets. Otherwise move them away."
+    )
+
+
+def _outputs(workflow, results: str) -> set[str]:
+    """The files and folders in a study's folder that some rule names as its output."""
+    named = [str(out) for rule in workflow.rules for out in rule.output]
+    patterns = {re.sub(r"\{[^{}]+\}", "*", out) for out in named if out.startswith(f"{results}/")}
+    return {str(path) for pattern in patterns for path in Path().glob(pattern)}
