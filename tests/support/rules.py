@@ -21,5 +21,6 @@ def rules() -> dict[str, str]:
         if name:
             found[name] = found.get(base, "") + text
         else:
-            found |= dict.fromkeys((product.rule for product in (*TABLES, *FIGURES)), textwrap.dedent(text))
+            own = textwrap.indent(textwrap.dedent(re.match(r"(?:(?: +\S.*)?\n)*", text)[0]), "    ")
+            found |= dict.fromkeys((product.rule for product in (*TABLES, *FIGURES)), own)
     return found

@@ -16,10 +16,9 @@ def test_no_rule_file_is_forgotten():
 @pytest.mark.parametrize("name", rules())
 def test_every_rule_says_what_a_cluster_must_know(name):
     text = rules()[name]
-    indent = re.match(" +", text)[0]
     wanted = ["log"] if "localrule: True" in text else ["log", "benchmark", "conda", "resources"]
     for directive in wanted:
-        assert re.search(rf"^{indent}{directive}:", text, re.M), f"rule {name} has no {directive}"
+        assert re.search(rf"^    {directive}:", text, re.M), f"rule {name} has no {directive}"
     if "resources" in wanted:
         assert "mem_mb=" in text and "runtime=" in text
         assert "{log}" in text, f"rule {name} writes no log"
