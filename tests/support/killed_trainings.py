@@ -1,8 +1,7 @@
 """Command lines of trainings that are each killed once they have a checkpoint: by SIGKILL, long before their end.
 
-python tests/support/killed_trainings.py JOBS. JOBS: a JSON list of {"line": a script and its arguments, "folder": of
-the checkpoints and the model}. Each is a process of its own, forked from this one, which has imported what takes
-seconds.
+killed_trainings.py JOBS: a JSON list of {"line": a script and its arguments, "folder": of checkpoints and model}. Each
+is a process of its own, forked from this one, which has imported what takes seconds.
 """
 
 import json

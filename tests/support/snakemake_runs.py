@@ -1,13 +1,14 @@
 """Snakemake in a checkout: real runs, and what a dry run plans.
 
-Every run is a process of its own. It is forked from one that has imported Snakemake's modules, and none of ours, which
-saves the seconds of these imports; safemed is imported from the checkout.
+Every run is a process of its own. It is forked from one that has imported Snakemake's modules, which saves the seconds
+of these imports. None of ours may be among them, so this module imports none: a checkout's Snakefile finds its own.
 """
 
 import contextlib
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from support.paths import ROOT
 
-RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
 COPIED = ("Snakefile", "config.yaml", "scripts", "workflow", "envs")
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -68,6 +68,17 @@ def planned(done: subprocess.CompletedProcess) -> Counter:
     return Counter({name: int(n) for name, n in (line.split() for line in table[1].splitlines())} if table else {})
 
 
+def commands(done: subprocess.CompletedProcess, script: str) -> list[dict[str, list[str]]]:
+    """The options of each planned command of a script, of a dry run's output with --printshellcmds."""
+    lines = re.findall(rf"^Shell command: .*?scripts/{script} (.*?) > \S+ 2>&1$", done.stdout, re.M)
+    found = []
+    for words in map(shlex.split, lines):
+        places = [i for i, word in enumerate(words) if word.startswith("--")]
+        ends = [*places[1:], len(words)]
+        found.append({words[i]: words[i + 1 : end] for i, end in zip(places, ends, strict=True)})
+    return found
+
+
 def checkout(folder: Path) -> Path:
     """A copy of what a study needs of the repository, to run and to edit in."""
     folder.mkdir(parents=True)
@@ -87,13 +98,3 @@ def replaced(path: Path, old: str, new: str) -> Iterator[None]:
         yield
     finally:
         path.write_text(before)
-
-
-def rules() -> dict[str, str]:
-    """Rule -> its text, of all rule files; after the text of the rule that it uses."""
-    texts = "".join(path.read_text() for path in RULE_FILES)
-    parts = re.split(r"^(?:use )?rule (?:(\w+) as )?(\w+)(?: with)?:\n", texts, flags=re.M)[1:]
-    found: dict[str, str] = {}
-    for base, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        found[name] = found.get(base, "") + text
-    return found

@@ -83,9 +83,15 @@ def trainings(study_data, tiny_model, tmp_path_factory) -> Trainings:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_killed_training_ends_as_an_undisturbed_one(name, trainings, tmp_path):
+def test_a_killed_training_goes_on_and_ends_as_an_undisturbed_one(name, trainings, tmp_path, capsys):
     undisturbed, killed = trainings.undisturbed(name), trainings.killed(name, tmp_path / "killed")
+    capsys.readouterr()
     trainings.run(name, killed)
+    said = capsys.readouterr()
+    if name == "base":
+        assert "resuming at step" in said.err
+    else:
+        assert 0 < said.out.count("'loss':") < SETTINGS[name]["steps"]  # a line a step that was still to be taken
     assert not list(killed.glob("checkpoint.old-*")) and weights(killed) == weights(undisturbed)
     curves = [(folder / "model" / "curves.csv").read_text() for folder in (killed, undisturbed)]
     assert curves[0] == curves[1]

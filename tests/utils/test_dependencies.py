@@ -48,8 +48,8 @@ def test_trainings_do_not_depend_on_what_evaluations_alone_do():
     assert LIBRARY + "stress/hints.py" not in sources("train_fare.py")
 
 
-# Imports each script in a process of its own, forked from one with the packages that take seconds to import. Modules that
-# only watch are stood in for by empty ones: what they alone would import is no source.
+# Imports each script in a process of its own, forked from one with the packages that take seconds to import. Modules
+# that only watch are stood in for by empty ones: what they alone would import is no source.
 LOAD = """
 import ast, importlib.util, json, os, runpy, sys, types
 from pathlib import Path

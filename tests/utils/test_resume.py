@@ -1,4 +1,4 @@
-"""What a killed job may go on from: checkpoints of the same settings, code and inputs; others are kept under another name."""
+"""What a killed job may go on from: checkpoints of the same settings, code and inputs. Others are kept apart."""
 
 import argparse
 import json

@@ -28,7 +28,7 @@ def merged(change: str, *studies: Path) -> dict:
 
 @pytest.mark.parametrize(
     "studies",
-    [[], *([path] for path in STUDIES), [SMALLEST_STUDY], [OMNIMEDVQA, ABLATION]],
+    [[], *([path] for path in STUDIES.values()), [SMALLEST_STUDY], [OMNIMEDVQA, ABLATION]],
     ids=lambda paths: " and ".join(path.stem for path in paths) or "phantoms",
 )
 def test_every_study_is_accepted(studies):

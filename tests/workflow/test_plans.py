@@ -1,7 +1,6 @@
 """What a study plans before anything has run: every model, attack and certificate of its config, and no more."""
 
 import functools
-import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import yaml
 
 from safemed.workflow import config as configuration
 from support.paths import ROOT, STUDIES
-from support.snakemake_runs import checkout, plan, planned, snakemake
+from support.snakemake_runs import checkout, commands, plan, planned, snakemake
 
 DEFAULT = configuration.read()
 MODELS = configuration.models(DEFAULT, DEFAULT["study_methods"])
@@ -37,10 +36,14 @@ def every_target(untouched) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="module")
-def plans(untouched, source) -> Callable[[Path], Counter]:
-    """The jobs of a study on a folder of images; each is planned once."""
+def plans(untouched, source) -> Callable[[str], subprocess.CompletedProcess]:
+    """The dry run, with its commands, of a study by its name, on a folder of images; each is planned once."""
     data = ["--config", f'data={{"source": "{source}"}}']
-    return functools.cache(lambda study: plan("--configfile", study, *data, cwd=untouched))
+
+    def planned_study(name: str) -> subprocess.CompletedProcess:
+        return snakemake("-n", "--printshellcmds", "--configfile", STUDIES[name], *data, cwd=untouched)
+
+    return functools.cache(planned_study)
 
 
 def changed(folder: Path, change: dict, *arguments) -> subprocess.CompletedProcess:
@@ -64,6 +67,7 @@ def trainings_of(config: dict, methods: list[str]) -> Counter:
 def test_the_default_study_plans_every_model_attack_and_certificate(default):
     attack, certify = DEFAULT["attack"], DEFAULT["certify"]
     assert default["train_sft"] == default["train_fare"] == default["train_grpo"] == len(DEFAULT["variants"])
+    assert configuration.certified_methods(DEFAULT) == DEFAULT["study_methods"]
     suites = sum(1 + len(configuration.suite(attack, variant)) for variant in DEFAULT["variants"])
     smoothed, adaptive = len(MODELS) * len(certify["attacks"]), len(MODELS)
     assert default["attack_model"] == suites * len(DEFAULT["study_methods"]) + smoothed + adaptive
@@ -74,76 +78,100 @@ def test_the_default_study_plans_every_model_attack_and_certificate(default):
     assert [default[name] for name in ("make_phantoms", "download_archive", "download_model")] == [1, 0, 0]
 
 
-def test_every_method_is_attacked_at_the_same_radii(every_target):
+def test_every_method_is_attacked_at_the_same_radii(plans):
     """A sweep of other radii would be another attack, with which nothing could be compared."""
-    swept = re.findall(r"--method (\S+) --variant \S+ .*--attack pgd --eps ([\d ]+)", every_target.stdout)
-    assert {method for method, _ in swept} == set(DEFAULT["study_methods"])
-    assert {radii.strip() for _, radii in swept} == {" ".join(map(str, DEFAULT["attack"]["eps"]))}
+    swept = [given for given in commands(plans("ablation"), "attack.py") if given["--attack"] == ["pgd"]]
+    radii = {given["--method"][0]: given["--eps"] for given in swept}
+    assert radii.keys() == set(configuration.read(STUDIES["ablation"])["study_methods"])
+    assert all(found == list(map(str, DEFAULT["attack"]["eps"])) for found in radii.values())
 
 
 def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(every_target):
     name, eps, file = DEFAULT["stress"]["adaptive"], DEFAULT["attack"]["headline_eps"], DEFAULT["templates"]
-    said = every_target.stdout
-    attacks = [line for line in said.splitlines() if "scripts/attack.py" in line]
-    hinted = [line for line in attacks if f"--attack {name} " in line]
-    assert sorted(re.search(r"--model (\S+)", line)[1] for line in hinted) == sorted(MODELS)
-    assert all(f"--eps 0 {eps} " in line and f"--templates {file} " in line for line in hinted)
-    assert len(attacks) > len(hinted) and not [line for line in attacks if "--templates" in line and line not in hinted]
-    for model in MODELS:
-        assert re.search(rf"scripts/replay.py .*/{model}/{name} .*--templates {file} --same .*replay/{model} ", said)
+    attacks = commands(every_target, "attack.py")
+    hinted = [given for given in attacks if given["--attack"] == [name]]
+    assert sorted(given["--model"][0] for given in hinted) == sorted(MODELS)
+    assert all(given["--eps"] == ["0", str(eps)] and given["--templates"] == [file] for given in hinted)
+    assert not [given for given in attacks if given not in hinted and given.get("--templates")]
+    replays = [given for given in commands(every_target, "replay.py") if "--same" in given]
+    assert sorted(given["--model"][0] for given in replays) == sorted(MODELS)
+    for given in replays:
+        assert any(path.endswith(f"/{name}") for path in given["--attacks"]) and given["--templates"] == [file]
 
 
 def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched):
     other = changed(untouched, {"attack": {"replay_on": "models/other"}}, "replay")
-    for done, weights, model, folder in (
-        (every_target, "results/phantoms/models/sft-think", "sft-think", "replay"),
-        (other, "models/other", "other", "replay-on-other"),
-    ):
-        (line,) = re.findall(rf"scripts/replay.py .*--out \S*/{folder}/sft-think .*", done.stdout)
-        assert f"--model {model} " in line and f"--weights {weights} " in line
-        assert ("--same" in line) == (done is every_target)
+    results, places = "results/phantoms", {}
+    for done in (every_target, other):
+        for given in commands(done, "replay.py"):
+            places[given["--out"][0]] = [*given["--model"], *given["--weights"], "--same" in given]
+    assert places[f"{results}/replay/sft-think"] == ["sft-think", f"{results}/models/sft-think", True]
+    assert places[f"{results}/replay-on-other/sft-think"] == ["other", "models/other", False]
 
 
 def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(untouched):
     done = changed(untouched, {"certify": {"shards": 3}}, "certify")
-    given = re.findall(r"--model (\S+) .*--function (\S+) --sigma (\S+) --shard (\S+) --out (\S+)", done.stdout)
-    assert planned(done)["certify_model"] == len(given) and len({out for *_, out in given}) == len(given)
-    shards = Counter(shard for *_, shard, _ in given)
+    certificates = commands(done, "certify.py")
+    assert planned(done)["certify_model"] == len(certificates)
+    names = ("--model", "--function", "--sigma", "--shard")
+    shards = Counter()
+    for given in certificates:
+        model, function, sigma, shard = (given[name][0] for name in names)
+        assert given["--out"][0].endswith(f"/certificates/{model}/{function}-sigma{sigma}/{shard}")
+        shards[shard] += 1
+    assert len({given["--out"][0] for given in certificates}) == len(certificates)
     assert set(shards) == {"1-of-3", "2-of-3", "3-of-3"} and len(set(shards.values())) == 1
-    for model, function, sigma, shard, out in given:
-        assert out.endswith(f"certificates/{model}/{function}-sigma{sigma}/{shard}")
 
 
 @pytest.mark.parametrize(
-    "change, figures, certificates",
+    "change, figures",
     [
-        (
-            {"evaluations": ["attack", "transfer", "sanity", "stress"]},
-            {"certified_vs_radius", "smoothed_attack"},
-            False,
-        ),
-        ({"certify": {"attacks": []}}, {"smoothed_attack"}, True),
+        ({"evaluations": ["attack", "transfer", "sanity", "stress"]}, {"certified_vs_radius", "smoothed_attack"}),
+        ({"certify": {"attacks": []}}, {"smoothed_attack"}),
     ],
     ids=["no certificates", "no attack on what is certified"],
 )
-def test_what_a_study_leaves_out_is_not_drawn(change, figures, certificates, default, untouched):
+def test_what_a_study_leaves_out_is_not_drawn(change, figures, default, untouched):
     less = planned(changed(untouched, change))
     missing = {job.removeprefix("draw_") for job in default.keys() - less.keys() if job.startswith("draw_")}
     assert missing == figures and less["write_report"] == 1
-    assert less["certify_model"] == (default["certify_model"] if certificates else 0)
+    assert less["certify_model"] == (0 if "evaluations" in change else default["certify_model"])
 
 
-@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
-def test_every_study_plans_on_a_folder_of_images(study, plans):
-    config, jobs = configuration.read(study), plans(study)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_study_plans_on_a_folder_of_images(name, plans):
+    config, jobs = configuration.read(STUDIES[name]), planned(plans(name))
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
     assert trainings(jobs) == trainings_of(config, configuration.studied(config))
 
 
+def test_what_is_certified_follows_what_is_studied(default, untouched):
+    alone = plan("--config", "study_methods=[sft]", cwd=untouched)
+    assert trainings(alone) == trainings_of(DEFAULT, ["sft"]) and not alone["train_fare"]
+    share = len(DEFAULT["study_methods"])
+    for name in ("attack_model", "certify_model", "stress_model", "transfer_images", "probe_attacks"):
+        assert alone[name] == default[name] / share > 0
+
+
+def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
+    """And takes what the default study has of its models as it is."""
+    config, jobs = configuration.read(STUDIES["ablation"]), planned(plans("ablation"))
+    models = configuration.models(config, config["study_methods"])
+    assert jobs["attack_model"] == len(models) * (1 + len(config["attack"]["suite"])) and set(MODELS) < set(models)
+    assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
+    for name in ("sft", "fare", "at-grpo"):
+        assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
+    assert config["study"] == DEFAULT["study"] and config["attack"]["eps"] == DEFAULT["attack"]["eps"]
+
+
+def test_every_method_is_a_target_of_its_own_name(untouched):
+    jobs = plan("at-grpo", cwd=untouched)
+    assert jobs["at-grpo"] == 1 and trainings(jobs) == trainings_of(DEFAULT, ["at-grpo"])
+
+
 def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, default):
     """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
-    study = ROOT / "workflow" / "studies" / "smoothing.yaml"
-    config, full = configuration.read(study), plans(study)
+    config, full = configuration.read(STUDIES["smoothing"]), planned(plans("smoothing"))
     variants, certify = len(config["variants"]), config["certify"]
     added = len(certify["methods"]) - len(config["study_methods"])
     assert added >= 2 and full["train_grpo"] == default["train_grpo"] + added * variants
@@ -166,28 +194,3 @@ def test_an_archive_of_the_users_is_unpacked_and_nothing_is_fetched(untouched):
     (untouched / "own.zip").touch()
     jobs = planned(changed(untouched, {"data": {"source": "own.zip"}}, "data"))
     assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [0, 1, 0]
-
-
-def test_what_is_certified_follows_what_is_studied(default, untouched):
-    alone = plan("--config", "study_methods=[sft]", cwd=untouched)
-    assert trainings(alone) == trainings_of(DEFAULT, ["sft"]) and not alone["train_fare"]
-    share = len(DEFAULT["study_methods"])
-    for name in ("attack_model", "certify_model", "stress_model", "transfer_images", "probe_attacks"):
-        assert alone[name] == default[name] / share > 0
-
-
-def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
-    """And takes what the default study has of its models as it is."""
-    study = ROOT / "workflow" / "studies" / "ablation.yaml"
-    config, jobs = configuration.read(study), plans(study)
-    models = configuration.models(config, config["study_methods"])
-    assert jobs["attack_model"] == len(models) * (1 + len(config["attack"]["suite"])) and set(MODELS) < set(models)
-    assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
-    for name in ("sft", "fare", "at-grpo"):
-        assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
-    assert config["study"] == DEFAULT["study"] and config["attack"]["eps"] == DEFAULT["attack"]["eps"]
-
-
-def test_every_method_is_a_target_of_its_own_name(untouched):
-    jobs = plan("at-grpo", cwd=untouched)
-    assert jobs["at-grpo"] == 1 and trainings(jobs) == trainings_of(DEFAULT, ["at-grpo"])

@@ -1,4 +1,4 @@
-"""The smallest whole study, finished: its report, where its results came from, its replay, and that it can be repeated."""
+"""The smallest whole study, finished: its report, what its results came from, and its replay."""
 
 import json
 import os
