@@ -13,7 +13,7 @@ from support.stress_rows import row
 TYPE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 OUTCOMES = {"r": ("right", "A"), "w": ("wrong", "B"), "u": ("unparsable", ""), "f": ("failed", "")}
 LESION = ("presence", "place", "size", "diagnosis")
-NO_LESION = ("quality", "modality", "anatomy", "presence", "diagnosis")  # an image has these
+NO_LESION = ("quality", "modality", "anatomy", "presence", "diagnosis")
 
 
 def rows(images: dict[str, dict[str, str]], model: str = "base", polarity: str = "") -> pd.DataFrame:

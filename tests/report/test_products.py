@@ -1,4 +1,4 @@
-"""Every table and figure is declared once, with a function, a caption and defined columns, and is made by its script."""
+"""Every table and figure is declared with a function, a caption and defined columns, and is made by its script."""
 
 import inspect
 import json
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import CONFIG, arguments
 
 import collect_provenance
 import make_figure
@@ -15,7 +14,8 @@ import make_table
 from safemed.report import inputs as reading
 from safemed.report import products
 from safemed.report.products import FIGURES, TABLES
-from support.helpers import ROOT
+from support.paths import ROOT
+from support.report_files import CONFIG, arguments
 from support.report_rows import attack_rows, study
 
 PRODUCTS = (*TABLES, *FIGURES)

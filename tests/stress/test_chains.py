@@ -5,7 +5,7 @@ from datasets import Dataset
 from safemed.data.clinical_stages import STAGE_OF, STAGES
 from safemed.data.dataset import subset
 from safemed.data.phantoms.study import WORDINGS
-from safemed.stress.conditions import chains
+from safemed.stress.chains import chains
 
 
 def test_the_phantoms_ask_every_stage():

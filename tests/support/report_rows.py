@@ -48,12 +48,12 @@ def probed(model="sft-think") -> pd.DataFrame:
     runs += [("l2", 0.5, 5, 1, 4)]
     frames = [
         pd.DataFrame(
-            asked | {"probe": probe, "eps": eps, "steps": steps, "restarts": restarts, "linf": eps, "l2": eps,
+            asked | {"probe": probe, "eps": eps, "steps": steps, "climbs": climbs, "linf": eps, "l2": eps,
                      "broken": [i < fell for i in range(8)], "spent": [2 if i < fell else steps for i in range(8)]}
         )
-        for probe, eps, steps, restarts, fell in runs
+        for probe, eps, steps, climbs, fell in runs
     ]  # fmt: skip
-    measured = {"probe": "measured", "target": "answer", "broken": True, "float_broken": True, "forced_broken": True}
+    measured = {"probe": "measured", "loss": "answer", "broken": True, "float_broken": True, "forced_broken": True}
     frames.append(pd.DataFrame(asked | measured | {"zero_gradient": 0.0, "rounding": 0.4}))
     return pd.concat(frames, ignore_index=True)
 

@@ -7,8 +7,8 @@ from safemed.report.tables.rows import CLEAN, check_attack_rows, require_columns
 from safemed.utils.stats import clustered_wilson
 
 SUITE = [
-    "model", "attack", "norm", "eps", "losses", "restarts", "steps", "n", "attacked", "broken", "accuracy", "worst", "ci_low", "ci_high", "failed",
-    "median_l2", "forward_passes", "backward_passes",
+    "model", "attack", "norm", "eps", "losses", "restarts", "steps", "n", "attacked", "broken", "accuracy", "worst",
+    "ci_low", "ci_high", "failed", "median_l2", "forward_passes", "backward_passes",
 ]  # fmt: skip
 
 
