@@ -78,7 +78,7 @@ def test_the_suite_has_the_worst_case_so_far_and_each_attacks_cost():
     assert table.loc["sft-think"].accuracy.tolist() == [5 / 8, 0, 5 / 8]  # clean, pgd, fgsm
     assert table.loc["sft-think"].worst.tolist() == [5 / 8, 0, 0] and (table.forward_passes == 1).all()
     assert table.broken["sft-think", "pgd"] == 8 and list(table.reset_index()) == suite.SUITE
-    budget = table.loc["sft-think", ["losses", "restarts", "steps"]].fillna("").T.to_dict("list")
+    budget = table.loc["sft-think", ["losses", "restarts", "steps"]].astype(object).fillna("").T.to_dict("list")
     assert budget == {"clean": [""] * 3, "pgd": ["sequence + answer", 1, 20], "fgsm": ["", 1, 1]}
     with pytest.raises(ValueError, match="no cost of attack fgsm on model sft-think: re-run that attack"):
         suite.suite(rows, attack_costs(rows[rows.attack != "fgsm"]), 8, {})

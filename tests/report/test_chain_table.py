@@ -21,7 +21,7 @@ def rows(images: dict[str, dict[str, str]], model: str = "base", polarity: str =
     made = [
         row(
             f"{image}-{stage}", OUTCOMES[letter][1], outcome=OUTCOMES[letter][0], image_path=image, model=model,
-            question_type=TYPE_OF[stage], kind="chain", polarity=polarity, claimed="A" if polarity == "positive" else "",
+            question_type=TYPE_OF[stage], kind="chain", polarity=polarity, claimed="A" * (polarity == "positive"),
         )
         for image, stages in images.items()
         for stage, letter in stages.items()

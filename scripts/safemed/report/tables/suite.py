@@ -50,7 +50,7 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
     records = [
         record
         for model, of_model in shown.groupby("model", sort=False)
-        for record in _of_model(model, of_model, passes)
+        for record in _of_model(model, of_model, passes, configs)
     ]
     return pd.DataFrame(records).reindex(columns=SUITE)
 
