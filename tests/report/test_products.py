@@ -62,6 +62,7 @@ def test_rules_make_a_table_and_the_folders_of_all_other_inputs():
     assert figure.needs({"tables/chain": ["t/chain.csv"]}) == ["t/chain.csv"]
 
 
+@pytest.mark.filterwarnings("error")
 def test_figures_are_the_same_bytes_every_time(report, inputs, tmp_path):
     for figure in FIGURES:
         make_figure.main(arguments(figure, inputs, tmp_path))
