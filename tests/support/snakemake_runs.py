@@ -90,16 +90,10 @@ def replaced(path: Path, old: str, new: str) -> Iterator[None]:
 
 
 def rules() -> dict[str, str]:
-    """Rule -> its text, of all rule files; after the text of the rule that it uses.
-
-    The one rule without a name, of tables and figures, has the names of all of them.
-    """
-    from safemed.report import products  # not above: a checkout that Snakemake runs in has its own
-
+    """Rule -> its text, of all rule files; after the text of the rule that it uses."""
     texts = "".join(path.read_text() for path in RULE_FILES)
-    parts = re.split(r"^ *(?:use )?rule(?: (\w+) as)?(?: (\w+))?(?: with)?:\n", texts, flags=re.M)[1:]
+    parts = re.split(r"^(?:use )?rule (?:(\w+) as )?(\w+)(?: with)?:\n", texts, flags=re.M)[1:]
     found: dict[str, str] = {}
     for base, name, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        for each in [name] if name else [product.rule for product in (*products.TABLES, *products.FIGURES)]:
-            found[each] = found.get(base, "") + text
+        found[name] = found.get(base, "") + text
     return found

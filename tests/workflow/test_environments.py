@@ -41,7 +41,7 @@ REPO, FILE, CONTENT, MODEL = "someone/Some", "Some.zip", os.urandom(300_000), "s
 TREE = json.dumps([{"type": "file", "path": "config.json", "size": 2, "oid": "0"}]).encode()
 # What an environment must not hold: a module of its rules' programs, a package, and an output of such a rule.
 FOREIGN = [
-    ("tables.py", "torch", "report", "tables/cost.csv"),
+    ("report/tables/rows.py", "torch", "report", "tables/cost.csv"),
     ("probes.py", "trl", "attack", "sanity/sft-instruct"),
     ("certifier.py", "torchattacks", "certify", "certificates/at-grpo-instruct/choice-sigma0.25/1-of-2"),
     ("splits.py", "matplotlib", "data", "data/splits.csv"),
@@ -134,7 +134,8 @@ def jobs(tmp_path_factory) -> list[Job]:
 def parts(root: Path, job: Job) -> list[Path]:
     """Our files that a job's program is made of: a script's, or the workflow's where the program is Snakemake."""
     if job.words[0] == "python":
-        return [root / path for path in dependencies.sources(Path(job.words[1]).name)]
+        named = [word.rpartition(".")[0] for word in job.words if word.startswith("safemed.")]  # a function it calls
+        return [root / path for path in dependencies.sources(Path(job.words[1]).name, *named)]
     workflow = [root / "Snakefile", *(root / "workflow" / "rules").glob("*.smk")]
     text = "\n".join(map(Path.read_text, workflow))
     names = re.findall(r"^from safemed\.(\w+) import", text, re.M)
@@ -159,7 +160,7 @@ def imported(path: Path) -> set[str]:
 def used(root: Path, jobs: list[Job], kind: str) -> set[str]:
     """The distributions that the programs of an environment's rules use: what they import, and two used unimported."""
     owners, found = packages_distributions(), set()
-    programs = {job.words[:2]: job for job in jobs if job.kind == kind}
+    programs = {job.words[:4]: job for job in jobs if job.kind == kind}  # a script, and the function it is to call
     for job in programs.values():
         for path in parts(root, job):
             found |= {owner for name in imported(path) for owner in owners.get(name, [name])}

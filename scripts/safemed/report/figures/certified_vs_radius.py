@@ -41,8 +41,8 @@ def certified_vs_radius(certified: pd.DataFrame) -> Drawn:
             title(axes, f"{function}, σ = {sigma:g}", _note(table))
         line[0].set_ylabel("certified accuracy")
     figure.supxlabel(
-        "certified L2 radius (pixels in [0, 1]) at the right end of each step, over the largest L∞ radius inside it (1/255)\n"
-        "×: accuracy under an L2 attack of that radius",
+        "certified L2 radius (pixels in [0, 1]) at the right end of each step, over the largest L∞ radius inside it "
+        "(1/255)\n×: accuracy under an L2 attack of that radius",
         fontsize=9,
     )
     legend(figure, [handle(model, models, markersize=6, **distinct_look(model, models)) for model in models])
