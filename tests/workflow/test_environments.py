@@ -102,8 +102,8 @@ def test_the_interpreter_of_every_environment_is_the_same():
 
 
 def kind_of(rule: str) -> str:
-    """The environment that a rule names."""
-    return re.search(r'conda:\s+"../../envs/(\w+)\.yaml"', rules()[rule])[1]
+    """The environment that a rule names, or the rule that it uses."""
+    return re.findall(r'conda:\s+"../../envs/(\w+)\.yaml"', rules()[rule])[-1]
 
 
 def planned(folder: Path, *arguments) -> list[Job]:
@@ -138,9 +138,11 @@ def parts(root: Path, job: Job) -> list[Path]:
         return [root / path for path in dependencies.sources(Path(job.words[1]).name, *named)]
     workflow = [root / "Snakefile", *(root / "workflow" / "rules").glob("*.smk")]
     text = "\n".join(map(Path.read_text, workflow))
-    names = re.findall(r"^from safemed\.(\w+) import", text, re.M)
-    names += [name for line in re.findall(r"^from safemed import (.*)", text, re.M) for name in line.split(", ")]
-    return workflow + [root / path for name in names for path in dependencies.sources(f"safemed/{name}.py")]
+    lines = re.findall(r"^from (safemed[\w.]*) import (.*)", text, re.M)
+    modules = [name for module, names in lines for name in (module, *(f"{module}.{n}" for n in names.split(", ")))]
+    scripts = [f"{name.replace('.', '/')}.py" for name in modules]
+    found = [script for script in scripts if (root / "scripts" / script).is_file()]
+    return workflow + [root / path for script in found for path in dependencies.sources(script)]
 
 
 def imported(path: Path) -> set[str]:
