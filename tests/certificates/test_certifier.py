@@ -20,9 +20,10 @@ from safemed.certificates.smoothing import Procedure, lower_bound
 from safemed.evaluation.evaluator import FUNCTIONS, OPENING, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
-from safemed.report.tables import certificates
+from safemed.report.tables.certified import certified as certified_table
 from safemed.utils.noise import gaussian, uniform
 from support.commands import command_line, evaluation_arguments, here, killed_after
+from support.settings import SIDE
 
 LONGEST = {"instruct": 24, "think": 24}
 SETTINGS = {
@@ -154,10 +155,10 @@ def test_neither_batches_nor_shards_change_a_certificate(skilled, shown_data, tm
     pd.testing.assert_frame_equal(
         whole.drop(columns="shard"), together.drop(columns="shard")[whole.columns.drop("shard")]
     )
-    gathered = certificates.certified(pd.concat(parts).assign(seconds=1.0), [0.0, 0.05], pd.DataFrame())
+    gathered = certified_table(pd.concat(parts).assign(seconds=1.0), [0.0, 0.05], SIDE)
     assert gathered.n.tolist() == [24, 24] and gathered.certified_accuracy.iloc[0] > 0.5
     with pytest.raises(ValueError, match="2-of-3"):
-        certificates.certified(pd.concat([parts[0], parts[2]]).assign(seconds=1.0), [0.0], pd.DataFrame())
+        certified_table(pd.concat([parts[0], parts[2]]).assign(seconds=1.0), [0.0], SIDE)
 
 
 def test_a_row_can_be_computed_again_from_its_votes(skilled, shown_data, tmp_path):
@@ -208,7 +209,7 @@ def test_a_model_that_returns_nan_has_no_certificate_and_no_score(skilled, shown
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     rows = certified(shown_data, broken, tmp_path / "rows", function, questions=3)
     assert rows.stopped.tolist() == ["failed"] * 3 and rows.why.str.contains("not finite").all()
-    table = certificates.certified(rows.assign(seconds=1.0), [0.0], pd.DataFrame())
+    table = certified_table(rows.assign(seconds=1.0), [0.0], SIDE)
     assert table.status.tolist() == ["incomplete: 3 of 3 not evaluated"] and table.certified_accuracy.isna().all()
 
 

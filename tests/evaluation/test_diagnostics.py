@@ -12,8 +12,8 @@ from safemed.evaluation import diagnostics
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
 from safemed.models.vlm import VLM
-from safemed.report.figures import plots
-from safemed.report.tables import sanity
+from safemed.report.figures.sanity import sanity as sanity_figure
+from safemed.report.tables.sanity import sanity
 
 SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "l2": 0.5}
 SETTINGS["restarts"] = {"instruct": 3, "think": 1}
@@ -33,7 +33,7 @@ def probed(evaluator: Evaluator, **changes) -> pd.DataFrame:
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The sanity table of probes, without the suite's part."""
-    return sanity.sanity(rows, NO_ROWS, 24).set_index("check")
+    return sanity(rows, NO_ROWS, 24).set_index("check")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_where_a_question_cannot_be_probed_no_probes_check_passes(evaluator, mon
     assert rows.question_id.nunique() == 24 and (rows.question_id == failed.question_id.iloc[0]).sum() == 1
     table = checked(rows)
     assert table.value.isna().all() and not table.passed.any() and set(table.n) == {24}
-    table = sanity.sanity(rows, suite_rows(fgsm=60, pgd=20).assign(model="sft-instruct"), 8).set_index("check")
+    table = sanity(rows, suite_rows(fgsm=60, pgd=20).assign(model="sft-instruct"), 8).set_index("check")
     assert table.passed["accuracy under pgd above fgsm"]  # of other rows, which are whole
 
 
@@ -221,9 +221,9 @@ ALONE = "broken by gradient-free attacks alone"
 )
 def test_the_order_of_attacks_is_checked(sound, accuracies, red):
     rows = suite_rows(survivors=("square", "late"), **accuracies)
-    table = sanity.sanity(sound.assign(model="m"), rows, 8)
+    table = sanity(sound.assign(model="m"), rows, 8)
     assert table[~table.passed].check.tolist() == red
-    assert ("BROKEN" in plots.sanity_table(table).axes[0].get_title(loc="left")) == bool(red)
+    assert ("BROKEN" in sanity_figure(table)[0].axes[0].get_title(loc="left")) == bool(red)
     assert set(table.n[table.check.isin(["accuracy under pgd above fgsm", ALONE])]) == {100}
     assert set(table.n[table.check.isin([SHORT, FORCED])]) == {24}
 
@@ -232,7 +232,7 @@ def test_the_order_of_attacks_is_checked(sound, accuracies, red):
 def test_no_order_of_attacks_is_told_where_one_of_them_failed(sound, attack):
     rows = suite_rows(survivors=("square",), noise=95, fgsm=60, pgd=20, square=20)
     rows.loc[(rows.attack == attack) & (rows.question_id == "007"), "outcome"] = "failed"
-    table = sanity.sanity(sound.assign(model="m"), rows, 8).set_index("check")
+    table = sanity(sound.assign(model="m"), rows, 8).set_index("check")
     untold = {"fgsm": ["accuracy under fgsm above noise", "accuracy under pgd above fgsm", ALONE], "square": [ALONE]}
     assert table.index[~table.passed].tolist() == untold[attack] and table.value[untold[attack]].isna().all()
 

@@ -7,14 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safemed.report.tables.stress import CONDITION
 from safetensors.torch import load_file, save_file
 
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.data.prompts import FAILED, LETTERS
 from safemed.evaluation.evaluator import LOSSES
-from safemed.report.tables import stress
+from safemed.report.tables.adaptive import adaptive
+from safemed.report.tables.hints import hints
+from safemed.report.tables.image_edits import image_edits
+from safemed.report.tables.pixels_and_words import pixels_and_words
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
+from safemed.report.tables.stress_rows import CONDITION, STRESS_ROWS, check_stress_rows
 from safemed.stress import erasure
 from safemed.stress.erasure import ERASURES, SOUND
 from safemed.stress.hints import Templates, claimed
@@ -95,8 +98,8 @@ def clean_images(inputs: StressInputs) -> dict[str, np.ndarray]:
 
 
 def test_rows_of_every_condition_can_be_counted(rows, attacked):
-    stress.check_stress_rows(rows)
-    assert set(rows.columns) == set(stress.STRESS_ROWS)
+    check_stress_rows(rows)
+    assert set(rows.columns) == set(STRESS_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")
     wanted = set(stress_tests(few, SETTINGS["severities"], "pgd"))
     found = {StressTest(*key) for key in rows[CONDITION].itertuples(index=False)}
@@ -160,7 +163,7 @@ def test_a_model_without_numbers_has_no_score(shown_data, skilled, tmp_path):
     here("stress.py", *arguments(shown_data, weights, tmp_path / "out", images), settings=few)
     rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
     assert (rows.outcome == FAILED).all() and (rows.answer == "").all()
-    for table in (stress.hints(rows), stress.image_edits(rows), stress.pixels_and_words(rows)):
+    for table in (hints(rows), image_edits(rows), pixels_and_words(rows)):
         assert table.status.str.startswith("incomplete").all()
 
 
@@ -176,7 +179,7 @@ def test_what_the_attack_could_not_evaluate_is_no_answer(shown_data, skilled, at
     rows = pd.read_parquet(tmp_path / "out" / "rows.parquet")
     failed = rows[rows.outcome == FAILED]
     assert set(failed.seen) == {"pgd"} and set(failed.question_id) == {attack_rows.question_id[3]}
-    table = stress.pixels_and_words(rows).set_index("seen")
+    table = pixels_and_words(rows).set_index("seen")
     assert table.loc["pgd"].accuracy.isna().all() and table.loc[CLEAN].accuracy.notna().all()
 
 
@@ -210,7 +213,7 @@ def test_an_attack_that_knows_the_hint_breaks_what_one_that_does_not_left_right(
 
 
 def test_the_table_of_that_attack_counts_what_its_rows_and_the_misled_ones_say(knowing, rows):
-    (found,) = stress.adaptive(pd.read_parquet(knowing / "rows.parquet"), rows, EPS).to_dict("records")
+    (found,) = adaptive(pd.read_parquet(knowing / "rows.parquet"), rows, EPS).to_dict("records")
     clean, both = under_the_same_hints(knowing, rows, 0, CLEAN), under_the_same_hints(knowing, rows, EPS, "pgd")
     assert (found["attack"], found["seen"], found["n"], found["failed"]) == ("pgd-hint", "pgd", 24, 0)
     assert found["hinted"] == (clean.outcome == "right").mean() > found["adaptive"] == (both.outcome == "right").mean()

@@ -129,7 +129,7 @@ def test_the_suites_table_counts_by_hand(folder):
     names = ["clean", "pgd", "mi-fgsm", "apgd", "reasoning", "square", "pgd-l2", "cw"]
     rows = pd.concat([pd.read_parquet(folder / name / "rows.parquet") for name in names], ignore_index=True)
     costs = pd.DataFrame([json.loads((folder / name / "cost.json").read_text()) for name in names])
-    table = suite.suite(rows, costs, 8).set_index("attack")
+    table = suite.suite(rows, costs, 8, ATTACKS).set_index("attack")
     assert list(table.index) == names
     linf = rows[rows.norm == "linf"]
     robust = linf.groupby("question_id").outcome.apply(lambda outcomes: (outcomes == "right").all()).mean()
@@ -140,7 +140,7 @@ def test_the_suites_table_counts_by_hand(folder):
     spoilt = rows.copy()
     one = (spoilt.attack == "apgd") & (spoilt.question_id == spoilt.question_id.iloc[0])
     spoilt.loc[one, ["outcome", "answer"]] = [FAILED, ""]
-    spoilt = suite.suite(spoilt, costs, 8).set_index("attack")
+    spoilt = suite.suite(spoilt, costs, 8, ATTACKS).set_index("attack")
     assert spoilt.failed["apgd"] == 1 and np.isnan(spoilt.accuracy["apgd"]) and spoilt.worst.isna().all()
 
 

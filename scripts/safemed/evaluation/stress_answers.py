@@ -95,7 +95,7 @@ def answered(
     plain: Evaluator, asked: list[StressedQuestion], stress_test: StressTest, templates: Templates, batch_size: int,
     model: dict[str, str],
 ) -> pd.DataFrame:  # fmt: skip
-    """The rows of one stress test, with the columns STRESS_ROWS of safemed.report.tables.stress.
+    """The rows of one stress test, with the columns STRESS_ROWS of safemed.report.tables.stress_rows.
 
     plain: an evaluator of the same model. model: the columns that name the model.
     """

@@ -30,7 +30,7 @@ def abstention(abstention: pd.DataFrame) -> Drawn:
     topics, models = sorted_as(drawn.about, ["lesion", "finding", "context"]), ordered(drawn.model)
     columns = {topic: sorted_as(drawn.image[drawn.about == topic], list(ERASED)) for topic in topics}
     widths = [len(images) for images in columns.values()]
-    figure = Figure(figsize=(2.4 + 0.62 * sum(widths), 1.9 + 0.36 * len(models)))
+    figure = Figure(figsize=(max(6.0, 2.4 + 0.62 * sum(widths)), 2.2 + 0.36 * len(models)))
     panels = figure.subplots(1, len(topics), sharey=True, squeeze=False, width_ratios=widths)[0]
     for axes, topic in zip(panels, topics, strict=True):
         part = drawn[drawn.about == topic]

@@ -8,9 +8,9 @@ from safemed.data.clinical_stages import STAGES
 from safemed.report.figures.style import (
     Drawn,
     count,
+    distinct_look,
     handle,
     legend,
-    look,
     needed,
     ordered,
     percent_axis,
@@ -36,7 +36,7 @@ def chain(chain: pd.DataFrame) -> Drawn:
     for axes, condition in zip(panels, conditions, strict=True):
         part = complete[complete.condition == condition]
         for place, model in enumerate(models):
-            line, style = part[part.model == model].set_index("stage").reindex(stages), look(model, models)
+            line, style = part[part.model == model].set_index("stage").reindex(stages), distinct_look(model, models)
             beside = np.arange(len(stages)) + 0.5 * ((place + 0.5) / len(models) - 0.5)
             axes.plot(beside, line.accuracy, clip_on=False, zorder=3, **style | {"linestyle": ""})
             axes.plot(range(len(stages)), line.right_so_far, drawstyle="steps-mid", **style | {"marker": ""})
@@ -45,5 +45,5 @@ def chain(chain: pd.DataFrame) -> Drawn:
         name = "No hint" if condition == "plain" else f"{condition} hints".capitalize()
         title(axes, name, f"lines: {count(part.images)} images · marks: {count(part.n)}")
     panels[0].set_ylabel("marks: right at the stage\nlines: all images, right up to there")
-    legend(figure, [handle(model, models) for model in models])
+    legend(figure, [handle(model, models, **distinct_look(model, models)) for model in models])
     return figure, chain

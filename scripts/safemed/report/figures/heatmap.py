@@ -17,7 +17,7 @@ def heatmap(robustness_by_part: pd.DataFrame, kind: str, eps: float) -> Drawn:
     """
     cells = heatmap_cells(robustness_by_part, kind, eps)
     models, parts = ordered(cells.model), sorted_as(cells.part, MODALITIES)
-    figure = Figure(figsize=(1.9 + 1.24 * len(parts), 1.3 + 0.37 * (len(models) + 2)))
+    figure = Figure(figsize=(max(6.0, 1.9 + 1.24 * len(parts)), 1.3 + 0.37 * (len(models) + 2)))
     panels = figure.subplots(1, 2, sharey=True)
     attacks = {"clean": "Clean images", "pgd": f"PGD, ε = {cells.eps.max():g}/255"}
     for axes, (attack, title) in zip(panels, attacks.items(), strict=True):

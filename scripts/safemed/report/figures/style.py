@@ -80,6 +80,7 @@ MARKERS = {  # a method has one in every figure, so that grey print tells method
     "at-grpo": "s",
 }
 LINES = {"instruct": (0, (4, 1.6)), "think": "-", "": (0, (1, 1.2))}
+DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (7, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3))]
 ABLATION_MARKERS = "DX*pdH"
 GREY = "#777777"
 
@@ -144,6 +145,11 @@ def look(model: str, models: list[str], markers: bool = True) -> dict:
         "color": colour, "linestyle": LINES[variant], "linewidth": 1.2 if rank else 2.0,
         "marker": marker if markers else "", "markerfacecolor": "white" if variant == "instruct" else colour,
     }  # fmt: skip
+
+
+def distinct_look(model: str, models: list[str]) -> dict:
+    """`look` with a line style that no other of up to six models has: for curves that cross, and print in grey."""
+    return look(model, models) | {"linestyle": DASHES[models.index(model) % len(DASHES)], "linewidth": 1.6}
 
 
 def _tint(colour: str, share: float) -> str:

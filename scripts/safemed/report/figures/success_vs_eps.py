@@ -14,7 +14,7 @@ def success_vs_eps(robustness: pd.DataFrame) -> Drawn:
     panels = figure.subplots(1, len(attacks), sharey=True, squeeze=False)[0]
     for axes, attack in zip(panels, attacks, strict=True):
         part = success[success.attack == attack]
-        for model in models:
+        for model in ordered(part.model):
             line = part[part.model == model].sort_values("eps")
             axes.plot(line.eps, line.success, clip_on=False, zorder=3, **look(model, models))
         axes.set_xscale("log", base=2)

@@ -52,7 +52,8 @@ def certified(
     sure: what of certified_accuracy holds with confidence 0.999 for these n questions at once, were as many
         certificates wrong as alpha allows.
     empirical_accuracy: the share of the same questions that the smoothed model is still right on under an L2 attack of
-        this radius, clean_accuracy: without one; missing where nothing attacked it.
+        this radius; missing where nothing attacked it.
+    clean_accuracy: the same without an attack.
     unconfirmed: how many certified questions it is not right on under the attack: the attack's verdict is a majority of
         a few votes, so one asks for more votes, many for a look at the certificates.
     mean_radius: mean certified radius of right answers, 0 for the others (Zhai et al. 2020); a sequential certificate

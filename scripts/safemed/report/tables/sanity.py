@@ -8,7 +8,7 @@ from safemed.data.prompts import FAILED
 from safemed.report.tables.rows import require_columns
 
 PROBED = [  # what is read of the rows of scripts/sanity.py
-    "model", "question_id", "n_options", "probe", "target", "eps", "steps", "restarts", "broken", "linf", "l2",
+    "model", "question_id", "n_options", "probe", "loss", "eps", "steps", "climbs", "broken", "linf", "l2",
     "float_broken", "forced_broken", "zero_gradient", "rounding",
 ]  # fmt: skip
 SANITY = ["model", "check", "value", "bound", "passed", "n"]

@@ -40,6 +40,6 @@ def smoothing(smoothed: pd.DataFrame, plain: pd.DataFrame, eps: float) -> pd.Dat
             "clean": own[own.attack == CLEAN], "clean_smoothed": group[group.eps == 0],
             "attacked": own[(own.attack == "pgd") & (own.eps == eps)], "attacked_smoothed": group[group.eps == eps],
         }  # fmt: skip
-        record = dict(zip(SMOOTHED, key, strict=True)) | {"eps": eps}
+        record = dict(zip(SMOOTHED, key, strict=True)) | {"eps": float(eps)}
         records.append(record | paired(answers, "attacked_smoothed", "attacked"))
     return pd.DataFrame(records, columns=SMOOTHING)

@@ -7,8 +7,8 @@ from safemed.report.tables.rows import CLEAN, check_attack_rows, require_columns
 from safemed.utils.stats import clustered_wilson
 
 SUITE = [
-    "model", "attack", "norm", "eps", "n", "attacked", "broken", "accuracy", "worst", "ci_low", "ci_high", "failed",
-    "median_l2", "forward_passes", "backward_passes",
+    "model", "attack", "norm", "eps", "losses", "restarts", "steps", "n", "attacked", "broken", "accuracy", "worst",
+    "ci_low", "ci_high", "failed", "median_l2", "forward_passes", "backward_passes",
 ]  # fmt: skip
 
 
@@ -20,6 +20,9 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
 
     Columns:
     model, attack, norm: which attack on which model, in which norm.
+    losses: what the attack climbs in turn, in the order of the config; missing where it climbs none.
+    restarts: how often it starts on each of these losses.
+    steps: gradient steps of each start; draws of random noise; queries of square.
     eps: its radius, in 1/255 for linf and in [0, 1] pixel units for l2; infinite where the attack looks for the
         smallest perturbation.
     n: the questions.
@@ -47,12 +50,12 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
     records = [
         record
         for model, of_model in shown.groupby("model", sort=False)
-        for record in _of_model(model, of_model, passes)
+        for record in _of_model(model, of_model, passes, configs)
     ]
     return pd.DataFrame(records).reindex(columns=SUITE)
 
 
-def _of_model(model: str, rows: pd.DataFrame, passes: pd.DataFrame) -> list[dict]:
+def _of_model(model: str, rows: pd.DataFrame, passes: pd.DataFrame, configs: dict) -> list[dict]:
     """The rows of `suite` for one model."""
     records, held = [], None
     evaluated = not (rows.outcome[rows.norm == "linf"] == FAILED).any()
@@ -61,12 +64,25 @@ def _of_model(model: str, rows: pd.DataFrame, passes: pd.DataFrame) -> list[dict
             raise ValueError(f"no cost of attack {attack} on model {model}: re-run that attack")
         right = part.set_index("question_id").outcome == "right"
         record = {"model": model, "attack": attack, "norm": part.norm.iloc[0], "eps": part.eps.iloc[0]}
+        record |= _budget(configs.get(attack), part.variant.iloc[0])
         record |= _counts(part, right) | passes.loc[(model, attack)].to_dict()
         if record["norm"] == "linf":
             held = right if held is None else held & right
             record |= _worst(held, part) if evaluated else {}
         records.append(record)
     return records
+
+
+def _budget(config: dict | None, variant: str) -> dict:
+    """What an attack may spend on a variant; nothing for the clean images, which no attack of the config made."""
+    if config is None:
+        return {}
+    losses, restarts = config.get("losses", {}).get(variant), config.get("restarts", 1)
+    return {
+        "losses": " + ".join(losses) if losses else None,
+        "restarts": restarts[variant] if isinstance(restarts, dict) else restarts,
+        "steps": config["steps"],
+    }
 
 
 def _worst(held: pd.Series, part: pd.DataFrame) -> dict:

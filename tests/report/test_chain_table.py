@@ -4,28 +4,25 @@ import math
 
 import pandas as pd
 import pytest
-from datasets import Dataset
 
 from safemed.data.clinical_stages import STAGE_OF, STAGES
-from safemed.data.dataset import subset
-from safemed.data.phantoms.study import WORDINGS
-from safemed.report.tables.chain import CHAIN, CHAIN_SUMMARY, chain_summary, chain_table, check_chain_rows
-from safemed.stress.chains import chains
+from safemed.report.tables.chain import CHAIN, CHAIN_SUMMARY, chain, chain_summary
 from safemed.utils.stats import wilson
+from support.stress_rows import row
 
 TYPE_OF = {stage: kind for kind, stage in STAGE_OF.items()}
 OUTCOMES = {"r": ("right", "A"), "w": ("wrong", "B"), "u": ("unparsable", ""), "f": ("failed", "")}
 LESION = ("presence", "place", "size", "diagnosis")
+NO_LESION = ("quality", "modality", "anatomy", "presence", "diagnosis")
 
 
-def rows(images: dict[str, dict[str, str]], model: str = "base", condition: str = "plain") -> pd.DataFrame:
-    """Chain rows of image -> stage -> r, w, u or f, in an order of no meaning."""
+def rows(images: dict[str, dict[str, str]], model: str = "base", polarity: str = "") -> pd.DataFrame:
+    """Chain rows of image -> stage -> r, w, u or f, in no order."""
     made = [
-        {
-            "question_id": f"{image}-{stage}", "image_path": image, "question_type": TYPE_OF[stage], "n_options": 4,
-            "gold": "A", "model": model, "method": model, "variant": "instruct", "condition": condition,
-            "outcome": OUTCOMES[letter][0], "answer": OUTCOMES[letter][1],
-        }
+        row(
+            f"{image}-{stage}", OUTCOMES[letter][1], outcome=OUTCOMES[letter][0], image_path=image, model=model,
+            question_type=TYPE_OF[stage], kind="chain", polarity=polarity, claimed="A" * (polarity == "positive"),
+        )
         for image, stages in images.items()
         for stage, letter in stages.items()
     ]  # fmt: skip
@@ -43,18 +40,30 @@ FOUR = {
     "a": answers("rrrrrrr"),
     "b": answers("rrrrrwr"),
     "c": answers("rrrwwwr"),
-    "d": answers("urrrw", ("quality", "modality", "anatomy", "presence", "diagnosis")),
+    "d": answers("urrrw", NO_LESION),
 }
 
 
 def test_every_stage_is_counted_of_all_images_that_have_it():
-    table = chain_table(rows(FOUR)).set_index("stage")
+    table = chain(rows(FOUR)).set_index("stage")
     assert list(table.index) == list(STAGES) and table.status.eq("complete").all()
     assert table.n.tolist() == [4, 4, 4, 4, 3, 3, 4]
     assert table.accuracy.tolist() == pytest.approx([3 / 4, 1, 1, 3 / 4, 2 / 3, 1 / 3, 3 / 4])
     assert table.reached.tolist() == pytest.approx([3 / 4, 3 / 4, 3 / 4, 2 / 4, 2 / 3, 1 / 3, 1 / 4])
     assert table.given_reached.tolist() == pytest.approx([3 / 4, 1, 1, 2 / 3, 1, 1 / 2, 1])
     assert (table.ci_low["place"], table.ci_high["place"]) == pytest.approx(wilson(2, 3))
+
+
+def test_the_share_right_so_far_is_of_all_images_and_never_rises():
+    """`reached` does: at the diagnosis, an image without a lesion comes back into it."""
+    images = {"a": answers("rrrrrrr"), "b": answers("rrrrwrr"), "d": answers("rrrrr", NO_LESION)}
+    table = chain(rows(images)).set_index("stage")
+    assert table.reached["size"] < table.reached["diagnosis"] and (table.images == 3).all()
+    assert table.right_so_far.tolist() == pytest.approx([1, 1, 1, 1, 2 / 3, 2 / 3, 2 / 3])
+    assert table.right_so_far["diagnosis"] == chain_summary(rows(images)).joint[0]
+    failed = chain(rows(images | {"d": answers("rrrfr", NO_LESION)})).set_index("stage")
+    assert failed.right_so_far[:"anatomy"].eq(1).all() and failed.right_so_far["presence":].isna().all()
+    assert failed.status["size"] == "complete"  # the images that have it were all evaluated
 
 
 def test_whole_chains_and_what_diagnoses_rest_on():
@@ -71,14 +80,14 @@ def test_whole_chains_and_what_diagnoses_rest_on():
 
 def test_the_product_is_that_of_the_accuracies_where_all_images_have_all_stages():
     images = {"a": answers("rrrr", LESION), "b": answers("wrrr", LESION), "c": answers("rwrw", LESION)}
-    table, told = chain_table(rows(images)), chain_summary(rows(images)).iloc[0]
+    table, told = chain(rows(images)), chain_summary(rows(images)).iloc[0]
     assert told["product"] == pytest.approx(table.accuracy.prod()) == pytest.approx((2 / 3) ** 3)
     assert told.joint == pytest.approx(1 / 3)
 
 
 def test_what_has_no_denominator_is_missing_and_not_zero():
     none = rows({"a": answers("wr", ("modality", "anatomy")), "b": answers("wr", ("modality", "anatomy"))})
-    table = chain_table(none).set_index("stage")
+    table = chain(none).set_index("stage")
     assert list(table.index) == ["modality", "anatomy"]
     assert table.reached["anatomy"] == 0 and math.isnan(table.given_reached["anatomy"])
     told = chain_summary(none).iloc[0]
@@ -95,7 +104,7 @@ def test_a_diagnosis_counts_as_grounded_only_where_a_lesion_was_asked_about():
 
 def test_a_question_that_failed_is_no_wrong_answer():
     failed = FOUR | {"b": answers("rrrfrwr")}
-    table = chain_table(rows(failed)).set_index("stage")
+    table = chain(rows(failed)).set_index("stage")
     assert table.accuracy[:"anatomy"].tolist() == pytest.approx([3 / 4, 1, 1])
     numbers = ["accuracy", "ci_low", "ci_high", "reached", "given_reached"]
     assert table.loc["presence":, numbers].isna().all(axis=None)
@@ -107,16 +116,12 @@ def test_a_question_that_failed_is_no_wrong_answer():
 
 
 def test_models_and_conditions_are_told_apart():
-    several = [rows(FOUR), rows(FOUR, condition="noise"), rows({"a": FOUR["a"]}, "sft", "hint")]
-    told = chain_summary(pd.concat(several))
-    assert told[["model", "condition", "n"]].to_numpy().tolist() == [
-        ["base", "noise", 4], ["base", "plain", 4], ["sft", "hint", 1],
+    several = pd.concat([rows(FOUR), rows(FOUR, polarity="neutral"), rows({"a": FOUR["a"]}, "sft", "positive")])
+    summary = chain_summary(several)
+    assert summary[["model", "condition", "n"]].to_numpy().tolist() == [
+        ["base", "neutral", 4], ["base", "plain", 4], ["sft", "positive", 1],
     ]  # fmt: skip
-    assert list(told) == CHAIN_SUMMARY and list(chain_table(pd.concat(several))) == CHAIN
-
-
-def test_no_rows_give_tables_of_their_columns():
-    assert list(chain_table(pd.DataFrame())) == CHAIN and list(chain_summary(pd.DataFrame())) == CHAIN_SUMMARY
+    assert list(summary) == CHAIN_SUMMARY and list(chain(several)) == CHAIN
 
 
 def second_question(good: pd.DataFrame) -> pd.DataFrame:
@@ -131,50 +136,14 @@ REFUSED = {
     "none of right": lambda good: good.assign(outcome="abstained", answer="B"),
     "no stage": lambda good: good.assign(question_type="Other Biological Attributes"),
     "a value is missing": lambda good: good.assign(answer=None),
-    "missing column": lambda good: good.drop(columns="condition"),
+    "missing column": lambda good: good.drop(columns="polarity"),
 }
 
 
 @pytest.mark.parametrize("why", REFUSED)
 def test_rows_that_are_no_chains_are_refused(why):
     good = rows(FOUR)
-    check_chain_rows(good)
-    for table in (check_chain_rows, chain_table, chain_summary):
+    for table in (chain, chain_summary):
+        assert len(table(good))
         with pytest.raises(ValueError, match=why):
             table(REFUSED[why](good))
-
-
-def test_the_phantoms_ask_every_stage():
-    assert set(WORDINGS) == set(STAGE_OF) and len(STAGES) == 7
-
-
-def asked(images: dict[str, list[str]]) -> Dataset:
-    """Questions of image -> question types, numbered from the last."""
-    pairs = [(image, kind) for image, kinds in images.items() for kind in kinds]
-    return Dataset.from_list(
-        [
-            {"question_id": f"q{len(pairs) - i:03d}", "image_path": image, "question_type": kind}
-            for i, (image, kind) in enumerate(pairs)
-        ]
-    )
-
-
-def test_chains_hold_one_question_a_stage_in_the_order_of_the_workflow():
-    several = ["Disease Diagnosis", "Modality Recognition", "Disease Diagnosis", "Other Biological Attributes"]
-    questions = asked({"b": several, "a": list(WORDINGS), "one": ["Lesion Grading"], "none": several[-1:] * 2})
-    drawn = chains(questions, 10, 0).to_pandas()
-    assert drawn.image_path.tolist() == ["a"] * 7 + ["b"] * 2
-    assert drawn.question_type.map(STAGE_OF).tolist() == [*STAGES, "modality", "diagnosis"]
-    diagnoses = questions.to_pandas().query("image_path == 'b' and question_type == 'Disease Diagnosis'")
-    assert drawn.question_id.tolist()[-1] == diagnoses.question_id.min()
-
-
-def test_chains_are_drawn_by_image_whatever_the_order():
-    questions = asked({f"image {i}": ["Modality Recognition", "Disease Diagnosis"] for i in range(40)})
-    drawn = chains(questions, 10, 0)
-    assert len(set(drawn["image_path"])) == 10 and len(drawn) == 20
-    assert chains(questions.shuffle(seed=1), 10, 0).to_list() == drawn.to_list()
-    assert set(chains(questions, 5, 0)["image_path"]) < set(drawn["image_path"])
-    assert set(chains(questions, 10, 1)["image_path"]) != set(drawn["image_path"])
-    fewer = subset(questions, 0, 0)
-    assert len(chains(fewer, 10, 0)) == 0

@@ -1,0 +1,22 @@
+"""Models look different from each other, in every figure alike, and their labels never overlap."""
+
+import numpy as np
+
+from safemed.report.figures.style import MARKERS, NAMES, label, look, spread
+
+
+def test_twelve_models_keep_labels_apart_and_ablations_distinct():
+    methods = [*NAMES, "at-grpo-no-anchor", "at-grpo-no-fare"]
+    models = [f"{method}-{variant}" for method in methods for variant in ("instruct", "think")]
+    looks = [tuple(map(str, look(model, models).values())) for model in models]
+    assert len(set(looks)) == len(models)
+    placed = spread(np.linspace(0.1, 0.12, 14), gap=0.052)
+    assert np.diff(placed).min() >= 0.0519 and placed.min() >= 0 and placed.max() <= 1
+    assert label("at-grpo-no-anchor-think") == "AT-GRPO no anchor, think" and label("base") == "base"
+
+
+def test_without_colour_methods_differ_by_marker_and_variants_by_line_and_filling():
+    assert MARKERS.keys() == NAMES.keys() and len(set(MARKERS.values())) == len(MARKERS)
+    think, instruct = (look(f"sft-{variant}", []) for variant in ("think", "instruct"))
+    assert think["marker"] == instruct["marker"] and think["linestyle"] != instruct["linestyle"]
+    assert instruct["markerfacecolor"] == "white" != think["markerfacecolor"]

@@ -1,0 +1,94 @@
+"""The files of a small report, of rows by hand, and the command lines that make its tables and figures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from safemed.report import products
+from safemed.report.products import TABLES, Product
+from support.report_rows import (
+    BASELINES,
+    OUTCOMES,
+    attack_costs,
+    attack_rows,
+    certificate_rows,
+    probed,
+    smoothed_and_plain,
+    smoothed_rows,
+    study,
+)
+from support.stress_rows import attacked_rows, every_kind, hint_rows
+
+CONFIG = {
+    "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
+    "certify": {"radii": [0.0, 0.25, 0.5]},
+    "data": {"image_size": 32},
+}
+MODELS = ("sft-think", "at-grpo-think")
+
+
+def arguments(product: Product, files: dict[str, list[str]], out: Path) -> list[str]:
+    """The command line that report.smk gives a product's script, for a study's results in `out`."""
+    options = " ".join(product.options(files)).split()
+    settings = json.dumps(products.parameters(product, CONFIG))
+    return ["--function", product.dotted, *options, "--settings", settings, "--out", product.outputs(out)[0]]
+
+
+def write_inputs(folder: Path) -> dict[str, list[str]]:
+    """Kind -> files of a small study, written, and of the tables that are going to be made of them in the folder."""
+    smoothed, plain = smoothed_and_plain()
+    rows = {
+        "sweeps": study(),
+        "attacks": study(),
+        "transferred": study().assign(source="sft-think").query("eps == 8 and attack == 'pgd'"),
+        "probes": probed(),
+        "certificates": certificate_rows(),
+        "certified/attacks": smoothed_rows({0: "abd", 0.25: "bd"}),
+        "smoothing/smoothed": smoothed,
+        "smoothing/plain": plain,
+        "stress": pd.concat([every_kind(), hint_rows(seen="pgd")]),
+        "hint_attacks": attacked_rows(),
+    }
+    files = {kind: [_written(frame, folder / kind)] for kind, frame in rows.items()}
+    for kind in ("examples", "thoughts"):
+        files |= _examples(kind, folder)
+    files["costs"] = files["attack_costs"] = _costs(folder)
+    files["baselines"] = [f"{folder}/baselines.csv"]
+    BASELINES.to_csv(folder / "baselines.csv", index=False)
+    files["curves"] = [f"{folder}/sft-think/curves.csv"]
+    (folder / "sft-think").mkdir()
+    curves = {"step": range(60), "loss": np.linspace(2, 1, 60), "clean_accuracy": [0.5] + [np.nan] * 59}
+    pd.DataFrame(curves).to_csv(files["curves"][0], index=False)
+    return files | {f"tables/{table.name}": table.outputs(folder) for table in TABLES}
+
+
+def _written(frame: pd.DataFrame, folder: Path) -> str:
+    """The path of rows that are written to a folder."""
+    folder.mkdir(parents=True)
+    frame.to_parquet(folder / "rows.parquet")
+    return f"{folder}/rows.parquet"
+
+
+def _examples(kind: str, folder: Path) -> dict[str, list[str]]:
+    """Rows and images of two models, the second robust; the perturbation is +eps everywhere."""
+    files = {f"{kind}/{part}": [] for part in ("clean", "attacked", "images")}
+    clean = np.full((8, 4, 4, 3), 100, np.uint8)
+    for model, outcomes in zip(MODELS, (["wrong"] * 8, OUTCOMES), strict=True):
+        attack = folder / kind / model / "pgd"
+        files[f"{kind}/clean"].append(_written(attack_rows(model), folder / kind / model / "clean"))
+        files[f"{kind}/attacked"].append(_written(attack_rows(model, "pgd", 8, outcomes), attack))
+        files[f"{kind}/images"].append(f"{attack}/images.npz")
+        np.savez(attack / "images.npz", clean=clean, eps8=clean + np.uint8(8))
+    return files
+
+
+def _costs(folder: Path) -> list[str]:
+    """A cost.json for each attack."""
+    paths = []
+    for i, record in enumerate(attack_costs(study()).to_dict("records")):
+        (folder / f"cost-{i}").mkdir()
+        paths.append(f"{folder}/cost-{i}/cost.json")
+        Path(paths[-1]).write_text(json.dumps(record))
+    return paths
