@@ -13,7 +13,10 @@ SCHEMA = {
         },
         "training": {
             "type": "object",
-            "properties": {"sft": {"$ref": "#/$defs/trainer"}, "fare": {"$ref": "#/$defs/trainer"}},
+            "properties": {
+                "sft": {"$ref": "#/$defs/trainer", "description": "Supervised."},
+                "fare": {"$ref": "#/$defs/trainer", "description": "Unsupervised."},
+            },
         },
         "methods": {"type": "object", "additionalProperties": {"$ref": "#/$defs/trainer"}},
     },
@@ -37,6 +40,7 @@ DEFAULTS = {"seed": 0, "peft": None, "training": {"sft": {"steps": 1}, "fare": {
         "| `seed` | integer ≥ 0 | `0` | The seed |",
         "| `peft` | null or object | `null` | Adapters \\| or none |",
         "| `peft.r` | integer |  |  |",
+        "| `training.{sft,fare}` | object |  | Supervised. / Unsupervised |",
         "| `training.{sft,fare}.steps` | integer > 0 | `1 / 2` | Steps |",
         "| `training.{sft,fare}.amp` | boolean | `false` |  |",
         "| `training.{sft,fare}.kind` | one of clean, noisy |  |  |",

@@ -39,9 +39,9 @@ def _rows(path: str, part: dict, values: list, shared: dict, listed: dict[str, s
     """The rows of a key and of all keys below it. values: its default, one for each key that the path stands for."""
     name = part.get("$ref", "").rpartition("/")[2]
     found = {**shared[name], **part} if name else part
-    below = _below(found)
+    below = _below(found, shared)
     if below and name in listed:
-        yield _row(path, "object", _NOTHING, f"The keys of `{listed[name]}`.")
+        yield _row(path, _type(found, shared), _NOTHING, f"The keys of `{listed[name]}`.")
         return
     if below and name:
         listed[name] = path
@@ -52,19 +52,26 @@ def _rows(path: str, part: dict, values: list, shared: dict, listed: dict[str, s
         yield from _rows(f"{path}.{key}", inner, _values(values, key), shared, listed)
 
 
-def _below(part: dict) -> list[tuple[str, dict]]:
-    """The keys below an object: name -> schema. Neighbours of the same schema are one entry, {first,second,...}."""
+def _below(part: dict, shared: dict) -> list[tuple[str, dict]]:
+    """The keys below an object, each with its schema. Keys of the same shared object are one, {first,second,...}."""
     part = next((one for one in part.get("anyOf", []) if one.get("type") == "object"), part)
     free = part.get("additionalProperties")
     if isinstance(free, dict):
         return [("{name}", free)]
     groups: dict[str, list[str]] = {}
     for key, inner in part.get("properties", {}).items():
-        groups.setdefault(str(inner) if "$ref" in inner else key, []).append(key)
-    properties = part.get("properties", {})
-    return [
-        (keys[0] if len(keys) == 1 else "{" + ",".join(keys) + "}", properties[keys[0]]) for keys in groups.values()
-    ]
+        name = inner.get("$ref", "").rpartition("/")[2]
+        groups.setdefault(name if "properties" in shared.get(name, {}) else key, []).append(key)
+    return [_group(keys, part["properties"]) for keys in groups.values()]
+
+
+def _group(keys: list[str], properties: dict) -> tuple[str, dict]:
+    """One key, or several of one part of the schema with the descriptions of all."""
+    if len(keys) == 1:
+        return keys[0], properties[keys[0]]
+    described = dict.fromkeys(properties[key]["description"] for key in keys if "description" in properties[key])
+    merged = {"description": " / ".join(described)} if described else {}
+    return "{" + ",".join(keys) + "}", {"$ref": properties[keys[0]]["$ref"], **merged}
 
 
 def _values(values: list, key: str) -> list:
