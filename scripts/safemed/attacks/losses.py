@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from safemed.models.vlm import VLM, Encoded
 from safemed.utils.noise import gaussian
 
-# Images [b, 3, H, W] in [0, 1] and their rows [b] -> the loss [b] that is ascended, and whether each row looks broken [b].
+# Images [b, 3, H, W] in [0, 1] and their rows [b] -> the loss [b] to ascend, and whether each row looks broken [b].
 AttackLoss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

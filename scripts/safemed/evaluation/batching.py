@@ -30,11 +30,13 @@ def halving(rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Te
         yield rows, work(rows)
         return
     except Exception as error:
-        if not isinstance(error, FloatingPointError | MemoryError) and not should_reduce_batch_size(error):
+        short_of_memory = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+        if not (short_of_memory or isinstance(error, FloatingPointError)):
             raise
         why = f"{type(error).__name__}: {error}"
     log.warning("%d rows not evaluated: %s", len(rows), why)
-    clear_device_cache(garbage_collection=True)
+    if short_of_memory:
+        clear_device_cache(garbage_collection=True)
     if len(rows) == 1:
         yield rows, Failure(why)
         return
