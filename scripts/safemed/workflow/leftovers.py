@@ -79,8 +79,8 @@ def outputs_without_record(workflow) -> list[str]:
 def _no_record(outputs: Iterable[str]) -> WorkflowError:
     named = " ".join(outputs)
     return WorkflowError(
-        f"There is no record here of the settings and code that made these outputs: {named}. They were renamed, copied or "
-        "finished when no Snakemake was there. If config and code are still the same, keep them: run Snakemake once "
+        f"There is no record here of the settings and code that made these outputs: {named}. They were renamed, copied "
+        "or finished when no Snakemake was there. If config and code are still the same, keep them: run Snakemake once "
         f"with '--touch --force {named}' in the place of other targets. Otherwise move them away."
     )
 
