@@ -128,7 +128,7 @@ def _header(study: Study) -> str:
     ]
     return (
         "This page is written by `scripts/write_results.py` from the tables of one finished study; do not edit it. "
-        "[The report page](report.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
+        "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
         "they say nothing of another training seed.\n\n" + _markdown(["", ""], facts)
     )
 
