@@ -7,6 +7,7 @@ CORES ?= 2
 STUDY ?= phantoms
 SOURCE ?=
 TARGET :=
+WHICH ?= not slow and not conda and not slurm
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -19,7 +20,7 @@ NAMED := $(if $(FILES),$(shell grep -ls '^study:' $(FILES)))
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: study check-study demo test lint docs clean
+.PHONY: study check-study demo test test-all lint docs clean
 
 study: check-study $(VENV)/.ready
 	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)
@@ -34,8 +35,14 @@ demo: $(VENV)/.ready
 		--configfile workflow/studies/demo.yaml
 	@cat workflow/studies/demo.txt
 
+# A file's tests run in one process, in the order of tests/conftest.py. WHICH: pytest's expression of markers.
 test: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+		-rs -m "$(WHICH)"
+
+# All tests: those of conda need a package registry, those of Slurm need root and its daemons (see tests/workflow).
+test-all: WHICH :=
+test-all: test
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow

@@ -19,6 +19,16 @@ from support.snakemake_runs import checkout, snakemake
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
 
+# These files take longest. Where several processes share the tests they start first, so that none of them is left at the
+# end; those that mostly wait stand before all others.
+LONGEST = ("test_slurm", "test_conda", "test_study", "test_processes", "test_resume", "test_reruns")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest before the others."""
+    items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
     """made_once(name, make): the folder `name` that make(folder) has filled, by the first process that asked for it."""

@@ -26,7 +26,7 @@ from support.environments import (
     requirements,
     rules_with_environment,
 )
-from support.paths import ROOT
+from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout
 
 
@@ -56,10 +56,16 @@ def test_the_interpreter_of_every_environment_is_the_same():
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory) -> list[Job]:
-    """Jobs of every rule, with the default config."""
+    """Jobs of every rule, with the default config, and of those that are given further modules by name."""
     folder = checkout(tmp_path_factory.mktemp("plans") / "repository")
-    fetched = ["--config", 'data={"source": "hub"}', 'model={"name": "someone/Model", "revision": "abc"}']
-    return planned_jobs(folder, "all", "replay") + planned_jobs(folder, "base", *fetched)
+    fetched = ["--config", 'data={"source": "hub", "questions": "hardened"}']
+    fetched += ['model={"name": "someone/Model", "revision": "abc"}']
+    altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
+    return [
+        *planned_jobs(folder, "all", "replay"),
+        *planned_jobs(folder, "base", *fetched),
+        *planned_jobs(folder, *altered),
+    ]
 
 
 def modules(job: Job) -> list[str]:
