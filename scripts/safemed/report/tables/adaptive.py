@@ -45,7 +45,7 @@ def adaptive(hint_attacks: pd.DataFrame, stress: pd.DataFrame, eps: float) -> pd
     joined = hint_attacks.merge(_on_stored_images(stress), on=keys, how="left", validate="many_to_one")
     refuse(joined, joined.seen.isna(), ["model", "attack", "hint"], "stress_model did not ask this on stored images")
     records = [
-        {"model": model, "attack": attack, "seen": seen, "eps": eps}
+        {"model": model, "attack": attack, "seen": seen, "eps": float(eps)}
         | _gained(part[part.eps == 0], part[part.eps == eps])
         for (model, attack, seen), part in joined.groupby(["model", "attack", "seen"], sort=False)
     ]

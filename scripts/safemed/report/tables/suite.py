@@ -52,7 +52,8 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
         for model, of_model in shown.groupby("model", sort=False)
         for record in _of_model(model, of_model, passes, configs)
     ]
-    return pd.DataFrame(records).reindex(columns=SUITE)
+    table = pd.DataFrame(records).reindex(columns=SUITE)
+    return table.astype({"restarts": "Int64", "steps": "Int64"})  # whole numbers, and missing for the clean images
 
 
 def _of_model(model: str, rows: pd.DataFrame, passes: pd.DataFrame, configs: dict) -> list[dict]:
