@@ -9,7 +9,7 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from safemed.utils.draws import lot
+from safemed.utils.draws import draw
 
 SPLITS = ("train", "val", "test")
 UNUSED = "unused"  # a prepared question that the split scheme gives to none of them
@@ -76,7 +76,7 @@ def subset(questions: Dataset, n: int, seed: int) -> Dataset:
     A question's rank does not depend on the others, so few change when questions come or go.
     """
     ids = questions["question_id"]
-    order = sorted(range(len(ids)), key=lambda i: lot(ids[i], seed))
+    order = sorted(range(len(ids)), key=lambda i: draw(seed, ids[i], "subset"))
     return questions.select(sorted(order[:n]))
 
 

@@ -3,7 +3,7 @@
 from datasets import Dataset
 
 from safemed.data.clinical_stages import STAGE_OF, STAGES
-from safemed.utils.draws import lot
+from safemed.utils.draws import draw
 
 
 def chains(questions: Dataset, n: int, seed: int) -> Dataset:
@@ -17,5 +17,5 @@ def chains(questions: Dataset, n: int, seed: int) -> Dataset:
     texts = texts.dropna(subset="stage").sort_values(["image_path", "stage", "question_id"])
     texts = texts.drop_duplicates(["image_path", "stage"])
     texts = texts[texts.groupby("image_path")["stage"].transform("size") > 1]
-    drawn = sorted(texts["image_path"].unique(), key=lambda path: lot(path, seed))[:n]
+    drawn = sorted(texts["image_path"].unique(), key=lambda path: draw(seed, path, "chain"))[:n]
     return questions.select(texts.index[texts["image_path"].isin(drawn)])

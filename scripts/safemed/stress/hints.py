@@ -13,7 +13,7 @@ from typing import Self
 import yaml
 
 from safemed.data.prompts import LETTERS
-from safemed.utils.draws import drawn
+from safemed.utils.draws import draw
 
 POLARITIES = ("positive", "neutral", "negative")  # the claim is right; there is none; it is wrong
 _FIELDS = re.compile(r"\{(\w*)\}")
@@ -98,7 +98,7 @@ def claimed(question: dict, polarity: str, seed: int) -> str:
     if polarity == "positive":
         return question["gold"]
     wrong = [letter for letter in LETTERS[: len(question["options"])] if letter != question["gold"]]
-    return wrong[drawn(seed, question["question_id"], "claim", len(wrong))]
+    return wrong[draw(seed, question["question_id"], "claim", len(wrong))]
 
 
 def hinted(question: dict, hint: Hint, polarity: str, seed: int) -> dict:
@@ -115,7 +115,7 @@ def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed:
     Question and seed alone decide which: where a hint is added, some questions draw it, and no other question draws a
     different one than before.
     """
-    hint = min(wordings, key=lambda one: drawn(seed, question["question_id"], f"wording {one.name}", 2**32))
+    hint = min(wordings, key=lambda one: draw(seed, question["question_id"], f"wording {one.name}"))
     return hinted(question, hint, polarity, seed) | {"hint": hint.name}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from safemed.data.hardening import overlap
 from safemed.data.prompts import LETTERS
-from safemed.utils.draws import drawn
+from safemed.utils.draws import draw
 
 
 def paraphrased(question: dict, wording: str) -> dict:
@@ -18,7 +18,7 @@ def paraphrased(question: dict, wording: str) -> dict:
 def permuted(question: dict, seed: int) -> dict:
     """The same options in another order: each moves on by the same number of places, never by none."""
     n = len(question["options"])
-    by = 1 + drawn(seed, question["question_id"], "permute", n - 1)
+    by = 1 + draw(seed, question["question_id"], "permute", n - 1)
     options = [question["options"][(i - by) % n] for i in range(n)]
     return question | {"options": options, "gold": LETTERS[(LETTERS.index(question["gold"]) + by) % n]}
 
@@ -40,5 +40,5 @@ def distracted(question: dict, others: Iterable[str], truths: Iterable[str], see
     if not new or len(question["options"]) == len(LETTERS):
         return None
     return question | {
-        "options": [*question["options"], new[drawn(seed, question["question_id"], "distract", len(new))]]
+        "options": [*question["options"], new[draw(seed, question["question_id"], "distract", len(new))]]
     }

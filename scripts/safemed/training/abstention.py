@@ -6,7 +6,7 @@ from safemed.data import prompts
 from safemed.data.dataset import as_array
 from safemed.stress.abstention import abstainable
 from safemed.stress.erasure import unseen
-from safemed.utils.draws import drawn
+from safemed.utils.draws import RANKS, draw
 
 
 def offered(row: dict, abstain: str, share: float, seed: int, purpose: str) -> dict:
@@ -19,9 +19,9 @@ def offered(row: dict, abstain: str, share: float, seed: int, purpose: str) -> d
     asked = abstainable(row, abstain)
     if asked is None:
         return row
-    if drawn(seed, row["question_id"], f"erased {purpose}", 2**32) >= round(share * 2**32):
+    if draw(seed, row["question_id"], f"erased {purpose}") >= round(share * RANKS):
         return {**asked, **prompts.posed(asked, row["variant"], row["target"])}
-    whole = bool(drawn(seed, row["question_id"], f"whole {purpose}", 2))
+    whole = bool(draw(seed, row["question_id"], f"whole {purpose}", 2))
     asked["gold"] = prompts.LETTERS[len(row["options"])]
     asked["image"] = Image.fromarray(unseen(row, as_array(row["image"]), whole))
     return {**asked, **prompts.posed(asked, row["variant"], prompts.target(asked, row["variant"], earlier=()))}

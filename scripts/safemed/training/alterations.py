@@ -19,7 +19,7 @@ from safemed.models.vlm import VLM, frozen
 from safemed.stress.hints import Hint, Templates, hinted
 from safemed.training.abstention import offered
 from safemed.training.step_rows import AlteredRows, agreed, first_rows, target_loss
-from safemed.utils.draws import drawn
+from safemed.utils.draws import draw
 
 
 def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], dict]:
@@ -85,8 +85,8 @@ class GRPOAlterations:
 
     def wordings(self, question: dict, step: int) -> list[list[dict]]:
         """A question's prompts after `n_hints` misleading hints, all different, that all claim one option."""
-        seed = drawn(self.seed, question["question_id"], f"step {step}", 2**32)
-        order = sorted(self.hints, key=lambda hint: drawn(seed, question["question_id"], f"hint {hint.name}", 2**32))
+        seed = draw(self.seed, question["question_id"], f"step {step}")
+        order = sorted(self.hints, key=lambda hint: draw(seed, question["question_id"], f"hint {hint.name}"))
         misled = [hinted(question, hint, "negative", seed) for hint in order[: self.n_hints]]
         return [prompts.conversation(row, question["variant"]) for row in misled]
 
