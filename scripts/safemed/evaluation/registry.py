@@ -26,25 +26,19 @@ def evaluator_for(
     """
     attack = settings or {}
     if "sigma" in attack:
-        evaluator = SmoothedEvaluator(
-            vlm,
-            questions,
-            variant,
-            max_new_tokens,
-            attack["sigma"],
-            attack["draws"],
-            attack["votes"],
-            attack["function"],
-            seed,
-        )
+        smoothing = (attack["sigma"], attack["draws"], attack["votes"], attack["function"])
+        evaluator = SmoothedEvaluator(vlm, questions, variant, max_new_tokens, *smoothing, seed)
     else:
         evaluator = Evaluator(vlm, questions, variant, max_new_tokens)
-    if "hint" not in attack:
-        return evaluator
+    return _hinted(evaluator, attack["hint"], seed, templates) if "hint" in attack else evaluator
+
+
+def _hinted(evaluator: Evaluator, polarity: str, seed: int, templates: Path | None) -> Evaluator:
+    """The evaluator, each question after a hint. Raises ValueError without the file of templates."""
     if templates is None:
         raise ValueError("an attack with a hint needs the file of templates: --templates")
     wordings = Templates.read(templates).untaught()
-    rows = [hinted_by_one(row, wordings, attack["hint"], seed) for row in evaluator.rows]
+    rows = [hinted_by_one(row, wordings, polarity, seed) for row in evaluator.rows]
     return evaluator.with_questions(rows, evaluator.images)
 
 

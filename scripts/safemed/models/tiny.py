@@ -70,44 +70,11 @@ def build_tiny(corpus: list[str], settings: dict, side: int, seed: int):
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int) -> Qwen3VLConfig:
-    head = settings["hidden"] // settings["heads"]
-    rope = head // 2 // 3  # the three axes share half a head's dimensions, time taking what is left over
     shared = {"initializer_range": settings["initializer_range"]}
     ids = dict(zip(PLACEHOLDERS, tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS)), strict=True))
     return Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": settings["hidden"],
-            "intermediate_size": 3 * settings["hidden"],
-            "num_hidden_layers": settings["layers"],
-            "num_attention_heads": settings["heads"],
-            "num_key_value_heads": settings["heads"],
-            "head_dim": head,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {
-                "rope_type": "default",
-                "mrope_section": [head // 2 - 2 * rope, rope, rope],
-                "mrope_interleaved": True,
-                "rope_theta": 10000.0,
-            },
-            "tie_word_embeddings": True,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
-            **shared,
-        },
-        vision_config={
-            "depth": settings["vision_layers"],
-            "hidden_size": settings["vision_hidden"],
-            "intermediate_size": 3 * settings["vision_hidden"],
-            "num_heads": settings["heads"],
-            "patch_size": settings["patch"],
-            "spatial_merge_size": settings["merge"],
-            "temporal_patch_size": 1,
-            "out_hidden_size": settings["hidden"],
-            "num_position_embeddings": (side // settings["patch"]) ** 2,
-            "deepstack_visual_indexes": [],
-            **shared,
-        },
+        text_config=_text_config(tokenizer, settings) | shared,
+        vision_config=_vision_config(settings, side) | shared,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -115,3 +82,42 @@ def _config(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int) -> Qw
         tie_word_embeddings=True,
         **shared,
     )
+
+
+def _text_config(tokenizer: PreTrainedTokenizerFast, settings: dict) -> dict:
+    head = settings["hidden"] // settings["heads"]
+    rope = head // 2 // 3  # the three axes share half a head's dimensions, time taking what is left over
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": settings["hidden"],
+        "intermediate_size": 3 * settings["hidden"],
+        "num_hidden_layers": settings["layers"],
+        "num_attention_heads": settings["heads"],
+        "num_key_value_heads": settings["heads"],
+        "head_dim": head,
+        "max_position_embeddings": 1024,
+        "rope_parameters": {
+            "rope_type": "default",
+            "mrope_section": [head // 2 - 2 * rope, rope, rope],
+            "mrope_interleaved": True,
+            "rope_theta": 10000.0,
+        },
+        "tie_word_embeddings": True,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def _vision_config(settings: dict, side: int) -> dict:
+    return {
+        "depth": settings["vision_layers"],
+        "hidden_size": settings["vision_hidden"],
+        "intermediate_size": 3 * settings["vision_hidden"],
+        "num_heads": settings["heads"],
+        "patch_size": settings["patch"],
+        "spatial_merge_size": settings["merge"],
+        "temporal_patch_size": 1,
+        "out_hidden_size": settings["hidden"],
+        "num_position_embeddings": (side // settings["patch"]) ** 2,
+        "deepstack_visual_indexes": [],
+    }
