@@ -1,7 +1,7 @@
-"""White-box attacks with restarts and per-question early exit.
+"""White-box attacks that climb several losses, with restarts, and stop at each question that is broken.
 
-A question counts as broken only when the text generated from the ROUNDED image is not right, so an early exit never
-claims what the stored image does not show.
+A question counts as broken only when the text generated from the ROUNDED image is not right: an early stop never claims
+what the stored image does not show.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,6 @@ from safemed.attacks.mi_fgsm import MiFgsm
 from safemed.attacks.pgd import Pgd
 from safemed.attacks.threat_model import Ball
 from safemed.models.geometry import to_float
-
-ASK_AGAIN = 5  # a thought may look broken, and be answered rightly, for many steps before the answer breaks
 
 IsRight = Callable[[Tensor, Tensor], Tensor]  # 8-bit images [b, H, W, 3] and their rows [b] -> [b] bool
 
@@ -77,7 +75,7 @@ class Attacked:
         return cls(clean8.clone(), torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.bool))
 
     def settle(self, is_right: IsRight, live: Tensor, stored: Tensor) -> Tensor:
-        """Ask about 8-bit images of the questions `live`, and keep those that broke. Returns which of them did."""
+        """Ask about 8-bit images of the questions `live`, and store those that break them. Returns which do, [b]."""
         broke = ~is_right(stored, live) if len(live) else torch.zeros(0, dtype=torch.bool)
         self.images[live[broke]] = stored[broke]
         self.broken[live[broke]] = True
@@ -92,115 +90,110 @@ def attack(
     eps: float,
     config: AttackConfig,
     device,
-    eager: bool = False,
 ) -> Attacked:
-    """Attack every question until it breaks: one climb a loss, each of the questions that survived those before it.
+    """Climb one loss after the other, each on the questions that no climb before it has broken.
 
-    is_right is asked when a question starts to look broken, every ASK_AGAIN steps while it does, and about each
-    climb's best iterate; it alone decides. eager: asking costs about a forward pass, so that it is worth asking about
-    all of the first iterates. clean8: uint8 [B, H, W, 3]. names: seeds of the random starts. eps in 8-bit levels for
-    linf, in [0, 1] pixel units for l2. A single step is FGSM: all of eps, from the clean image.
+    A question breaks where is_right says so of the text generated from its rounded image, and is then attacked no more.
+    is_right is asked about each iterate that looks broken under the loss, and about the best iterate of each climb.
+    clean8: uint8 [B, H, W, 3]. names [B]: seeds of the random starts. eps: in 8-bit levels for linf, in [0, 1] pixel
+    units for l2. A single step is FGSM: all of eps, from the clean image.
 
-    Raises ValueError for eps < 0. A gradient or loss that is not finite raises FloatingPointError: no verdict is made
-    of it.
+    Raises ValueError for eps < 0, and FloatingPointError where a gradient or loss is not finite: no verdict is made of
+    it.
     """
     if eps < 0:
         raise ValueError(f"eps must be >= 0, got {eps}")
     ball = Ball(config.norm, eps / 255 if config.norm == "linf" else eps)
     found = Attacked.untouched(clean8)
     for amp in (True, False) if config.amp else (False,):
-        for climb_number, attack_loss in enumerate(attack_losses):
+        for number, attack_loss in enumerate(attack_losses):
             live = torch.nonzero(~found.broken)[:, 0]
             if not len(live):
                 return found
             clean = to_float(clean8[live], device)
-            still = config.steps == 1 or (config.kind in ("apgd", "mi-fgsm") and climb_number == 0)
-            start = clean if still else ball.start(clean, [f"{names[i]}:{climb_number}" for i in live.tolist()])
+            still = config.steps == 1 or (config.kind in ("apgd", "mi-fgsm") and number == 0)
+            start = clean if still else ball.start(clean, [f"{names[i]}:{number}" for i in live.tolist()])
             rule = RULES[config.kind](ball, clean, config.steps)
-            _Restart(found, is_right, clean8, live, start, rule, config.patience).run(attack_loss, amp, eager)
+            _Climb(found, is_right, clean8, live, start, rule, config.patience).run(attack_loss, amp)
     return found
 
 
-class _Restart:
-    """One restart on the questions `live`, whose outcome goes into `found`; broken questions leave it at once."""
+class _Climb:
+    """The ascent of one loss on the questions `live` [b], whose outcome goes into `found`.
+
+    A question leaves when it is broken, when it is given up (see `AttackConfig.patience`), or after the last step. Of
+    one that is not broken, the image of the highest loss is kept. All tensors have one entry for each live question.
+    """
 
     def __init__(self, found: Attacked, is_right: IsRight, clean8: Tensor, live: Tensor, start: Tensor, rule, patience):
         self.found, self.is_right, self.clean8, self.rule, self.patience = found, is_right, clean8, rule, patience
         self.live, self.images, self.best, self.left = live, start, start.clone(), rule.steps
         self.highest = torch.full((len(live),), -torch.inf, device=start.device)
-        self.before: list[Tensor] = []  # the highest losses after each step
-        self.suspected = torch.zeros(len(live), dtype=torch.bool)  # looked broken at the last step, and was not
+        self.history: list[Tensor] = []  # the highest loss after each of the last steps
 
-    def run(self, attack_loss: AttackLoss, amp: bool, eager: bool) -> None:
-        """Climb until every question has broken, has been given up, or has had all its steps."""
+    def run(self, attack_loss: AttackLoss, amp: bool) -> None:
+        """Climb until no question is left."""
         for step in range(self.rule.steps):
-            asked = eager and step > 0
-            if asked:
-                eager = self._ask_all()
+            loss, looks_broken, gradient = loss_and_gradient(attack_loss, self.images, self._rows(), amp)
+            kept = self._judge(loss, looks_broken)
             if not len(self.live):
                 return
-            rows = self.live.to(self.images.device)
-            loss, broken, gradient = loss_and_gradient(attack_loss, self.images, rows, amp)
-            kept = self._judge(loss, broken.cpu(), step % ASK_AGAIN == 0, asked)
-            if not len(self.live):
-                return
-            loss, gradient = loss[kept], gradient[kept]
-            self.images = self.rule.step(self.images, loss, gradient, step).detach()
+            self.images = self.rule.step(self.images, loss[kept], gradient[kept], step).detach()
             self.found.steps[self.live] += 1
             self.left -= 1
-        loss, broken = loss_only(attack_loss, self.images, self.live.to(self.images.device))
-        self._judge(loss, broken.cpu(), again=True)
-        self._close(self.live, self.best)
+        self._judge(*loss_only(attack_loss, self.images, self._rows()))
+        self._end(torch.ones(len(self.live), dtype=torch.bool))
 
-    def _ask_all(self) -> bool:
-        """Ask about all iterates: a pass each, which saves two on each that breaks. Returns whether that paid."""
-        broke = self._settle(torch.arange(len(self.live)))
-        self._keep(~broke)
-        return bool(broke.float().mean() > 1 / 3)
+    def _rows(self) -> Tensor:
+        """The live questions, on the iterates' device."""
+        return self.live.to(self.images.device)
 
-    def _judge(self, loss: Tensor, looks_broken: Tensor, again: bool, asked: bool = False) -> Tensor:
+    def _judge(self, loss: Tensor, looks_broken: Tensor) -> Tensor:
         """Note the iterates' losses, ask about those that look broken, and let go of the broken and the hopeless.
 
-        again: ask about those, too, that looked broken before; asked: all have been asked about already. Returns which
-        questions are still live, [b] bool on the iterates' device.
+        Returns which questions are still live, [b] bool on the iterates' device.
         """
+        self._note(loss)
+        broken = self._ask(looks_broken.cpu())
+        hopeless = ~broken & self._hopeless()
+        self._end(hopeless)
+        return self._keep(~broken & ~hopeless)
+
+    def _note(self, loss: Tensor) -> None:
+        """Keep the iterates whose loss is the highest so far."""
         higher = loss >= self.highest
         self.best[higher], self.highest[higher] = self.images[higher], loss[higher]
-        self.before = [*self.before, self.highest.clone()][-(self.patience or 0) - 1 :]
-        ask = torch.nonzero(looks_broken & (~self.suspected | again) & (not asked))[:, 0]
-        keep = torch.ones(len(self.live), dtype=torch.bool)
-        keep[ask] = ~self._settle(ask)
-        stalled = keep & self._hopeless()
-        self._close(self.live[stalled], self.best[stalled.to(self.best.device)])
-        self.suspected = looks_broken
-        return self._keep(keep & ~stalled)
+        self.history = [*self.history, self.highest.clone()][-(self.patience or 0) - 1 :]
 
-    def _settle(self, ask: Tensor) -> Tensor:
-        """Ask about the iterates of some of the live questions; which of them broke."""
-        live = self.live[ask]
-        stored = self.rule.ball.store(self.images[ask.to(self.images.device)], self.clean8[live])
-        return self.found.settle(self.is_right, live, stored)
+    def _ask(self, which: Tensor) -> Tensor:
+        """Ask about the rounded iterates of some of the questions, [b] bool. Returns which of all are broken, [b]."""
+        broken, places = torch.zeros_like(which), torch.nonzero(which)[:, 0]
+        live = self.live[places]
+        stored = self.rule.ball.store(self.images[places.to(self.images.device)], self.clean8[live])
+        broken[places] = self.found.settle(self.is_right, live, stored)
+        return broken
 
     def _hopeless(self) -> Tensor:
-        """Whether the highest margin [b], going on to rise as in the last `patience` steps, stays below 0; CPU bool."""
-        gained = self.before[-1] - self.before[0]
-        if self.patience is None or len(self.before) <= self.patience:
-            return torch.zeros(len(gained), dtype=torch.bool)
-        return (self.before[-1] + gained / self.patience * self.left < 0).cpu()
+        """Whether the highest margin, rising on as in the last `patience` steps, stays below 0; [b] bool on the CPU."""
+        if self.patience is None or len(self.history) <= self.patience:
+            return torch.zeros(len(self.live), dtype=torch.bool)
+        pace = (self.history[-1] - self.history[0]) / self.patience
+        return (self.history[-1] + pace * self.left < 0).cpu()
+
+    def _end(self, which: Tensor) -> None:
+        """End the climb for some of the questions, [b] bool: store their best iterates, and ask about them."""
+        live = self.live[which]
+        self.found.images[live] = self.rule.ball.store(self.best[which.to(self.best.device)], self.clean8[live])
+        self.found.settle(self.is_right, live, self.found.images[live])
 
     def _keep(self, keep: Tensor) -> Tensor:
-        """Forget all questions but those to `keep` [b] bool; returns the same on the iterates' device."""
+        """Forget all questions but some, [b] bool; returns the same on the iterates' device."""
         here = keep.to(self.images.device)
-        self.live, self.suspected = self.live[keep], self.suspected[keep]
+        self.live = self.live[keep]
         self.images, self.best, self.highest = self.images[here], self.best[here], self.highest[here]
-        self.before = [each[here] for each in self.before]
+        self.history = [each[here] for each in self.history]
         self.rule.keep(here)
         return here
-
-    def _close(self, survivors: Tensor, best: Tensor) -> None:
-        """End the restart for some questions: keep their best iterates, and ask about them."""
-        self.found.images[survivors] = self.rule.ball.store(best, self.clean8[survivors])
-        self.found.settle(self.is_right, survivors, self.found.images[survivors])
 
 
 RULES = {"pgd": Pgd, "apgd": Apgd, "mi-fgsm": MiFgsm}

@@ -35,7 +35,6 @@ class Evaluator:
 
     def __init__(self, vlm: VLM, questions: Dataset, variant: str, max_new_tokens: int):
         self.vlm, self.variant, self.max_new_tokens = vlm, variant, max_new_tokens
-        self.eager = variant == "instruct"  # asking about an image costs no more than a gradient step
         self._set(list(questions.remove_columns("image")), torch.from_numpy(as_arrays(questions["image"])))
 
     def with_questions(self, rows: list[dict], images: Tensor) -> Self:
@@ -168,7 +167,7 @@ class Evaluator:
         if config.kind == "cw":
             return cw.carlini_wagner(made[0], is_right, clean8, config, device)
         names = [f"{seed}:{config.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
-        return engine.attack(made, is_right, clean8, names, eps, config, device, eager=self.eager)
+        return engine.attack(made, is_right, clean8, names, eps, config, device)
 
     def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
         """Prompts that go on with the words up to where the letter comes next."""
@@ -214,7 +213,6 @@ class SmoothedEvaluator(Evaluator):
     ):  # fmt: skip
         super().__init__(vlm, questions, variant, max_new_tokens)
         self.sigma, self.draws, self.votes, self.function, self.seed = sigma, draws, votes, function, seed
-        self.eager = False  # asking costs all the votes
 
     def answers_to(self, images: Tensor, rows: Tensor) -> list[str]:
         ids = [self.rows[i]["question_id"] for i in rows.tolist()]
