@@ -18,8 +18,8 @@ from support.snakemake_runs import checkout, snakemake
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
 
-# These files take longest. Where several processes share the tests they start first, so that none of them is left at the
-# end; those that mostly wait stand before all others.
+# These files take longest. Where several processes share the tests they start first, so that none of them is left at
+# the end; those that mostly wait stand before all others.
 LONGEST = ("test_slurm", "test_conda", "test_study", "test_processes", "test_resume", "test_reruns")
 
 
