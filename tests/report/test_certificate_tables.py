@@ -23,7 +23,7 @@ def test_certified_accuracy_by_hand_and_never_increasing():
     assert table[UNDER_ATTACK].isna().to_numpy().all()
 
 
-def test_an_l2_radius_is_told_as_the_linf_ball_inside_it():
+def test_the_linf_equivalent_of_an_l2_radius_is_the_largest_linf_ball_inside_it():
     assert round(linf_equivalent(0.6, 64), 1) == 1.4 and round(linf_equivalent(1.0, 384), 2) == 0.38
     table = certified(certificate_rows(), [0.0, 0.9], SIDE)
     assert table.linf_equivalent[0] == 0

@@ -67,22 +67,22 @@ def test_the_share_right_so_far_is_of_all_images_and_never_rises():
 
 
 def test_whole_chains_and_what_diagnoses_rest_on():
-    told = chain_summary(rows(FOUR)).iloc[0]
-    assert (told.n, told.status, told.joint) == (4, "complete", 1 / 4)
-    assert (told.ci_low, told.ci_high) == pytest.approx(wilson(1, 4))
+    found = chain_summary(rows(FOUR)).iloc[0]
+    assert (found.n, found.status, found.joint) == (4, "complete", 1 / 4)
+    assert (found.ci_low, found.ci_high) == pytest.approx(wilson(1, 4))
     common = 3 / 4 * 1 * 1 * 3 / 4 * 3 / 4  # quality, modality, anatomy, presence, diagnosis
-    assert told["product"] == pytest.approx((3 * common * 2 / 3 * 1 / 3 + common) / 4)
+    assert found["product"] == pytest.approx((3 * common * 2 / 3 * 1 / 3 + common) / 4)
     # Seen: a, and d, which has no lesion to miss. Missed: b by its size, c altogether.
-    assert (told.n_seen, told.n_missed) == (2, 2)
-    assert (told.diagnosis_when_seen, told.diagnosis_when_missed) == (1 / 2, 1)
-    assert told.ungrounded == pytest.approx(2 / 3)
+    assert (found.n_seen, found.n_missed) == (2, 2)
+    assert (found.diagnosis_when_seen, found.diagnosis_when_missed) == (1 / 2, 1)
+    assert found.ungrounded == pytest.approx(2 / 3)
 
 
 def test_the_product_is_that_of_the_accuracies_where_all_images_have_all_stages():
     images = {"a": answers("rrrr", LESION), "b": answers("wrrr", LESION), "c": answers("rwrw", LESION)}
-    table, told = chain(rows(images)), chain_summary(rows(images)).iloc[0]
-    assert told["product"] == pytest.approx(table.accuracy.prod()) == pytest.approx((2 / 3) ** 3)
-    assert told.joint == pytest.approx(1 / 3)
+    table, found = chain(rows(images)), chain_summary(rows(images)).iloc[0]
+    assert found["product"] == pytest.approx(table.accuracy.prod()) == pytest.approx((2 / 3) ** 3)
+    assert found.joint == pytest.approx(1 / 3)
 
 
 def test_what_has_no_denominator_is_missing_and_not_zero():
@@ -90,16 +90,17 @@ def test_what_has_no_denominator_is_missing_and_not_zero():
     table = chain(none).set_index("stage")
     assert list(table.index) == ["modality", "anatomy"]
     assert table.reached["anatomy"] == 0 and math.isnan(table.given_reached["anatomy"])
-    told = chain_summary(none).iloc[0]
-    assert told.joint == 0 and (told.n_seen, told.n_missed) == (0, 0)
-    assert told[["diagnosis_when_seen", "diagnosis_when_missed", "ungrounded"]].isna().all()
+    found = chain_summary(none).iloc[0]
+    assert found.joint == 0 and (found.n_seen, found.n_missed) == (0, 0)
+    assert found[["diagnosis_when_seen", "diagnosis_when_missed", "ungrounded"]].isna().all()
     seen = chain_summary(rows({"a": answers("rw", ("presence", "diagnosis"))})).iloc[0]
     assert seen.diagnosis_when_seen == 0 and math.isnan(seen.diagnosis_when_missed) and math.isnan(seen.ungrounded)
 
 
 def test_a_diagnosis_counts_as_grounded_only_where_a_lesion_was_asked_about():
-    told = chain_summary(rows({"a": answers("rr", ("modality", "diagnosis")), "b": answers("rr", LESION[::3])})).iloc[0]
-    assert (told.n, told.n_seen, told.n_missed, told.ungrounded) == (2, 1, 0, 0)
+    images = {"a": answers("rr", ("modality", "diagnosis")), "b": answers("rr", LESION[::3])}
+    found = chain_summary(rows(images)).iloc[0]
+    assert (found.n, found.n_seen, found.n_missed, found.ungrounded) == (2, 1, 0, 0)
 
 
 def test_a_question_that_failed_is_no_wrong_answer():
@@ -110,9 +111,9 @@ def test_a_question_that_failed_is_no_wrong_answer():
     assert table.loc["presence":, numbers].isna().all(axis=None)
     assert table.status["presence"] == "incomplete: 1 of 4 images not evaluated up to here"
     assert table.status["size"] == "incomplete: 1 of 3 images not evaluated up to here"
-    told = chain_summary(rows(failed)).iloc[0]
-    assert told.n == 4 and told.status == "incomplete: 1 of 4 images not evaluated"
-    assert told.drop(["model", "condition", "n", "status"]).isna().all()
+    found = chain_summary(rows(failed)).iloc[0]
+    assert found.n == 4 and found.status == "incomplete: 1 of 4 images not evaluated"
+    assert found.drop(["model", "condition", "n", "status"]).isna().all()
 
 
 def test_models_and_conditions_are_told_apart():

@@ -88,11 +88,11 @@ def test_what_knowing_the_hint_adds_is_counted_under_the_wording_of_each_questio
     table = adaptive(attacked, shown, 8)
     assert table.model.tolist() == ["sft-think", "at-grpo-think"]
     assert set(table.attack) == {"pgd-hint"} and set(table.seen) == {"pgd"} and set(table.eps) == {8}
-    told, unbroken = table.to_dict("records")
-    assert (told["n"], told["failed"], told["hinted"], told["both"], told["adaptive"]) == (5, 0, 0.8, 0.6, 0.2)
-    assert (told["adaptive_low"], told["adaptive_high"]) == wilson(1, 5)
-    assert told["difference"] == pytest.approx(-0.4) and -1 <= told["ci_low"] < -0.4 < told["ci_high"] <= 0
-    assert told["p"] == 2 * 0.5**2  # q2 and q5, both the same way; q4 falls to the hint alone
+    found, unbroken = table.to_dict("records")
+    assert (found["n"], found["failed"], found["hinted"], found["both"], found["adaptive"]) == (5, 0, 0.8, 0.6, 0.2)
+    assert (found["adaptive_low"], found["adaptive_high"]) == wilson(1, 5)
+    assert found["difference"] == pytest.approx(-0.4) and -1 <= found["ci_low"] < -0.4 < found["ci_high"] <= 0
+    assert found["p"] == 2 * 0.5**2  # q2 and q5, both the same way; q4 falls to the hint alone
     assert (unbroken["adaptive"], unbroken["difference"], unbroken["p"]) == (1, 0, 1)
 
 
@@ -102,9 +102,9 @@ def test_what_knowing_the_hint_adds_has_no_number_where_a_question_failed(where,
     spoilt = rows[where]
     failing = spoilt.eps == key if where == "attacked" else (spoilt.name == key) & (spoilt.polarity == "negative")
     spoilt.loc[failing & (spoilt.question_id == "q4"), ["answer", "outcome"]] = "", FAILED
-    (told,) = adaptive(rows["attacked"], rows["shown"], 8).to_dict("records")
+    (found,) = adaptive(rows["attacked"], rows["shown"], 8).to_dict("records")
     numbers = ADAPTIVE[ADAPTIVE.index("failed") + 1 :]
-    assert (told["n"], told["failed"]) == (5, 1) and all(math.isnan(told[name]) for name in numbers)
+    assert (found["n"], found["failed"]) == (5, 1) and all(math.isnan(found[name]) for name in numbers)
 
 
 def test_a_failure_under_words_that_the_attack_did_not_know_is_not_in_the_way():
@@ -163,9 +163,9 @@ def test_the_calibration_error_is_that_of_an_exact_case():
 
 def test_an_answer_without_a_letter_is_the_least_sure():
     rows = pd.DataFrame([row(q, a) for q, a in {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": ""}.items()])
-    (told,) = calibration(rows).itertuples()
-    assert told.accuracy == told.answered == 0.8 and told.selective == 1.0
-    assert told.confidence == pytest.approx(0.9) and told.ece == pytest.approx(0.1)
+    (found,) = calibration(rows).itertuples()
+    assert found.accuracy == found.answered == 0.8 and found.selective == 1.0
+    assert found.confidence == pytest.approx(0.9) and found.ece == pytest.approx(0.1)
 
 
 def test_calibration_is_of_questions_that_do_not_offer_to_abstain():
@@ -204,7 +204,7 @@ def test_abstaining_is_held_against_the_same_questions_with_nothing_erased():
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         ({"claimed": "B"}, "a positive claim is wrong"),
         ({"outcome": "perhaps"}, "outcome"),
@@ -212,11 +212,11 @@ def test_abstaining_is_held_against_the_same_questions_with_nothing_erased():
         ({"question_id": "q2"}, "twice"),
     ],
 )
-def test_rows_that_cannot_be_counted_are_refused(change, told):
+def test_rows_that_cannot_be_counted_are_refused(change, message):
     rows = hint_rows()
     first = rows[rows.polarity == "positive"].index[0]
     rows.loc[first, list(change)] = list(change.values())
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         hints(rows)
 
 

@@ -1,4 +1,4 @@
-"""Rows of misled models, made by hand."""
+"""Rows of the stress test, made by hand."""
 
 import math
 
@@ -43,10 +43,10 @@ def hint_rows(**changes) -> pd.DataFrame:
     """The rows of PLAIN and HINTED; wording one is taught, and the thought of q1 mentions its misleading hint."""
     rows = [row(question, answer) for question, answer in PLAIN.items()]
     for (name, polarity), answers in HINTED.items():
-        told = {"kind": "hint", "name": name, "polarity": polarity, "voice": name, "taught": name == "one"}
+        shared = {"kind": "hint", "name": name, "polarity": polarity, "voice": name, "taught": name == "one"}
         claim = {"positive": "A", "neutral": "", "negative": "B"}[polarity]
         rows += [
-            row(q, a, claimed=claim, mentions=(name, polarity, q) == ("one", "negative", "q1"), **told)
+            row(q, a, claimed=claim, mentions=(name, polarity, q) == ("one", "negative", "q1"), **shared)
             for q, a in answers.items()
         ]
     return pd.DataFrame(rows).assign(**changes)
@@ -56,26 +56,26 @@ def attacked_rows(**changes) -> pd.DataFrame:
     """The rows of KNOWING of an attack that knows the hint, unattacked and at 8."""
     rows = []
     for eps, place in ((0.0, 1), (8.0, 2)):
-        told = {"attack": "pgd-hint", "norm": "linf", "eps": eps, "linf": eps, "l2": eps / 10, "steps": int(eps),
+        shared = {"attack": "pgd-hint", "norm": "linf", "eps": eps, "linf": eps, "l2": eps / 10, "steps": int(eps),
                 "attacked": eps > 0, "function": "generate", "sigma": 0.0}  # fmt: skip
-        rows += [row(q, said[place]) | told | {"hint": said[0]} for q, said in KNOWING.items()]
+        rows += [row(q, said[place]) | shared | {"hint": said[0]} for q, said in KNOWING.items()]
     return pd.DataFrame(rows)[ATTACK_ROWS].assign(**changes)
 
 
 def every_kind() -> pd.DataFrame:
-    """Hints, changed options, altered images, answers that may abstain and two chains of evidence."""
+    """Hints, edited options and images, answers that may abstain, and two chains of evidence."""
     rows = [row(q, a, kind="options", name="permuted") for q, a in PLAIN.items()]
     for severity, answers in ((1, "AAAAC"), (5, "BBACC")):
-        told = {"kind": "corruption", "name": "noise", "severity": severity, "ssim": 1 - severity / 10}
-        rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
+        shared = {"kind": "corruption", "name": "noise", "severity": severity, "ssim": 1 - severity / 10}
+        rows += [row(q, a, **shared) for q, a in zip(PLAIN, answers, strict=True)]
     rows += [row(q, a, kind="mark", name="box-right") for q, a in PLAIN.items()]
     rows += [row(q, "B", kind="mark", name="label", polarity="negative", claimed="B") for q in PLAIN]
     rows += [row(q, "C", kind="erasure", name=name) for name in ERASURES for q in PLAIN]
     for image, answers in (("sound", ["A", "A", "A", "B", "D"]), ("lesion", ["A", "D", "D", "", "B"])):  # D abstains
-        told = {"kind": "abstention", "name": image, "n_options": 4}
-        rows += [row(q, a, **told) for q, a in zip(PLAIN, answers, strict=True)]
+        shared = {"kind": "abstention", "name": image, "n_options": 4}
+        rows += [row(q, a, **shared) for q, a in zip(PLAIN, answers, strict=True)]
     for image, answers in (("i1", "AAA"), ("i2", "ABA")):
         for kind, answer in zip(("Modality Recognition", "Lesion Grading", "Disease Diagnosis"), answers, strict=True):
-            told = {"kind": "chain", "image_path": image, "question_type": kind}
-            rows.append(row(f"{image}-{kind}", answer, **told))
+            shared = {"kind": "chain", "image_path": image, "question_type": kind}
+            rows.append(row(f"{image}-{kind}", answer, **shared))
     return pd.concat([hint_rows(), pd.DataFrame(rows)], ignore_index=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from safemed.utils.stats import clustered_wilson, design_effect, floor_to, holm, mcnemar, paired_difference, wilson
+from safemed.utils.stats import clustered_wilson, design_effect, floor_to, mcnemar, paired_difference, wilson
 
 
 @pytest.mark.parametrize("right, n", [(0, 1), (0, 40), (3, 7), (95, 100), (40, 40), (123, 1000)])
@@ -78,11 +78,6 @@ def test_floor_never_exceeds_and_is_idempotent():
     assert floor_to(0.29, 2) == 0.29 and floor_to(0.9999, 3) == 0.999 and floor_to(-0.001, 2) == -0.01
     with pytest.raises(ValueError):
         floor_to(float("nan"), 2)
-
-
-def test_holms_adjustment_is_the_textbooks():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_mcnemar_is_the_exact_binomial_test_of_the_questions_that_differ():

@@ -2,8 +2,8 @@
 
 Snakemake makes a rule of each declaration (workflow/rules/report.smk). To add a table, write a function in a module of
 safemed.report.tables that returns a data frame, and declare it in TABLES; to add a figure, write a function in a module
-of safemed.report.figures that returns a matplotlib Figure and the numbers drawn, and declare it in FIGURES. Nothing
-here is imported by a script, so that a new declaration makes no other table or figure again.
+of safemed.report.figures that returns a matplotlib Figure and the numbers drawn, and declare it in FIGURES. No rule's
+script imports this module, so that a new declaration makes no other table or figure again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -65,7 +65,7 @@ class Product:
         ]
 
     def options(self, files: Mapping[str, list[str]]) -> list[str]:
-        """How its script is told of its inputs. files: kind -> paths."""
+        """The options that name its inputs to its script. files: kind -> paths."""
         kinds = [kind for kind in (*self.inputs, *self.optional) if files[kind]]
         return [" ".join(["--input", kind.rpartition("/")[2], *files[kind]]) for kind in kinds]
 

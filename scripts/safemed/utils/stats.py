@@ -100,14 +100,6 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) adjusted p-values, in the order given: the chance of any false rejection stays below the level."""
-    p = np.asarray(p_values, float)
-    order = p.argsort(kind="stable")
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return adjusted[order.argsort(kind="stable")].tolist()
-
-
 def floor_to(x: float, digits: int) -> float:
     """x rounded down to `digits` decimals: the result never exceeds x, and rounding again changes nothing.
 
