@@ -61,7 +61,7 @@ def learn(vlm: VLM, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
 
 def main() -> None:
     start, data, out = map(Path, sys.argv[1:])
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     process = common.joined().process_index
     rows = list(load_questions(data, "train").select(range(4 * process, 4 * process + 4)))
     whole, sharded = loaded(start, False), loaded(start, True)

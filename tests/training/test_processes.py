@@ -144,6 +144,7 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(together):
 
 
 def test_processes_that_would_train_each_for_itself_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")  # while this one has joined nobody
+    common.joined()  # alone
+    monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RuntimeError, match="2 processes were started, and 1 would share"):
         common.joined()
