@@ -3,21 +3,10 @@
 import numpy as np
 import pytest
 
-from safemed.data.phantoms import anatomy, canvas, lesions
-from safemed.stress import corruptions, erasure, marks
+from safemed.stress import corruptions, marks
+from support.phantom_images import BOX, FIRST, PLACES, SIDE, inside, is_grey, phantom
 
-SIDE = 64
 RANDOM = ("noise", "motion", "ring", "metal")  # kinds that draw something
-BOX = (20, 30, 32, 40)
-PLACES = [BOX, (0, 0, 12, 10), (52, 54, 64, 64), (0, 20, 20, 30), (5, 5, 60, 60)]
-ANATOMIES = [(modality, anatomy) for modality, known in anatomy.MODALITIES.items() for anatomy in known.anatomies]
-FIRST = [(modality, next(iter(known.anatomies))) for modality, known in anatomy.MODALITIES.items()]
-
-
-def phantom(
-    modality: str, anatomy: str, finding: str = "nodule", size: str = "moderate", side: int = SIDE, seed: int = 0
-) -> tuple[np.ndarray, canvas.Truth]:
-    return lesions.render(modality, anatomy, finding, size, np.random.default_rng(seed), side)
 
 
 @pytest.fixture(scope="module")
@@ -25,22 +14,10 @@ def clean() -> np.ndarray:
     return phantom("X-Ray", "hand")[0]
 
 
-def is_grey(image: np.ndarray) -> bool:
-    return bool((image == image[..., :1]).all())
-
-
 def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Which pixels differ, bool [H, W]."""
     assert after.shape == before.shape and after.dtype == np.uint8
     return (before != after).any(2)
-
-
-def inside(box: erasure.Box, shape: tuple[int, ...], margin: int = 0) -> np.ndarray:
-    """The pixels of a grown box, bool [H, W]."""
-    x0, y0, x1, y1 = box
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    across = (columns >= x0 - margin) & (columns < x1 + margin)
-    return across & (rows >= y0 - margin) & (rows < y1 + margin)
 
 
 def test_ssim_is_one_for_equal_images_and_falls_with_noise(clean):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_corruptions_and_marks import ANATOMIES, BOX, PLACES, SIDE, inside, is_grey, phantom
 
 from safemed.data.phantoms import lesions
 from safemed.stress import erasure
+from support.phantom_images import ANATOMIES, BOX, PLACES, SIDE, inside, is_grey, phantom
 
 MARGIN = round((lesions.HALO + 0.04) * SIDE)  # the halo and its soft edge
 LESION = {"question_type": "Lesion Grading", "box": [20, 30, 32, 40]}

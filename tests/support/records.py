@@ -10,6 +10,7 @@ from PIL import Image
 
 from safemed.data.records import MODALITIES
 from safemed.data.splits import read_published
+from safemed.workflow.sources import HARDENING
 from support.commands import command
 from support.paths import ROOT
 
@@ -53,8 +54,9 @@ def prepare_arguments(source: Path, folder: Path, workers: int = 2) -> list:
 
 def prepared(source: Path, folder: Path, side: int = 8, questions: str = "published", fails: bool = False) -> str:
     """Run prepare.py as its rule does."""
-    settings = {"image_size": side, "questions": questions}
-    return command("prepare.py", *prepare_arguments(source, folder), settings=settings, fails=fails)
+    given = prepare_arguments(source, folder)
+    given += ["--hardening", HARDENING] if questions == "hardened" else []
+    return command("prepare.py", *given, settings={"image_size": side}, fails=fails)
 
 
 def audited(folder: Path, fails: bool = False, **changes) -> str:

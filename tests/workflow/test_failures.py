@@ -10,7 +10,7 @@ from support.snakemake_runs import snakemake
 SNAKEFILE = """
 import sys
 sys.path.insert(0, "{scripts}")
-from safemed import failures
+from safemed.workflow import failures
 
 rule all:
     input: expand("out/{{name}}", name=["good", "bad", "late", "dumb"])
@@ -29,7 +29,7 @@ rule work:
         '''
 
 onerror:
-    print(failures.told(log), file=sys.stderr)
+    print(failures.summarise(log), file=sys.stderr)
 """
 
 

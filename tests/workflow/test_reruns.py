@@ -122,8 +122,7 @@ def test_a_changed_certificate_certifies_again_and_attacks_nothing(study):
 
 def test_how_a_training_is_watched_trains_nothing_again(study):
     watched = {
-        "training": {trainer: {"log_steps": 7} for trainer in ("sft", "fare", "grpo")},
-        "base": {"log_steps": 7}, "probe": {"times": 3, "questions": 5}, "report_to": ["tensorboard"],
+        "monitoring": {"log_steps": 7, "probe": {"times": 3, "questions": 5}, "report_to": ["tensorboard"]},
         "resources": {"train_minutes": 90, "train_mem_mb": 5000},
     }  # fmt: skip
     assert not trainings(after_change(study, yaml.safe_dump(watched)))
