@@ -268,7 +268,7 @@ def test_every_kind_claims_what_its_images_show(evaluator, words, kind):
 
 
 def test_iterates_that_look_broken_are_asked_about_every_second_step_and_then_the_best_one():
-    """Iterates look broken as soon as they have moved: not the clean start, but those after two and after four steps."""
+    """Iterates look broken as soon as they have moved: not the clean start, but those after two and four steps."""
     clean8 = torch.full((3, 8, 8, 3), 128, dtype=torch.uint8)
     clean, asked = to_float(clean8, torch.device("cpu")), []
     slope = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))

@@ -98,7 +98,7 @@ def attack(
     A question breaks where is_right says so of the text generated from its rounded image, and is then attacked no more.
     Every ASK_EVERY steps, and after the last one, is_right is asked about the iterates that look broken under the loss;
     at the end of each climb about its best iterate. clean8: uint8 [B, H, W, 3]. names [B]: seeds of the random starts.
-    eps: in 8-bit levels for linf, in [0, 1] pixel units for l2. A single step is FGSM: eps at once, from the clean image.
+    eps: in 8-bit levels for linf, in [0, 1] pixel units for l2. A single step is FGSM: eps at once, from the clean one.
 
     Raises ValueError for eps < 0, and FloatingPointError where a gradient or loss is not finite: no verdict is made of
     it.
