@@ -97,7 +97,7 @@ def clean_images(inputs: StressInputs) -> dict[str, np.ndarray]:
     return {row["question_id"]: image.numpy() for row, image in pairs}
 
 
-def test_rows_of_every_condition_can_be_counted(rows, attacked):
+def test_rows_of_every_stress_test_can_be_counted(rows, attacked):
     check_stress_rows(rows)
     assert set(rows.columns) == set(STRESS_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")
