@@ -267,8 +267,8 @@ def test_every_kind_claims_what_its_images_show(evaluator, words, kind):
     assert found.broken.sum() >= 12
 
 
-def test_each_iterate_that_looks_broken_is_asked_about_once_and_then_the_best_one():
-    """Iterates look broken as soon as they have moved: after each of the four steps, but not at the clean start."""
+def test_iterates_that_look_broken_are_asked_about_every_second_step_and_then_the_best_one():
+    """Iterates look broken as soon as they have moved: not the clean start, but those after two and four steps."""
     clean8 = torch.full((3, 8, 8, 3), 128, dtype=torch.uint8)
     clean, asked = to_float(clean8, torch.device("cpu")), []
     slope = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -284,10 +284,8 @@ def test_each_iterate_that_looks_broken_is_asked_about_once_and_then_the_best_on
     config = AttackConfig(kind="mi-fgsm", steps=4)
     found = engine.attack([wave], is_right, clean8, list("abc"), 16, config, torch.device("cpu"))
     iterates, best = asked[:-3], asked[-3:]
-    assert [row for row, _ in iterates] == [0, 1, 2] * 4 and len(set(iterates)) == 12
-    assert best == [(row, image.numpy().tobytes()) for row, image in enumerate(found.images)] and set(best) <= set(
-        iterates
-    )
+    assert [row for row, _ in iterates] == [0, 1, 2] * 2 and len(set(iterates)) == 6
+    assert best == [(row, image.numpy().tobytes()) for row, image in enumerate(found.images)]
 
 
 def test_three_restarts_of_a_loss_towards_a_wrong_option_reach_every_wrong_option(skilled, shown):

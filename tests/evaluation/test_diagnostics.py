@@ -9,7 +9,7 @@ from safemed.attacks import engine, losses, threat_model
 from safemed.attacks.engine import Attacked
 from safemed.attacks.threat_model import l2_levels
 from safemed.evaluation import diagnostics
-from safemed.evaluation.evaluator import LOSSES, Evaluator
+from safemed.evaluation.evaluator import LOSSES, Evaluator, before_letter
 from safemed.models.geometry import to_float, to_uint8
 from safemed.models.vlm import VLM
 from safemed.report.figures.sanity import sanity as sanity_figure
@@ -243,7 +243,7 @@ def test_a_model_that_is_never_right_passes_no_check_for_want_of_rows(untrained,
 
 
 def test_the_clean_words_before_the_letter_are_what_the_loss_stands_after():
-    assert evaluator.before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
+    assert before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
 
 
 def test_probes_spend_the_steps_they_say(sound):

@@ -1,4 +1,4 @@
-"""Misled models: every condition is what it says, and the rows are what the model says to it."""
+"""Stress tests: each is what it says, and the rows are what the model answers to it."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ from support.commands import command_line, evaluation_arguments, here, killed_af
 from support.paths import ROOT
 
 ALL_TEMPLATES = Templates.read(ROOT / "workflow" / "templates.yaml")
-# Two voices are enough to see every kind of condition.
+# Two voices are enough to see every kind of stress test.
 FEW = {
     "version": 1,
     "hints": {name: {key: value for key, value in vars(hint).items() if key != "name"}
@@ -66,7 +66,7 @@ def attack(data: Path, weights: Path | str, root: Path, **changes) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(shown_data, skilled, attacked, tmp_path_factory) -> pd.DataFrame:
-    """The rows of the skilled model under all conditions."""
+    """The rows of the skilled model in all stress tests."""
     out = tmp_path_factory.mktemp("stress") / "model"
     here("stress.py", *arguments(shown_data, skilled.model.name_or_path, out, attacked), settings=SETTINGS)
     assert not (out / "shards").exists() and json.loads((out / "cost.json").read_text())["forward_passes"] > 1000
@@ -97,7 +97,7 @@ def clean_images(inputs: StressInputs) -> dict[str, np.ndarray]:
     return {row["question_id"]: image.numpy() for row, image in pairs}
 
 
-def test_rows_of_every_condition_can_be_counted(rows, attacked):
+def test_rows_of_every_stress_test_can_be_counted(rows, attacked):
     check_stress_rows(rows)
     assert set(rows.columns) == set(STRESS_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")

@@ -17,6 +17,8 @@ from safemed.attacks.pgd import Pgd
 from safemed.attacks.threat_model import Ball
 from safemed.models.geometry import to_float
 
+ASK_EVERY = 2  # steps: asking costs a forward pass, of a smoothed model one for each vote
+
 IsRight = Callable[[Tensor, Tensor], Tensor]  # 8-bit images [b, H, W, 3] and their rows [b] -> [b] bool
 
 
@@ -94,9 +96,9 @@ def attack(
     """Climb one loss after the other, each on the questions that no climb before it has broken.
 
     A question breaks where is_right says so of the text generated from its rounded image, and is then attacked no more.
-    is_right is asked about each iterate that looks broken under the loss, and about the best iterate of each climb.
-    clean8: uint8 [B, H, W, 3]. names [B]: seeds of the random starts. eps: in 8-bit levels for linf, in [0, 1] pixel
-    units for l2. A single step is FGSM: all of eps, from the clean image.
+    Every ASK_EVERY steps, and after the last one, is_right is asked about the iterates that look broken under the loss;
+    at the end of each climb about its best iterate. clean8: uint8 [B, H, W, 3]. names [B]: seeds of the random starts.
+    eps: in 8-bit levels for linf, in [0, 1] pixel units for l2. A single step is FGSM: eps at once, from the clean one.
 
     Raises ValueError for eps < 0, and FloatingPointError where a gradient or loss is not finite: no verdict is made of
     it.
@@ -135,7 +137,7 @@ class _Climb:
         """Climb until no question is left."""
         for step in range(self.rule.steps):
             loss, looks_broken, gradient = loss_and_gradient(attack_loss, self.images, self._rows(), amp)
-            kept = self._judge(loss, looks_broken)
+            kept = self._judge(loss, looks_broken & (step % ASK_EVERY == 0))
             if not len(self.live):
                 return
             self.images = self.rule.step(self.images, loss[kept], gradient[kept], step).detach()
@@ -148,13 +150,13 @@ class _Climb:
         """The live questions, on the iterates' device."""
         return self.live.to(self.images.device)
 
-    def _judge(self, loss: Tensor, looks_broken: Tensor) -> Tensor:
-        """Note the iterates' losses, ask about those that look broken, and let go of the broken and the hopeless.
+    def _judge(self, loss: Tensor, suspects: Tensor) -> Tensor:
+        """Note the iterates' losses, ask about the suspects [b] bool, and let go of the broken and the hopeless.
 
         Returns which questions are still live, [b] bool on the iterates' device.
         """
         self._note(loss)
-        broken = self._ask(looks_broken.cpu())
+        broken = self._ask(suspects.cpu())
         hopeless = ~broken & self._hopeless()
         self._end(hopeless)
         return self._keep(~broken & ~hopeless)
