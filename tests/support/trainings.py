@@ -62,7 +62,7 @@ def changed_tensors(model: Path, start: Path) -> set[str]:
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-def kill_after_the_first_checkpoint(line: list[str], folder: Path) -> None:
-    """Start a training, and kill it once it has a checkpoint."""
-    kill_once(lambda: complete_checkpoints(folder), line)
+def kill_after_the_first_checkpoint(line: list[str], folder: Path, processes: int = 1) -> None:
+    """Start a training of so many processes, and kill it once it has a checkpoint."""
+    kill_once(lambda: complete_checkpoints(folder, processes), line)
     assert not (folder / "model").exists()

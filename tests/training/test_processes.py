@@ -47,7 +47,7 @@ def together(study_data, tiny_model, tmp_path_factory) -> Path:
         return {"line": line, **{key: value or None for key, value in files.items()}}
 
     resumed = job("killed", "train_grpo.py", KILLED, record=True)
-    kill_after_the_first_checkpoint([*TORCHRUN, *resumed["line"]], folder / "killed")
+    kill_after_the_first_checkpoint([*TORCHRUN, *resumed["line"]], folder / "killed", processes=2)
     shutil.copytree(folder / "killed", folder / "other")
     jobs = [
         *(job(script, script, settings) for script, settings in SAME_STEPS.items()),
@@ -113,7 +113,7 @@ def test_two_processes_ask_a_question_under_the_same_hint(together, study_data):
 
 
 def test_a_killed_shared_training_ends_as_an_undisturbed_one(together):
-    assert complete_checkpoints(together / "other")
+    assert complete_checkpoints(together / "other", processes=2)
     steps = {int(name.split("-")[1]) for name in np.load(together / "killed" / "rows" / "0.npz")}
     assert min(steps) >= KILLED["save_steps"] and max(steps) == KILLED["steps"] - 1
     assert weights(together / "killed") == weights(together / "undisturbed")

@@ -138,13 +138,17 @@ def test_hints_change_what_is_trained_and_are_seen_in_the_curves(trainings):
     assert len(losses) and (losses > 0).all()
 
 
-@pytest.mark.parametrize("written", [["config.json"], ["config.json", "rng_state.pth", "trainer_state.json"]])
+@pytest.mark.parametrize(
+    "written",
+    [{"config.json": "{"}, {"rng_state.pth": "PK", "trainer_state.json": '{"global_step": '},
+     {"rng_state.pth": "PK", "trainer_state.json": '{"global_step": 2}'}],
+)  # fmt: skip
 def test_a_half_written_checkpoint_does_not_stop_the_training(written, trainings, tmp_path):
     """A kill may fall into the writing of a checkpoint: the last whole one counts."""
     args = parsed(trainings.arguments("sft", tmp_path), SETTINGS["sft"])
     half = resume.checkpoints(args.checkpoint, common.identity(args, "train_sft.py")) / "checkpoint-2"
     half.mkdir()
-    for name in written:
-        (half / name).write_text('{"global_step": ')
+    for name, text in written.items():
+        (half / name).write_text(text)
     trainings.run("sft", tmp_path)
     assert weights(tmp_path) == weights(trainings.undisturbed("sft"))

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import zipfile
 from pathlib import Path
 
 from accelerate import PartialState
@@ -20,9 +21,10 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint's last file, the Trainer's state, was written to its end, after all random states."""
+    """Whether the Trainer's state, which its process writes last, and the random states of all processes are whole."""
     try:
         json.loads((checkpoint / "trainer_state.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return len(list(checkpoint.glob("rng_state*.pth"))) == PartialState().num_processes
+    random_states = list(checkpoint.glob("rng_state*.pth"))  # zip files, whose directory stands at the end
+    return len(random_states) == PartialState().num_processes and all(map(zipfile.is_zipfile, random_states))

@@ -7,6 +7,7 @@
 #   cluster.sh up         install, then start                                        [default]
 #   cluster.sh outage N   controller and accounting are away for N seconds; jobs go on
 #   cluster.sh status     which daemons live
+#   cluster.sh free       succeeds where this machine has no other cluster
 #   cluster.sh stop       end all jobs, then the daemons
 #   cluster.sh clean      stop, and remove the folder
 #
@@ -184,11 +185,17 @@ sql() { mariadb --defaults-file="$SB/conf/my.cnf" -u root "$@"; }
 
 LINK=/etc/slurm/slurm.conf
 
+# Whether no other cluster is in the way: a sandbox whose controller has died, which a killed test left, is none.
+free() {
+    [ -e $LINK ] || return 0
+    local other; other=$(dirname "$(dirname "$(readlink $LINK)")")
+    [ "$other" = "$SB" ] && return 0
+    [ -L $LINK ] && grep -q "^ClusterName=$CLUSTER$" $LINK && ! SB=$other alive slurmctld >/dev/null
+}
+
 start() {
     export SLURM_CONF=$SB/conf/slurm.conf
-    if [ -e $LINK ] && [ "$(readlink $LINK)" != "$SLURM_CONF" ]; then
-        log "$LINK exists and is not this sandbox's: refusing"; exit 1
-    fi
+    free || { log "$LINK exists and is not this sandbox's: refusing"; exit 1; }
     write_conf
     mkdir -p "${LINK%/*}"; ln -sfn "$SLURM_CONF" $LINK
     start_munge
@@ -299,7 +306,8 @@ case ${1:-up} in
     up)      install_pkgs; start ;;
     outage)  outage "$2" ;;
     status)  status ;;
+    free)    free ;;
     stop)    stop ;;
     clean)   stop; rm -rf "$SB" ;;
-    *)       sed -n '2,21p' "$0"; exit 2 ;;
+    *)       sed -n '2,22p' "$0"; exit 2 ;;
 esac
