@@ -139,6 +139,10 @@ class VLM:
         texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
         return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
 
+    def columns(self, images: Tensor) -> int:
+        """Image tokens a side of images [B, 3, H, W]."""
+        return images.shape[-1] // self.geometry.patch // self.geometry.merge
+
     def features(self, images: Tensor) -> Tensor:
         """All that the language model sees of the images: [B, L, n, D], the image tokens and the deepstack's layers."""
         pixel_values, grid = patchify(images, self.geometry)
@@ -232,9 +236,13 @@ def _refuse_nan(ids: Tensor, logits: Tensor) -> Tensor:
 
 def tower_features(visual: torch.nn.Module, pixel_values: Tensor, grid: Tensor) -> Tensor:
     """Features [B, L, n, D] of a vision tower: its image tokens, then each deepstack layer's."""
-    seen = visual(pixel_values, grid_thw=grid)
+    return stacked(visual(pixel_values, grid_thw=grid), len(grid))
+
+
+def stacked(seen: BaseModelOutputWithDeepstackFeatures, b: int) -> Tensor:
+    """What a vision tower has said of b images, as features [B, L, n, D]."""
     layers = torch.stack([seen.pooler_output, *seen.deepstack_features])  # [L, B * n, D]
-    return layers.unflatten(1, (len(grid), -1)).transpose(0, 1)
+    return layers.unflatten(1, (b, -1)).transpose(0, 1)
 
 
 @contextlib.contextmanager

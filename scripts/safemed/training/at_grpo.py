@@ -1,145 +1,199 @@
-"""AT-GRPO: adversarial training inside Group Relative Policy Optimization, on TRL's GRPOTrainer.
+"""AT-GRPO: adversarial training inside Group Relative Policy Optimization.
 
 For a prompt q with image x and gold answer a: x_adv is one perturbation of x against the current policy, shared by the
-G rollouts of the prompt; rollouts, old log-probabilities and the policy loss all see x_adv, because TRL processes the
-one image object of the row for all three. Added to the loss is the clean-anchored KL,
-
-    beta * KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q) ),
-
-forward, over the full vocabulary, at the tokens of the rollouts: the reference sees the CLEAN image. Without it a
-confident policy is wrong in all rollouts of a group, the advantages are zero and the clean skill is lost.
-
-Before that, a function may alter x and q, for the policy alone or for the anchor as well: training.alterations puts
-misleading hints before the question, and erases from the image what the question asks for.
+G rollouts of the prompt.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
 
 import torch
-from accelerate.utils import reduce
-from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel
-from trl import GRPOTrainer
-from trl.trainer.utils import use_adapter
+from transformers import PreTrainedModel, Trainer
 
+from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_arrays
+from safemed.data.prompts import parse, well_formed
 from safemed.models.geometry import patchify, to_float, to_uint8
-from safemed.models.vlm import VLM
+from safemed.models.packing import Packed, pack
+from safemed.models.vlm import VLM, frozen, stacked
 from safemed.training.augmentation import Augmentation, augment_step
-from safemed.training.step_rows import Alter, agreed, first_rows, target_loss, unaltered
+from safemed.training.rollouts import Rollouts, group_advantages, sample_groups, scored
+from safemed.training.step_rows import Alter, target_loss, unaltered
 
 
-class ATGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose rollouts, log-probabilities and loss see augmented images, anchored to the clean ones.
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises."""
 
-    augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO).
-    beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the augmentation, must be 0.
-    alter: what becomes of the rows of a step before anything else sees them.
+    clean: float = 1.0
+    adversarial: float = 1.0
+    taught: float = 0.0
+    beta: float = 1.0
+    kl_on: str = "adversarial"
+    features: float = 4.0
+    group: int = 8
+    pool: int = 2
+    live: float = 0.7
+    scale: str = "group"
+    temperature: float = 1.0
+    accuracy: float = 1.0
+    format: float = 0.1
+    rollouts: float = 1.0
+    sup: float = 0.0
+    limit: int = 8
 
-    Rows are those of `common.training_rows`: what other prompts and targets are made of stands beside TRL's columns.
-    Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold what each pass saw.
-    """
 
-    def __init__(self, *args, augmentation: Augmentation, beta: float, alter: Alter = unaltered, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.beta:
-            raise ValueError("TRL's beta must be 0: the anchor's own beta is given to ATGRPOTrainer")
-        self.augmentation, self.anchor_beta, self.alter = augmentation, beta, alter
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        self.vlm = VLM(unwrapped, self.processing_class)
-        self.has_adapter = hasattr(unwrapped, "peft_config")
-        self.anchor = None
-        if beta and self.has_adapter:  # without its adapter the policy is the reference
-            self.anchor = unwrapped
-        elif beta:
-            self.anchor = _frozen_copy(unwrapped)
-            self.vlm.count(self.anchor.model.visual)
+class ATGRPOTrainer(Trainer):
+    def __init__(self, model, args, *, processing_class, augmentation: Augmentation, objective: Objective, tower_lr: float,
+                 alter: Alter = unaltered, **kwargs):
+        self.tower_lr = tower_lr
+        super().__init__(model, args, processing_class=processing_class, data_collator=list, **kwargs)
+        self.model_accepts_loss_kwargs = False
+        self.augmentation, self.objective, self.alter = augmentation, objective, alter
+        self._metrics = {"train": defaultdict(list)}
+        self.vlm = VLM(model, processing_class)
+        self.reference = VLM(_frozen_copy(model), processing_class)
+        self.reference.passes = self.vlm.passes
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        """Replace each row's prompt and image by those that the step sees; keep the clean ones for the anchor."""
-        altered = self.alter(inputs, self.vlm, self.state.global_step)
-        for name, value in altered.metrics.items():
-            self._metrics["train"][name].append(value)
-        clean = torch.from_numpy(as_arrays(row["image"] for row in altered.anchor))  # [B, H, W, 3]
-        seen = self._augmented(altered.policy, clean)
-        rows = [{**row, "image": Image.fromarray(one.numpy())} for row, one in zip(altered.policy, seen, strict=True)]
-        if self.use_vllm:  # whose tower no hook counts
-            self.vlm.passes.forward += len(rows)
-        output = super()._generate_and_score_completions(rows)
-        kept = self.vlm.encode([row["prompt"] for row in altered.anchor], [""] * len(inputs), clean.shape[1])
-        clean_prompts = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
-        return {**output, **clean_prompts, "clean_images": clean.to(self.accelerator.device)}
+    def create_optimizer(self, model=None):
+        names = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        towers = [{"params": [p for n, p in names if "visual" in n], "lr": self.tower_lr},
+                  {"params": [p for n, p in names if "visual" not in n]}]
+        self.optimizer = torch.optim.AdamW(towers, lr=self.args.learning_rate, weight_decay=self.args.weight_decay)
+        return self.optimizer
 
-    def _augmented(self, rows: list[dict], clean: Tensor) -> Tensor:
-        """The 8-bit images [B, H, W, 3] that the step sees; rows of one question share one.
+    def log(self, logs: dict, *args, **kwargs) -> None:
+        means = {name: fmean(values) for name, values in self._metrics["train"].items()}
+        self._metrics["train"].clear()
+        super().log({**logs, **means}, *args, **kwargs)
 
-        Noise is cut off at 0 and 1: TRL takes images.
-        """
-        first = first_rows(rows)
-        ids = [rows[i]["question_id"] for i in first]
-        images, attack_loss = to_float(clean[first], self.vlm.device), target_loss(self.vlm, [rows[i] for i in first])
-        made = to_uint8(augment_step(self, attack_loss, images, ids))
-        augmented = agreed(dict(zip(ids, made, strict=True)))
-        return torch.stack([augmented[row["question_id"]] for row in rows])
+    def note(self, name, value):
+        self._metrics["train"][name].append(float(value))
 
-    def _compute_loss(self, model, inputs: dict) -> Tensor:
-        """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""
-        if self.anchor is None:
-            return super()._compute_loss(model, inputs)
-        with self._last_hidden() as captured:
-            loss = super()._compute_loss(model, inputs)
-        kept = inputs["completion_ids"].shape[1]
-        policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
-        kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
-        self._metrics["train"]["anchor_kl"].append(reduce(kl.detach(), "mean").item())
-        return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
+    def compute_loss(self, model, rows: list[dict], return_outputs=False, num_items_in_batch=None):
+        o = self.objective
+        draws = torch.Generator().manual_seed(hash((self.args.seed, self.state.global_step)) % 2**31)
+        with frozen(self.vlm.model):
+            images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), self.vlm.device)
+            asked = self._asked(rows, images)
+            if o.clean or o.taught or o.pool > 1 or o.kl_on == "clean":
+                clean = self._rollouts(rows, asked, images, draws)
+                picked = self._picked(clean[1], draws)
+                rows = [rows[i] for i in picked]
+                images, asked = images[picked], asked[torch.tensor(picked, device=images.device)]
+                clean = self._advantages([clean[0][i] for i in picked], clean[1][picked])
+                self.note("reward_clean", clean.rewards.mean()); self.note("dead_clean", (clean.rewards.std(1) < 1e-6).float().mean())
+            else:
+                clean = None
+            seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
+            seen = to_float(to_uint8(seen), images.device)
+            adv = None
+            if o.adversarial or (o.beta and o.kl_on == "adversarial"):
+                groups, rewards = self._rollouts(rows, asked, seen, draws)
+                adv = self._advantages(groups, rewards)
+                self.note("reward_adv", rewards.mean()); self.note("dead_adv", (rewards.std(1) < 1e-6).float().mean())
+        return self._loss(model, rows, images, seen, asked, clean, adv)
 
-    @torch.no_grad()
-    def _reference_logits(self, inputs: dict, kept: int) -> Tensor:
-        """Logits [B, C, V] of the reference policy at the rollouts' tokens, after clean prompts and on clean images."""
-        pixel_values, grid = patchify(to_float(inputs["clean_images"], self.vlm.device), self.vlm.geometry)
-        ids = torch.cat([inputs["clean_prompt_ids"], inputs["completion_ids"]], 1)  # [B, P + C]
-        arguments = {
-            "input_ids": ids,
-            "attention_mask": torch.cat([inputs["clean_prompt_mask"], inputs["completion_mask"]], 1),
-            "mm_token_type_ids": (ids == self.vlm.image_token_id).long(),
-            "pixel_values": pixel_values,
-            "image_grid_thw": grid,
-            "logits_to_keep": kept + 1,
-        }
-        adapter_off = use_adapter(self.anchor, None) if self.has_adapter else contextlib.nullcontext()
-        with adapter_off:
-            return self.anchor(**arguments).logits[:, :-1]
+    def _asked(self, rows, images):
+        return self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
+
+    def _rollouts(self, rows, asked, images, draws):
+        o = self.objective
+        groups = sample_groups(self.vlm, images, asked, o.group, o.limit, o.temperature, draws)
+
+        def reward(i, text):
+            read = parse(text, rows[i]["n_options"])
+            return o.accuracy * (read.answer == rows[i]["gold"]) + o.format * well_formed(read, rows[i]["variant"])
+
+        return groups, scored(self.vlm, groups, reward)
+
+    def _advantages(self, groups, rewards):
+        return Rollouts.of(groups, rewards, group_advantages(rewards, self.objective.scale))
+
+    def _picked(self, rewards, draws):
+        n = len(rewards) // self.objective.pool
+        if self.objective.pool == 1:
+            return list(range(n))
+        order = (rewards.std(1) + 1e-3 * torch.rand(len(rewards), generator=draws)).argsort(descending=True)
+        k = int(n * self.objective.live)
+        rest = order[k:][torch.randperm(len(order) - k, generator=draws)[: n - k]]
+        return sorted(torch.cat([order[:k], rest]).tolist())
+
+    def _loss(self, model, rows, images, seen, asked, clean, adv):
+        o, p, dev = self.objective, len(images), images.device
+        # pairs: (row in [0, 2p), completion, policy weight, kl weight)
+        pairs = []
+        if clean and o.clean:
+            pairs += [(r, c, o.clean * a, 0.0) for r, c, a in zip(clean.row, clean.completions, clean.advantage.tolist(), strict=True) if abs(a) > 1e-6]
+        if clean and (o.taught or o.kl_on == "clean"):
+            kl = o.beta if o.kl_on == "clean" else 0.0
+            pairs += [(p + r, c, o.taught * a, kl * n) for r, c, a, n in zip(clean.row, clean.completions, clean.advantage.tolist(), clean.count.tolist(), strict=True)]
+        if adv:
+            kl = o.beta if o.kl_on == "adversarial" else 0.0
+            pairs += [(p + r, c, o.adversarial * a, kl * n) for r, c, a, n in zip(adv.row, adv.completions, adv.advantage.tolist(), adv.count.tolist(), strict=True)]
+        if o.sup:
+            for view in (0, p):
+                pairs += [(view + i, tuple(self.vlm.tokenizer.encode(row["target"]) + [self.vlm.tokenizer.eos_token_id]), o.sup * o.group, 0.0) for i, row in enumerate(rows)]
+        used = sorted({r for r, *_ in pairs} | ({*range(p, 2 * p)} if o.features else set()))
+        at = {r: i for i, r in enumerate(used)}
+        views = torch.cat([images, seen])[used]
+        from_row = torch.tensor([r % p for r in used], device=dev)
+        self.note("distinct", len(pairs) / (p * o.group))
+        ids, mask = asked.prompt_ids, asked.prompt_mask
+        packed = pack(ids[from_row], mask[from_row], self.vlm.image_token_id, self.vlm.columns(views), [at[r] for r, *_ in pairs], [c for _, c, *_ in pairs])
+        with self._towers() as features:
+            logits = _packed_logits(model, views, packed, self.vlm)
+        logp = logits.log_softmax(-1)
+        own = logp.gather(1, packed.token[:, None])[:, 0]
+        weight = torch.tensor([w for *_, w, _ in pairs], device=dev)[packed.completion]
+        loss = policy = -(weight * own).sum() / (p * o.group)
+        self.note("policy_loss", policy.detach())
+        klw = torch.tensor([w for *_, w in pairs], device=dev)[packed.completion]
+        with torch.no_grad(), self._towers(self.reference) as wanted:
+            keep = torch.nonzero(klw > 0)[:, 0]
+            if len(keep):
+                chosen = [i for i, (*_, w) in enumerate(pairs) if w > 0]
+                ref = pack(ids, mask, self.vlm.image_token_id, self.vlm.columns(views), [pairs[i][0] - p for i in chosen], [pairs[i][1] for i in chosen])
+                target = _packed_logits(self.reference.model, images, ref, self.vlm).log_softmax(-1)
+            elif o.features:
+                wanted.append(self.reference.features(images))
+        if len(keep):
+            kl = (target.exp() * (target - logp[keep])).sum(-1)
+            kl = (klw[keep] * kl).sum() / (p * o.group)
+            self.note("anchor_kl", kl.detach())
+            loss = loss + kl
+        if o.features:
+            distance = feature_distance(features[0][[at[r] for r in range(p, 2 * p)]], wanted[-1]).mean()
+            self.note("feature_distance", distance.detach())
+            loss = loss + o.features * distance
+        return loss
 
     @contextlib.contextmanager
-    def _last_hidden(self) -> Iterator[list[Tensor]]:
-        """Collects the backbone's last hidden states [B, P + C, D] of the forward passes made inside the block."""
-        captured: list[Tensor] = []
-        backbone = self.vlm.backbone
-        handle = backbone.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
+    def _towers(self, vlm=None) -> Iterator[list[Tensor]]:
+        got: list[Tensor] = []
+        handle = (vlm or self.vlm).visual.register_forward_hook(
+            lambda module, args, kwargs, output: got.append(stacked(output, len(args[1] if len(args) > 1 else kwargs["grid_thw"]))), with_kwargs=True)
         try:
-            yield captured
+            yield got
         finally:
             handle.remove()
 
 
-def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as it is now, sharing nothing with it.
+def _packed_logits(model, images: Tensor, packed: Packed, vlm: VLM) -> Tensor:
+    """Logits [N, V], float32, that predict each token of the packed completions."""
+    pixel_values, grid = patchify(images, vlm.geometry)
+    logits = model(
+        input_ids=packed.ids, attention_mask=packed.attention, position_ids=packed.positions, pixel_values=pixel_values,
+        image_grid_thw=grid, use_cache=False, logits_to_keep=packed.kept,
+    ).logits  # fmt: skip
+    return logits[packed.row, packed.place].float()
 
-    Not a deepcopy: TRL has replaced the policy's `forward` by a closure over the policy, which a copy would carry.
-    """
+
+def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     copied = type(model)(model.config).to(model.device, model.dtype)
     copied.load_state_dict(model.state_dict())
     return copied.eval().requires_grad_(False)
-
-
-def forward_kl(reference: Tensor, policy: Tensor, mask: Tensor) -> Tensor:
-    """KL(reference || policy), summed over the vocabulary, averaged over the tokens under the mask, then over rows.
-
-    reference, policy: logits [B, C, V]; mask [B, C]. Zero exactly when the two agree at every token under the mask.
-    """
-    p, q = reference.float().log_softmax(-1), policy.float().log_softmax(-1)  # a sum over the vocabulary needs fp32
-    kl = (p.exp() * (p - q)).sum(-1) * mask  # [B, C]
-    return (kl.sum(1) / mask.sum(1).clamp(min=1)).mean()
