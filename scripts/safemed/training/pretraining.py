@@ -142,7 +142,7 @@ class Pretraining:
 
     def _token_noise(self, rng: np.random.Generator, tokens: Tensor) -> Tensor:
         """Gaussian noise for tokens [B, n, D], its expected squared length up to TOKEN_NOISE of theirs."""
-        share = torch.from_numpy(rng.uniform(0, TOKEN_NOISE, (len(tokens), 1, 1)))
+        share = torch.from_numpy(rng.uniform(0, TOKEN_NOISE, (len(tokens), 1, 1))).to(tokens.device)
         noise = torch.from_numpy(rng.standard_normal(tokens.shape, dtype=np.float32))
         return (share * tokens.detach().square().mean()).sqrt().to(tokens) * noise.to(tokens)
 
