@@ -403,8 +403,8 @@ def _value(share: float | None, low: float | None = None, high: float | None = N
     """A share in per cent with at most one decimal, and its interval where there is one; NONE where it is missing."""
     if share is None or pd.isna(share):
         return NONE
-    value = f"{100 * share:{sign}.1f}".removesuffix(".0")
-    return value if low is None or pd.isna(low) else f"{value} ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    value = f"{100 * share:{sign}z.1f}".removesuffix(".0")
+    return value if low is None or pd.isna(low) else f"{value} ({100 * low:{sign}z.1f} to {100 * high:{sign}z.1f})"
 
 
 def _p(value: float) -> str:
