@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from safemed.models.geometry import patchify, rope_positions
+from safemed.models.vlm import VLM, Encoded
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -26,49 +29,37 @@ class Packed:
     completion: Tensor
 
 
-def rope_positions(image: Tensor, mask: Tensor, columns: int) -> Tensor:
-    """Qwen3-VL's positions (time, row, column) [3, B, T] of prompts that hold one square image each.
+def pack(vlm: VLM, asked: Encoded, images: Tensor, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> Packed:
+    """Pack completions (lists of token ids, none of them empty), each after the prompt of its row.
 
-    image, mask: bool [B, T], the image tokens, and all but padding; columns: image tokens a side. What
-    `Qwen3VLModel.get_rope_index` finds, without its loop over the prompts.
+    asked: B prompts with images [B, 3, H, W].
     """
-    texts, place = (mask & ~image).cumsum(1), image.cumsum(1) - 1  # [B, T]
-    base = torch.where(image, texts, texts - 1 + columns * (place >= 0))
-    inside = torch.stack([torch.zeros_like(place), place // columns, place % columns]) * image
-    return (base + inside) * mask
-
-
-def pack(
-    prompt_ids: Tensor, prompt_mask: Tensor, image_token_id: int, columns: int, rows: Sequence[int],
-    completions: Sequence[Sequence[int]],
-) -> Packed:  # fmt: skip
-    """Pack completions (lists of token ids, none empty), each after the prompt of its row.
-
-    prompt_ids, prompt_mask: [B, P], left-padded; columns: as in `rope_positions`.
-    """
-    device, (b, p) = prompt_ids.device, prompt_ids.shape
-    used = [0] * b
-    starts = []
-    for row, completion in zip(rows, completions, strict=True):
-        starts.append(used[row])
-        used[row] += len(completion)
-    width = max(used)
-    ids, owner, depth = (torch.zeros(b, width, dtype=torch.long) for _ in range(3))
+    starts, used = _laid_out(len(images), rows, completions)
+    ids, owner, depth = (torch.zeros(len(images), max(used), dtype=torch.long) for _ in range(3))
     tokens: list[tuple[int, int, int, int]] = []
-    for number, (row, start, completion) in enumerate(zip(rows, starts, completions, strict=True)):
-        span = slice(start, start + len(completion))
-        ids[row, span], owner[row, span] = torch.tensor(completion), number + 1
-        depth[row, span] = torch.arange(len(completion))
-        tokens += [(row, start + i if i else 0, token, number) for i, token in enumerate(completion)]
-    ids, owner, depth = ids.to(device), owner.to(device), depth.to(device)
-    mask = prompt_mask.bool()
-    positions = rope_positions(prompt_ids == image_token_id, mask, columns)
-    after = positions[:, :, -1:] + 1 + depth
-    row, place, token, completion = torch.tensor(tokens, device=device).T
+    for number, (row, start, words) in enumerate(zip(rows, starts, completions, strict=True)):
+        span = slice(start, start + len(words))
+        ids[row, span], owner[row, span], depth[row, span] = torch.tensor(words), number + 1, torch.arange(len(words))
+        tokens += [(row, start + i if i else 0, token, number) for i, token in enumerate(words)]
+    device, mask = asked.prompt_ids.device, asked.prompt_mask.bool()
+    positions = rope_positions(asked.prompt_ids == vlm.image_token_id, mask, vlm.columns(images))
+    after = positions[:, :, -1:] + 1 + depth.to(device)
     return Packed(
-        torch.cat([prompt_ids, ids], 1), _attention(mask, owner), torch.cat([positions, after], 2), width + 1,
-        row, place, token, completion,
-    )  # fmt: skip
+        torch.cat([asked.prompt_ids, ids.to(device)], 1),
+        _attention(mask, owner.to(device)),
+        torch.cat([positions, after], 2),
+        max(used) + 1,
+        *torch.tensor(tokens, device=device).T,
+    )
+
+
+def _laid_out(b: int, rows: Sequence[int], completions: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Where each completion starts after its prompt, and how many tokens are then used of each prompt's room."""
+    starts, used = [], [0] * b
+    for row, words in zip(rows, completions, strict=True):
+        starts.append(used[row])
+        used[row] += len(words)
+    return starts, used
 
 
 def _attention(prompt_mask: Tensor, owner: Tensor) -> Tensor:
@@ -82,3 +73,21 @@ def _attention(prompt_mask: Tensor, owner: Tensor) -> Tensor:
     seen = common[:, None, :] | ((whose[:, :, None] == whose[:, None, :]) & (whose > 0)[:, None, :])
     order = torch.ones(p + s, p + s, dtype=torch.bool, device=owner.device)
     return ((seen & order.tril()) | torch.eye(p + s, dtype=torch.bool, device=owner.device))[:, None]
+
+
+def packed_logits(model: torch.nn.Module, vlm: VLM, images: Tensor, packed: Packed) -> Tensor:
+    """The logits [N, V], in fp32, that predict each token of packed completions.
+
+    model: what is called, vlm.model or what wraps it. images: [B, 3, H, W], of the packed prompts.
+    """
+    pixel_values, grid = patchify(images, vlm.geometry)
+    logits = model(
+        input_ids=packed.ids,
+        attention_mask=packed.attention,
+        position_ids=packed.positions,
+        pixel_values=pixel_values,
+        image_grid_thw=grid,
+        use_cache=False,
+        logits_to_keep=packed.kept,
+    ).logits
+    return logits[packed.row, packed.place].float()

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, Trainer
 from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_arrays
 from safemed.data.prompts import parse, well_formed
-from safemed.models.geometry import patchify, to_float, to_uint8
-from safemed.models.packing import Packed, pack
+from safemed.models.geometry import to_float, to_uint8
+from safemed.models.packing import pack, packed_logits
 from safemed.models.vlm import VLM, frozen, stacked
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.rollouts import Rollouts, group_advantages, sample_groups, scored
@@ -45,6 +45,7 @@ class Objective:
     rollouts: float = 1.0
     sup: float = 0.0
     limit: int = 8
+    attack_features: float = 0.0
 
 
 class ATGRPOTrainer(Trainer):
@@ -60,6 +61,14 @@ class ATGRPOTrainer(Trainer):
         self.reference.passes = self.vlm.passes
 
     def create_optimizer(self, model=None):
+        if getattr(self, "muon", None):
+            t2 = [p for n, p in self.model.named_parameters() if "visual" in n and p.ndim == 2 and "pos_embed" not in n]
+            rest = [p for n, p in self.model.named_parameters() if "visual" in n and not (p.ndim == 2 and "pos_embed" not in n)]
+            lm = [p for n, p in self.model.named_parameters() if "visual" not in n]
+            a = torch.optim.Muon([{"params": t2}], lr=self.muon, weight_decay=0.01, momentum=0.9)
+            b = torch.optim.AdamW([{"params": rest, "lr": self.tower_lr}, {"params": lm}], lr=self.args.learning_rate, weight_decay=self.args.weight_decay)
+            self.optimizer = Two(a, b)
+            return self.optimizer
         names = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         towers = [{"params": [p for n, p in names if "visual" in n], "lr": self.tower_lr},
                   {"params": [p for n, p in names if "visual" not in n]}]
@@ -89,7 +98,7 @@ class ATGRPOTrainer(Trainer):
                 self.note("reward_clean", clean.rewards.mean()); self.note("dead_clean", (clean.rewards.std(1) < 1e-6).float().mean())
             else:
                 clean = None
-            seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
+            seen = augment_step(self, self._attacked(rows, images), images, [row["question_id"] for row in rows])
             seen = to_float(to_uint8(seen), images.device)
             adv = None
             if o.adversarial or (o.beta and o.kl_on == "adversarial"):
@@ -97,6 +106,19 @@ class ATGRPOTrainer(Trainer):
                 adv = self._advantages(groups, rewards)
                 self.note("reward_adv", rewards.mean()); self.note("dead_adv", (rewards.std(1) < 1e-6).float().mean())
         return self._loss(model, rows, images, seen, asked, clean, adv)
+
+    def _attacked(self, rows, images):
+        loss, w = target_loss(self.vlm, rows), self.objective.attack_features
+        if not w:
+            return loss
+        with torch.no_grad():
+            wanted = self.reference.features(images)
+
+        def both(x, part):
+            with self._towers() as features:
+                found, broken = loss(x, part)
+            return found + w * feature_distance(features[0], wanted[part]), broken
+        return both
 
     def _asked(self, rows, images):
         return self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
@@ -143,10 +165,9 @@ class ATGRPOTrainer(Trainer):
         views = torch.cat([images, seen])[used]
         from_row = torch.tensor([r % p for r in used], device=dev)
         self.note("distinct", len(pairs) / (p * o.group))
-        ids, mask = asked.prompt_ids, asked.prompt_mask
-        packed = pack(ids[from_row], mask[from_row], self.vlm.image_token_id, self.vlm.columns(views), [at[r] for r, *_ in pairs], [c for _, c, *_ in pairs])
+        packed = pack(self.vlm, asked[from_row], views, [at[r] for r, *_ in pairs], [c for _, c, *_ in pairs])
         with self._towers() as features:
-            logits = _packed_logits(model, views, packed, self.vlm)
+            logits = packed_logits(model, self.vlm, views, packed)
         logp = logits.log_softmax(-1)
         own = logp.gather(1, packed.token[:, None])[:, 0]
         weight = torch.tensor([w for *_, w, _ in pairs], device=dev)[packed.completion]
@@ -157,8 +178,8 @@ class ATGRPOTrainer(Trainer):
             keep = torch.nonzero(klw > 0)[:, 0]
             if len(keep):
                 chosen = [i for i, (*_, w) in enumerate(pairs) if w > 0]
-                ref = pack(ids, mask, self.vlm.image_token_id, self.vlm.columns(views), [pairs[i][0] - p for i in chosen], [pairs[i][1] for i in chosen])
-                target = _packed_logits(self.reference.model, images, ref, self.vlm).log_softmax(-1)
+                ref = pack(self.vlm, asked, images, [pairs[i][0] - p for i in chosen], [pairs[i][1] for i in chosen])
+                target = packed_logits(self.reference.model, self.vlm, images, ref).log_softmax(-1)
             elif o.features:
                 wanted.append(self.reference.features(images))
         if len(keep):
@@ -183,17 +204,27 @@ class ATGRPOTrainer(Trainer):
             handle.remove()
 
 
-def _packed_logits(model, images: Tensor, packed: Packed, vlm: VLM) -> Tensor:
-    """Logits [N, V], float32, that predict each token of the packed completions."""
-    pixel_values, grid = patchify(images, vlm.geometry)
-    logits = model(
-        input_ids=packed.ids, attention_mask=packed.attention, position_ids=packed.positions, pixel_values=pixel_values,
-        image_grid_thw=grid, use_cache=False, logits_to_keep=packed.kept,
-    ).logits  # fmt: skip
-    return logits[packed.row, packed.place].float()
-
-
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     copied = type(model)(model.config).to(model.device, model.dtype)
     copied.load_state_dict(model.state_dict())
     return copied.eval().requires_grad_(False)
+
+
+class Two(torch.optim.Optimizer):
+    def __init__(self, a, b):
+        self.a, self.b = a, b
+        self.defaults, self.state = {}, {}
+        self.param_groups = a.param_groups + b.param_groups
+        self._step_count = 0
+
+    def step(self, closure=None):
+        self.a.step(); self.b.step()
+
+    def zero_grad(self, set_to_none=True):
+        self.a.zero_grad(); self.b.zero_grad()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from safemed.models.geometry import patchify
-from safemed.models.packing import rope_positions
+from safemed.models.geometry import patchify, rope_positions
 from safemed.models.processor import placeholder_ids
 from safemed.models.vlm import VLM, Encoded
 
