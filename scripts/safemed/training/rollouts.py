@@ -1,6 +1,6 @@
-"""Rollouts: G sampled completions of each prompt, their rewards, and their group-relative advantages."""
+"""Rollouts: the G completions that are sampled of each prompt, their rewards and their group-relative advantages."""
 
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -9,92 +9,135 @@ from torch import Tensor
 from safemed.models.geometry import patchify, rope_positions
 from safemed.models.processor import placeholder_ids
 from safemed.models.vlm import VLM, Encoded
+from safemed.training.rewards import REWARDS
 
-
-@torch.no_grad()
-def sample_groups(
-    vlm: VLM, images: Tensor, asked: Encoded, group: int, limit: int, temperature: float, draws: torch.Generator
-) -> list[list[tuple[int, ...]]]:
-    """`group` completions (token ids, with the end of text) of each of P prompts, sampled at a temperature.
-
-    images [P, 3, H, W]. A prompt and its image go through the model once, whatever the group's size; placeholders of
-    images are never drawn. limit: the greatest number of tokens.
-    """
-    pixel_values, grid = patchify(images, vlm.geometry)
-    mask = asked.prompt_mask
-    positions = rope_positions(asked.prompt_ids == vlm.image_token_id, mask.bool(), vlm.columns(images))
-    out = vlm.model(
-        input_ids=asked.prompt_ids, attention_mask=mask, position_ids=positions, pixel_values=pixel_values,
-        image_grid_thw=grid, use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(group, 0)
-    cache.batch_repeat_interleave(group)
-    mask, position = mask.repeat_interleave(group, 0), positions[:, :, -1:].repeat_interleave(group, 1)
-    banned = placeholder_ids(vlm.tokenizer)
-    written, ended = [], torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
-    for step in range(limit):
-        logits = logits.float() / temperature
-        logits[:, banned] = -torch.inf
-        token = _drawn(logits.softmax(-1), draws)
-        written.append(token.masked_fill(ended, -1))
-        ended = ended | (token == vlm.tokenizer.eos_token_id)
-        if ended.all() or step + 1 == limit:
-            break
-        mask, position = torch.cat([mask, mask.new_ones(len(mask), 1)], 1), position + 1
-        out = vlm.model(
-            input_ids=token[:, None], attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True,
-        )  # fmt: skip
-        logits = out.logits[:, -1]
-    rows = [tuple(t for t in row if t >= 0) for row in torch.stack(written, 1).tolist()]
-    return [rows[i : i + group] for i in range(0, len(rows), group)]
-
-
-def _drawn(probabilities: Tensor, draws: torch.Generator) -> Tensor:
-    """A token of each row's distribution [B, V], by inversion: the draws are the same on every device."""
-    at = torch.rand(len(probabilities), 1, generator=draws, dtype=torch.float64)
-    total = probabilities.double().cumsum(1)
-    return torch.searchsorted(total, at.to(total) * total[:, -1:]).clamp(max=total.shape[1] - 1)[:, 0]
+Completion = tuple[int, ...]  # token ids, with the end of text where it was reached
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """The distinct (prompt, completion) pairs of P groups, K in all.
+    """The distinct completions of P prompts, K in all: what is drawn twice goes through the model once.
 
-    row [K]: the prompt of each; completions [K]: its token ids; count [K]: how often it was drawn; advantage [K]: the
-    sum of its draws' advantages. rewards: [P, G].
+    rows [K]: the prompt of each. completions [K]. counts [K]: how often each was drawn. advantages [K]: the sum of the
+    advantages of its draws. rewards: name -> [P, G], as drawn. total [P, G]: the weighted sum that advantages are of.
     """
 
-    row: list[int]
-    completions: list[tuple[int, ...]]
-    count: Tensor
-    advantage: Tensor
-    rewards: Tensor
+    rows: list[int]
+    completions: list[Completion]
+    counts: Tensor
+    advantages: Tensor
+    rewards: dict[str, Tensor]
+    total: Tensor
 
-    @classmethod
-    def of(cls, groups: list[list[tuple[int, ...]]], rewards: Tensor, advantages: Tensor) -> "Rollouts":
-        """The distinct pairs of groups of G completions; rewards, advantages: [P, G]."""
-        found: dict[tuple[int, tuple[int, ...]], list[float]] = {}
-        for row, group in enumerate(groups):
-            for i, completion in enumerate(group):
-                entry = found.setdefault((row, completion), [0, 0.0])
-                entry[0] += 1
-                entry[1] += float(advantages[row, i])
-        count, advantage = torch.tensor(list(found.values()), dtype=torch.float32).T
-        return cls([row for row, _ in found], [words for _, words in found], count, advantage, rewards)
+    def metrics(self) -> dict[str, float]:
+        """What training curves show of them."""
+        lengths = torch.tensor([float(len(words)) for words in self.completions])
+        return {
+            **{f"reward_{name}": values.mean().item() for name, values in self.rewards.items()},
+            "frac_reward_zero_std": (self.total.std(1) < 1e-6).float().mean().item(),
+            "distinct_rollouts": len(self.completions) / self.total.numel(),
+            "completion_length": ((lengths * self.counts).sum() / self.counts.sum()).item(),
+        }
+
+
+def roll_out(
+    vlm: VLM, images: Tensor, asked: Encoded, rows: list[dict], settings: dict, limit: int, draws: torch.Generator
+) -> Rollouts:
+    """Sample, reward and compare the completions of P prompts.
+
+    images [P, 3, H, W]; rows: what is asked, with gold, n_options and variant. settings: num_generations, temperature,
+    rewards (name -> weight) and scale_rewards. limit: tokens of a completion.
+    """
+    groups = sample_groups(vlm, images, asked, settings["num_generations"], settings["temperature"], limit, draws)
+    texts = [[vlm.tokenizer.decode(words, skip_special_tokens=True) for words in group] for group in groups]
+    rewards = {
+        name: torch.tensor([[reward(text, row) for text in group] for group, row in zip(texts, rows, strict=True)])
+        for name, reward in REWARDS.items()
+    }
+    total = sum(settings["rewards"][name] * values for name, values in rewards.items())
+    return compact(groups, rewards, total, group_advantages(total, settings["scale_rewards"]))
 
 
 def group_advantages(rewards: Tensor, scale: str) -> Tensor:
-    """Group-relative advantages [P, G] of rewards [P, G]: less the group's mean, over its standard deviation (scale
-    "group"; Shao et al. 2024), or not divided ("none"; Liu et al. 2025)."""
+    """Advantages [P, G] of rewards [P, G]: less the group's mean, and, where scale is "group", over its standard
+    deviation (Shao et al. 2024); "none" does not divide (Liu et al. 2025)."""
     centred = rewards - rewards.mean(1, keepdim=True)
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale == "group" else centred
 
 
-def scored(vlm: VLM, groups: Sequence[Sequence[tuple[int, ...]]], reward) -> Tensor:
-    """Rewards [P, G]; reward: (row, text) -> number, asked once for each distinct completion of a prompt."""
-    known: dict[tuple[int, tuple[int, ...]], float] = {}
+def compact(
+    groups: list[list[Completion]], rewards: dict[str, Tensor], total: Tensor, advantages: Tensor
+) -> Rollouts:
+    """Rollouts of groups of completions, in the order in which they were first drawn; advantages, total: [P, G]."""
+    found: dict[tuple[int, Completion], list[float]] = {}
     for row, group in enumerate(groups):
-        for completion in group:
-            if (row, completion) not in known:
-                known[row, completion] = reward(row, vlm.tokenizer.decode(completion, skip_special_tokens=True))
-    return torch.tensor([[known[row, words] for words in group] for row, group in enumerate(groups)])
+        for words, advantage in zip(group, advantages[row].tolist(), strict=True):
+            entry = found.setdefault((row, words), [0, 0.0])
+            entry[0] += 1
+            entry[1] += advantage
+    counts, summed = torch.tensor(list(found.values()), dtype=torch.float32).T
+    return Rollouts([row for row, _ in found], [words for _, words in found], counts, summed, rewards, total)
+
+
+@torch.no_grad()
+def sample_groups(
+    vlm: VLM, images: Tensor, asked: Encoded, size: int, temperature: float, limit: int, draws: torch.Generator
+) -> list[list[Completion]]:
+    """`size` completions of each of P prompts, sampled from the whole vocabulary but for placeholders of images.
+
+    images [P, 3, H, W]. Completions that begin alike are one row until they part: a prompt goes through the model once,
+    and so does every beginning that several completions share.
+    """
+    pixel_values, grid = patchify(images, vlm.geometry)
+    mask = asked.prompt_mask
+    positions = rope_positions(asked.prompt_ids == vlm.image_token_id, mask.bool(), vlm.columns(images))
+    shown = {"pixel_values": pixel_values, "image_grid_thw": grid, "position_ids": positions, "attention_mask": mask}
+    seen = vlm.model(input_ids=asked.prompt_ids, **shown, use_cache=True, logits_to_keep=1)
+    position = positions[:, :, -1:]
+    groups: list[list[Completion]] = [[] for _ in images]
+    begun = [(row, (), size) for row in range(len(images))]  # prompt, tokens so far, completions that begin so
+    for written in range(1, limit + 1):
+        chances = _chances(vlm, seen.logits[:, -1], temperature)
+        parents, grown = _grown(begun, drawn(chances, [count for *_, count in begun], draws))
+        begun, kept = [], []
+        for parent, (row, words, count) in zip(parents, grown, strict=True):
+            if words[-1] == vlm.tokenizer.eos_token_id or written == limit:
+                groups[row] += [words] * count
+            else:
+                begun.append((row, words, count))
+                kept.append(parent)
+        if not begun:
+            break
+        here = torch.tensor(kept, device=mask.device)
+        seen.past_key_values.batch_select_indices(here)
+        mask, position = torch.cat([mask[here], mask.new_ones(len(here), 1)], 1), position[:, here] + 1
+        last = torch.tensor([words[-1:] for _, words, _ in begun], device=mask.device)
+        state = {"attention_mask": mask, "position_ids": position, "past_key_values": seen.past_key_values}
+        seen = vlm.model(input_ids=last, **state, use_cache=True)
+    return groups
+
+
+def _chances(vlm: VLM, logits: Tensor, temperature: float) -> Tensor:
+    """Probabilities [B, V] of the next token; none for placeholders of images, which would break the next pass."""
+    logits = logits.double() / temperature
+    logits[:, placeholder_ids(vlm.tokenizer)] = -torch.inf
+    return logits.softmax(-1)
+
+
+def drawn(chances: Tensor, counts: list[int], draws: torch.Generator) -> list[list[int]]:
+    """counts[b] tokens of each row's distribution [B, V], by inversion of numbers that are the same on every device."""
+    row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(chances.device)
+    at = torch.rand(len(row), 1, generator=draws, dtype=torch.float64).to(chances.device)
+    total = chances.cumsum(1)
+    tokens = torch.searchsorted(total[row], at * total[row, -1:], right=True).clamp(max=total.shape[1] - 1)
+    return [part.tolist() for part in tokens[:, 0].cpu().split(counts)]
+
+
+def _grown(begun: list[tuple[int, Completion, int]], tokens: list[list[int]]) -> tuple[list[int], list]:
+    """Beginnings, each longer by the tokens drawn after it, once for each different one; and the place of its parent."""
+    parents, grown = [], []
+    for parent, ((row, words, _), after) in enumerate(zip(begun, tokens, strict=True)):
+        for token, count in Counter(after).items():
+            parents.append(parent)
+            grown.append((row, (*words, token), count))
+    return parents, grown

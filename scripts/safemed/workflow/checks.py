@@ -16,7 +16,9 @@ GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 OWN_KEYS = {  # settings that one trainer alone reads
     "sft": ("targets",),
-    "grpo": ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm"),
+    "grpo": (
+        "num_generations", "temperature", "rewards", "scale_rewards", "anchor", "features", "vision_learning_rate",
+    ),
 }
 
 
@@ -306,12 +308,6 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     yield from _own_keys(settings, trainer)
     if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
-    if settings.get("vllm") and not config["resources"]["gpus"]:
-        yield "vllm: vLLM needs a GPU, and resources.gpus is 0"
-    batch = settings["batch_size"] * settings["gradient_accumulation"]
-    if trainer == "grpo" and batch % settings.get("num_generations", 1):
-        rollouts = settings["num_generations"]
-        yield f"num_generations: {rollouts} does not divide batch_size * gradient_accumulation = {batch}"
 
 
 def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:
@@ -339,8 +335,8 @@ def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:
         yield "augmentation.erased: the trainer is fare, whose training asks no question"
     starts = chain(config, name)[1:]
     taught = any(training_settings(config, start)["augmentation"].get("erased") for start in starts)
-    if settings.get("beta") and not taught:
-        yield "augmentation.erased: beta > 0 anchors it to its start, which never learned to abstain"
+    if settings.get("anchor") and not taught:
+        yield "augmentation.erased: anchor > 0 anchors it to its start, which never learned to abstain"
 
 
 def _own_keys(settings: dict, trainer: str) -> Iterator[str]:
