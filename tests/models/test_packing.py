@@ -1,4 +1,4 @@
-"""Packed completions get the logits and the gradients of completions after prompts of their own, for one prompt's cost."""
+"""Packed completions get the logits and gradients of completions after prompts of their own, for one prompt's cost."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_each_completion_is_as_likely_as_after_a_prompt_of_its_own(untrained, as
     images, encoded = asked
     found = packed(untrained, images, encoded, completions)
     logits = packed_logits(untrained.model, untrained, images, found)
-    for number, ((row, text), words) in enumerate(zip(PAIRS, completions, strict=True)):
+    for number, ((row, _), words) in enumerate(zip(PAIRS, completions, strict=True)):
         alone = untrained.encode_ids(encoded[torch.tensor([row])], [words])
         wanted = untrained.completion_logits(images[[row]], alone)[0, :-1]
         mine = found.completion == number

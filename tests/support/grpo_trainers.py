@@ -98,11 +98,12 @@ def grpo_trainer(
     steps: int = 2,
     accumulate: int = 1,
     batch_size: int = 4,
+    kind: type[Watched] = Watched,
     **settings,
 ) -> Watched:
     """A trainer of `steps` steps on four prompts; settings: what differs in the config's."""
     settings = {**GRPO, "steps": steps, "batch_size": batch_size, "gradient_accumulation": accumulate, **settings}
-    trainer = Watched(
+    trainer = kind(
         common.load_policy(start, peft),
         TrainingArguments(**trainer_arguments(folder, settings)),
         train_dataset=common.training_rows(questions, "instruct"),

@@ -1,4 +1,4 @@
-"""AT-GRPO on the real trainer: which pixels each pass saw, what the reference is, and what each term of the loss does."""
+"""AT-GRPO on the real trainer: which pixels each pass saw, what the reference is, and what each term does."""
 
 import contextlib
 
@@ -170,6 +170,7 @@ def test_half_batches_weigh_half(tiny_model, questions, tmp_path):
 
 def test_the_vision_tower_has_a_learning_rate_of_its_own(tiny_model, questions, tmp_path):
     trainer = grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, learning_rate=1e-4, vision_learning_rate=3e-3)
+    trainer.settings["optimizer"] = "adamw"
     optimizer = trainer.create_optimizer()
     tower = {id(parameter) for parameter in trainer.vlm.visual.parameters()}
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

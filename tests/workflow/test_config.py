@@ -70,7 +70,7 @@ REFUSED = [
         "methods.at-grpo.augmentation.eps",
         "-1 is less than or equal to the minimum of 0",
     ),
-    ("methods: {at-grpo: {num_generations: 5}}", "methods.at-grpo.num_generations", "5 does not divide"),
+    ("methods: {at-grpo: {num_generations: 1}}", "methods.at-grpo.num_generations", "less than the minimum of 2"),
     ("study_methods: [sft, sftt]", "study_methods", "unknown method 'sftt'; did you mean sft?"),
     ("study_methods: [grpo]", "study_methods", "'grpo' is defined in workflow/studies/ablation.yaml: add that file"),
     ("evaluations: [attak]", "evaluations", "'attak' is not one of attack, .*; did you mean attack?"),
@@ -217,9 +217,9 @@ REFUSED = [
         "'first-token' is not one of",
     ),
     ("methods: {at-grpo: {start: at-grpo}}", "methods.at-grpo.start", "the starts lead back to 'at-grpo'"),
-    ("methods: {sft: {start: at-grpo}}", "methods.sft.start", "lead back to 'sft': sft <- at-grpo <- fare <- sft"),
+    ("methods: {sft: {start: fare}, fare: {start: sft}}", "methods.sft.start", "back to 'sft': sft <- fare <- sft"),
     ("methods: {sft: {start: bass}}", "methods.sft.start", "unknown method 'bass'"),
-    ("methods: {fare: {beta: 1.0}}", "methods.fare.beta", "the trainer is fare, which does not read it"),
+    ("methods: {fare: {anchor: 1.0}}", "methods.fare.anchor", "the trainer is fare, which does not read it"),
     (
         "methods: {sft: {augmentation: {kind: clean, hints: 2}}}",
         "methods.sft.augmentation.hints",
@@ -246,9 +246,8 @@ REFUSED = [
     (
         "resources: {train_nodes: 5}",
         "resources.train_nodes * resources.train_processes",
-        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(96\) evenly",
+        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(24\) evenly",
     ),
-    ("{methods: {at-grpo: {vllm: true}}, resources: {gpus: 0}}", "methods.at-grpo.vllm", "resources.gpus is 0"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
 ]
 # The same of a study that is laid over the default one, and below the key methods.
@@ -256,7 +255,7 @@ REFUSED_OF_STUDIES = [
     (SMOOTHING, "noisy-grpo: {augmentation: {kind: adversarial}}", "noisy-grpo.augmentation", "needs eps > 0"),
     (WORDS, "grpo-hints: {augmentation: {hints: -1}}", "grpo-hints.augmentation.hints", "-1 is less than"),
     (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
-    (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "beta > 0 anchors it to its start"),
+    (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
     (ABLATION, "at-sft: {budget_of: at-grp}", "at-sft.budget_of", "unknown method 'at-grp'; did you mean at-grpo?"),
     (ABLATION, "at-sft: {budget_of: fare}", "at-sft.budget_of", "only between methods of sft and grpo"),
     (ABLATION, "at-sft: {steps: 9}", "at-sft.budget_of", "steps follow from it: leave them out"),
@@ -287,11 +286,11 @@ def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, sai
             ["attack.eps", "attack.question", "certify.n", "data.imagesize", "seed"],
         ),
         (
-            "{data: {image_size: 60}, certify: {sigma: [0.5]}, study_methods: [sftt], methods: {fare: {beta: 1.0}}}",
+            "{data: {image_size: 60}, certify: {sigma: [0.5]}, study_methods: [sftt], methods: {fare: {anchor: 1.0}}}",
             [
                 *(f"attack.attacks.smoothed-{name}.sigma" for name in ("l2", "l2-choice", "linf")),
                 "data.image_size",
-                "methods.fare.beta",
+                "methods.fare.anchor",
                 "study_methods",
             ],
         ),

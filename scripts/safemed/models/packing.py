@@ -67,7 +67,7 @@ def _attention(prompt_mask: Tensor, owner: Tensor) -> Tensor:
 
     owner [B, S]: the number of each token's completion, 0 for padding.
     """
-    (b, p), s = prompt_mask.shape, owner.shape[1]
+    p, s = prompt_mask.shape[1], owner.shape[1]
     whose = torch.cat([torch.zeros_like(prompt_mask, dtype=torch.long), owner], 1)
     common = torch.cat([prompt_mask, torch.zeros_like(owner, dtype=torch.bool)], 1)  # the prompt is everybody's
     seen = common[:, None, :] | ((whose[:, :, None] == whose[:, None, :]) & (whose > 0)[:, None, :])

@@ -11,7 +11,7 @@ policy: GRPO's (Shao et al. 2024), A relative to the group. With one update a ba
 so nothing is clipped. Tokens are summed, not averaged over a completion's length (Liu et al. 2025). anchor: forward KL
 over the whole vocabulary, summed over the tokens of the rollouts. features: what the language model is given by the
 vision tower phi, as in FARE (Schlarmann et al. 2024). The reference, as the model was at the start, sees the CLEAN
-image: a confident policy that is attacked is wrong in all rollouts of a group, and then only the reference knows better.
+image: an attacked policy that is confident is wrong in all rollouts of a group, and the reference alone knows better.
 
 On transformers' Trainer: TRL's GRPOTrainer renders, generates and evaluates each of a group's repetitions anew, and all
 of that would be overridden.
@@ -30,6 +30,7 @@ from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float, to_uint8
 from safemed.models.packing import Packed, pack, packed_logits
 from safemed.models.vlm import VLM, Encoded, frozen, stacked
+from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
 from safemed.training.rollouts import Rollouts, roll_out
@@ -41,7 +42,7 @@ class ATGRPOTrainer(LoggingTrainer):
     """GRPO on augmented images, with a reference that sees the clean ones.
 
     augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO). settings: the
-    config's, of which num_generations, temperature, rewards, scale_rewards, anchor, features and
+    config's, of which num_generations, temperature, rewards, scale_rewards, anchor, features, optimizer and
     vision_learning_rate are read. limit: tokens of a completion. alter: what becomes of a step's rows before all else.
 
     A batch is of prompts, `common.training_rows`, each once; every process has whole groups.
@@ -64,13 +65,9 @@ class ATGRPOTrainer(LoggingTrainer):
             self.reference.passes = self.vlm.passes
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        """AdamW, with a learning rate of its own for the vision tower."""
-        super().create_optimizer(model)
-        tower = {id(parameter) for parameter in self.vlm.visual.parameters()}
-        for group in list(self.optimizer.param_groups):
-            seeing = [parameter for parameter in group["params"] if id(parameter) in tower]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in tower]
-            self.optimizer.add_param_group({**group, "params": seeing, "lr": self.settings["vision_learning_rate"]})
+        """The settings' optimizer, with a learning rate of its own for the vision tower."""
+        rates = {self.vlm.visual: self.settings["vision_learning_rate"], self.vlm.model: self.args.learning_rate}
+        self.optimizer = optimizers.make(self.settings["optimizer"], rates)
         return self.optimizer
 
     def compute_loss(self, model, rows: list[dict], return_outputs: bool = False, num_items_in_batch=None) -> Tensor:
@@ -88,7 +85,7 @@ class ATGRPOTrainer(LoggingTrainer):
         """The three terms; policy, anchor: the images and prompts that policy and reference see."""
         draws, rows = found.total.numel(), found.rows
         packed = pack(self.vlm, policy[1], policy[0], rows, found.completions)
-        with _features(self.vlm) as features:
+        with features_seen(self.vlm) as features:
             logits = packed_logits(model, self.vlm, policy[0], packed).log_softmax(-1)  # [N, V]
         chosen = logits.gather(1, packed.token[:, None])[:, 0]
         loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
@@ -108,7 +105,7 @@ class ATGRPOTrainer(LoggingTrainer):
     def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
         """The reference's log-probabilities [N, V] of the rollouts' tokens, and its features of the images."""
         adapters = getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)
-        with adapters(), _features(self.reference) as features:
+        with adapters(), features_seen(self.reference) as features:
             logits = packed_logits(self.reference.model, self.reference, images, packed)
         return logits.log_softmax(-1), features[0]
 
@@ -116,7 +113,7 @@ class ATGRPOTrainer(LoggingTrainer):
         return self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
 
     def _augmented(self, rows: list[dict]) -> Tensor:
-        """What the step sees of the rows' images: 8-bit images, as those that are scored; noise is cut off at 0 and 1."""
+        """What the step sees of the rows' images, of 8 bits as those that are scored; noise is cut off at 0 and 1."""
         images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), self.vlm.device)
         seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
         return to_float(to_uint8(seen), self.vlm.device)
@@ -128,7 +125,7 @@ class ATGRPOTrainer(LoggingTrainer):
 
 
 @contextlib.contextmanager
-def _features(vlm: VLM) -> Iterator[list[Tensor]]:
+def features_seen(vlm: VLM) -> Iterator[list[Tensor]]:
     """Collects the features [B, L, n, D] of all images that pass through a vision tower inside the block."""
     collected: list[Tensor] = []
 

@@ -1,18 +1,59 @@
-"""The optimizer of the trainings that teach a vision tower against an attack: Muon, and AdamW where Muon cannot be."""
-
-from collections.abc import Iterable
+"""The optimizers of trainings with a learning rate of its own for each part of the model."""
 
 import torch
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 WEIGHT_DECAY = 0.01
+MUON_RATE = 5  # the library scales Muon's steps to 0.2 times the rate; AdamW's first steps are of the rate itself
+
+Group = tuple[float, list[tuple[str, Parameter]]]  # a learning rate and what it is of
+
+
+def make(kind: str, rates: dict[Module, float]) -> torch.optim.Optimizer:
+    """The optimizer of a kind, adamw or muon, for the trained parameters of some modules.
+
+    rates: module -> the learning rate of its parameters, but for those that stand in a module before it. Raises
+    ValueError for another kind.
+    """
+    groups, known = [], set()
+    for module, rate in rates.items():
+        own = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in known]
+        known |= {id(parameter) for _, parameter in own}
+        groups.append((rate, own))
+    if kind == "muon":
+        return Chained(
+            [_muon(groups), _adamw([(rate, [each for each in own if not _is_matrix(*each)]) for rate, own in groups])]
+        )
+    if kind != "adamw":
+        raise ValueError(f"optimizer must be adamw or muon, got {kind!r}")
+    return _adamw(groups)
+
+
+def _adamw(groups: list[Group]) -> torch.optim.AdamW:
+    return torch.optim.AdamW(
+        [{"params": [parameter for _, parameter in own], "lr": rate} for rate, own in groups], weight_decay=WEIGHT_DECAY
+    )
+
+
+def _muon(groups: list[Group]) -> torch.optim.Muon:
+    """Muon (Jordan et al. 2024) on the matrices, its steps as long as AdamW's in root mean square (Liu et al. 2025)."""
+    return torch.optim.Muon(
+        [{"params": [p for name, p in own if _is_matrix(name, p)], "lr": MUON_RATE * rate} for rate, own in groups],
+        weight_decay=WEIGHT_DECAY,
+        adjust_lr_fn="match_rms_adamw",
+    )
+
+
+def _is_matrix(name: str, parameter: Parameter) -> bool:
+    """Whether a parameter maps features to features: embeddings and the output head, whose rows are words, do not."""
+    return parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
 
 
 class Chained(torch.optim.Optimizer):
     """Several optimizers of different parameters as one, for a schedule, a checkpoint and a step."""
 
     def __init__(self, parts: list[torch.optim.Optimizer]):
-        super().__init__([parameter for part in parts for parameter in _parameters(part)], {})
+        super().__init__([p for part in parts for group in part.param_groups for p in group["params"]], {})
         self.parts = parts
         self._share()
 
@@ -32,28 +73,3 @@ class Chained(torch.optim.Optimizer):
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
         self._share()
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterable[Parameter]:
-    return (parameter for group in optimizer.param_groups for parameter in group["params"])
-
-
-def muon(towers: dict[torch.nn.Module, float]) -> Chained:
-    """Muon (Jordan et al. 2024) on the matrices inside transformer blocks, AdamW on all other parameters.
-
-    towers: module -> its learning rate. Muon's steps are scaled to the root mean square of AdamW's (Liu et al. 2025),
-    so that one learning rate serves both. Parameters that are not trained are left out.
-    """
-    matrices, others = [], []
-    for module, rate in towers.items():
-        trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        inside = [parameter for name, parameter in trained if parameter.ndim == 2 and "embed" not in name]
-        rest = {id(parameter) for parameter in inside}
-        matrices.append({"params": inside, "lr": rate})
-        others.append({"params": [parameter for _, parameter in trained if id(parameter) not in rest], "lr": rate})
-    return Chained(
-        [
-            torch.optim.Muon(matrices, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, weight_decay=WEIGHT_DECAY),
-        ]
-    )

@@ -65,9 +65,7 @@ def group_advantages(rewards: Tensor, scale: str) -> Tensor:
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale == "group" else centred
 
 
-def compact(
-    groups: list[list[Completion]], rewards: dict[str, Tensor], total: Tensor, advantages: Tensor
-) -> Rollouts:
+def compact(groups: list[list[Completion]], rewards: dict[str, Tensor], total: Tensor, advantages: Tensor) -> Rollouts:
     """Rollouts of groups of completions, in the order in which they were first drawn; advantages, total: [P, G]."""
     found: dict[tuple[int, Completion], list[float]] = {}
     for row, group in enumerate(groups):
@@ -134,7 +132,7 @@ def drawn(chances: Tensor, counts: list[int], draws: torch.Generator) -> list[li
 
 
 def _grown(begun: list[tuple[int, Completion, int]], tokens: list[list[int]]) -> tuple[list[int], list]:
-    """Beginnings, each longer by the tokens drawn after it, once for each different one; and the place of its parent."""
+    """Beginnings, each longer by a token drawn after it, once for each different one; and the places of the parents."""
     parents, grown = [], []
     for parent, ((row, words, _), after) in enumerate(zip(begun, tokens, strict=True)):
         for token, count in Counter(after).items():

@@ -17,7 +17,14 @@ SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on
 OWN_KEYS = {  # settings that one trainer alone reads
     "sft": ("targets",),
     "grpo": (
-        "num_generations", "temperature", "rewards", "scale_rewards", "anchor", "features", "vision_learning_rate",
+        "num_generations",
+        "temperature",
+        "rewards",
+        "scale_rewards",
+        "anchor",
+        "features",
+        "optimizer",
+        "vision_learning_rate",
     ),
 }
 
