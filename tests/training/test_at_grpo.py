@@ -214,3 +214,12 @@ def test_the_reference_answers_as_the_model_that_training_started_from(tiny_mode
             trainer.reference = kept
             assert torch.allclose(found, wanted, atol=1e-4) and torch.allclose(features, wanted_features, atol=1e-4)
             assert not torch.allclose(trainer.vlm.features(images), features, atol=1e-2)  # another model by now
+
+
+def test_a_share_of_the_prompts_is_attacked_and_the_others_are_shown_as_they_are(tiny_model, questions, tmp_path):
+    half = Augmentation(**ADVERSARIAL, share=0.5)
+    trainer = trained(grpo_trainer(tiny_model, questions, tmp_path, half, steps=1))
+    assert [len(images) for images, _, _ in trainer.recorder.seen["policy", "attack"]] == [2] * ADVERSARIAL["steps"]
+    for phase in ("rollout", "loss"):
+        _, distance = nearest(trainer.recorder.images("policy", phase), questions, trainer.vlm)
+        assert (distance > 0.5).tolist() == [True, True, False, False] and distance[2:].max() < 0.01

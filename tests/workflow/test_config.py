@@ -14,8 +14,8 @@ from safemed.workflow import config as configuration
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.snakemake_runs import checkout, snakemake
 
-SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI = (
-    ROOT / "workflow" / "studies" / f"{name}.yaml" for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini")
+SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI, FULL = (
+    STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini", "full")
 )
 
 
@@ -35,7 +35,7 @@ def test_every_study_is_accepted(studies):
     assert checks.faults(configuration.read(*studies)) == []
 
 
-# A change of the default study's config; the key that is refused; what is said of it.
+# A change of the config of the default study with all evaluations; the key that is refused; what is said of it.
 REFUSED = [
     ("sedd: 1", "sedd", "unknown key; did you mean seed?"),
     ("data: {imagesize: 64}", "data.imagesize", "unknown key; did you mean image_size?"),
@@ -265,7 +265,7 @@ REFUSED_OF_STUDIES = [
 
 @pytest.mark.parametrize("change, key, said", REFUSED, ids=[change for change, *_ in REFUSED])
 def test_what_is_wrong_is_refused_in_one_line_by_the_path_of_its_key(change, key, said):
-    (line,) = checks.faults(merged(change))
+    (line,) = checks.faults(merged(change, FULL))
     assert line.startswith(f"config: {key}: ") and re.search(said, line), line
     assert "\n" not in line and len(line) < 250
 
@@ -302,13 +302,13 @@ def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, sai
     ids=["by the schema", "by the rules between keys", "in one attack"],
 )
 def test_all_faults_are_listed_a_line_each(change, keys):
-    assert sorted(line.split(": ")[1] for line in checks.faults(merged(change))) == sorted(keys)
+    assert sorted(line.split(": ")[1] for line in checks.faults(merged(change, FULL))) == sorted(keys)
 
 
 def test_rules_of_an_evaluation_that_is_not_made_do_not_bind():
     change = "{attack: {questions: 50, transfer: cw}, stress: {attack: fgsm}, certify: {sigma: [0.5], n: 1}}"
-    assert checks.faults(merged(change))
-    assert checks.faults(merged(f"{{evaluations: [attack], {change[1:]}")) == []
+    assert checks.faults(merged(change, FULL))
+    assert checks.faults(merged(f"{{evaluations: [attack], {change[1:]}", FULL)) == []
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,7 @@ def test_a_key_stands_either_in_what_a_user_edits_or_in_the_defaults():
 
 @pytest.mark.parametrize(
     "studies, steps, rate",
-    [([], 124, 2e-4), ([MINI], 82, 2e-4), ([OMNIMEDVQA], 1188, 1e-5)],
+    [([], 225, 1e-4), ([MINI], 225, 1e-4), ([OMNIMEDVQA], 375, 1e-5)],
     ids=["phantoms", "mini", "omnimedvqa"],
 )
 def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, rate):
@@ -388,9 +388,13 @@ def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, 
     config = configuration.read(*studies, ABLATION)
     at_sft, at_grpo = (configuration.training_settings(config, name) for name in ("at-sft", "at-grpo"))
     assert (at_sft["steps"], at_sft["learning_rate"]) == (steps, rate)
-    passes = at_grpo["batch_size"] * at_grpo["gradient_accumulation"] * at_grpo["steps"] * 4
-    passes += passes // 4 // at_grpo["num_generations"] * at_grpo["augmentation"]["steps"] * 2
-    made = at_sft["batch_size"] * at_sft["gradient_accumulation"] * steps * (2 + 2 * at_sft["augmentation"]["steps"])
+    passes, made = (
+        settings["batch_size"]
+        * settings["gradient_accumulation"]
+        * settings["steps"]
+        * (update + 2 * settings["augmentation"]["steps"] * settings["augmentation"]["share"])
+        for settings, update in ((at_grpo, 4), (at_sft, 2))  # of GRPO: rollout, reference, policy, and it backward
+    )
     assert made == pytest.approx(passes, rel=0.01) and "budget_of" not in at_sft
 
 

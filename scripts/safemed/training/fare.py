@@ -21,6 +21,7 @@ from safemed.attacks.losses import feature_distance, features_away
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
 from safemed.models.vlm import VLM, tower_features
+from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
 
@@ -40,8 +41,8 @@ def collate(examples: list[dict]) -> dict:
 class FARETrainer(LoggingTrainer):
     """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
 
-    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. Rows carry
-    question_id and image.
+    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. optimizer: see
+    optimizers.make. Rows carry question_id and image.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class FARETrainer(LoggingTrainer):
         *,
         processing_class,
         augmentation: Augmentation,
+        optimizer: str,
         peft_config: LoraConfig | None = None,
         **kwargs,
     ):
@@ -61,10 +63,14 @@ class FARETrainer(LoggingTrainer):
             tower = model.model.visual = get_peft_model(tower, replace(peft_config, task_type=None))
         super().__init__(tower, args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
-        self.augmentation = augmentation
+        self.augmentation, self.kind = augmentation, optimizer
         self.vlm = VLM(model.to(self.args.device).train(), processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        self.optimizer = optimizers.make(self.kind, {self.model: self.args.learning_rate})
+        return self.optimizer
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         clean = to_float(inputs["images"], self.vlm.device)

@@ -14,17 +14,12 @@ from safemed.workflow.config import BASE, ROOT, chain, sweeps, training_settings
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
 GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
-OWN_KEYS = {  # settings that one trainer alone reads
-    "sft": ("targets",),
-    "grpo": (
-        "num_generations",
-        "temperature",
-        "rewards",
-        "scale_rewards",
-        "anchor",
-        "features",
-        "optimizer",
-        "vision_learning_rate",
+READERS = {  # settings that not all trainers read: the trainers that do
+    "targets": ("sft",),
+    "optimizer": ("fare", "grpo"),
+    **dict.fromkeys(
+        ("num_generations", "temperature", "rewards", "scale_rewards", "anchor", "features", "vision_learning_rate"),
+        ("grpo",),
     ),
 }
 
@@ -143,7 +138,7 @@ def _names(config: dict) -> dict[str, list[str]]:
     return {
         "attack.suite": attack["suite"],
         "certify.attacks": certify["attacks"],
-        "stress.adaptive": [stress["adaptive"]],
+        "stress.adaptive": [stress["adaptive"]] if stress["adaptive"] else [],
     }
 
 
@@ -194,7 +189,8 @@ def _between_attacks(config: dict) -> Iterator[str]:
     if "certify" in made:
         yield from _smoothed_attacks(config["certify"], attack["attacks"])
     if "stress" in made:
-        yield from _adaptive_attack(stress, attack["attacks"])
+        if stress["adaptive"]:
+            yield from _adaptive_attack(stress, attack["attacks"])
         if stress["questions"] > attack["questions"]:
             yield f"stress.questions: {stress['questions']} is more than attack.questions = {attack['questions']}"
 
@@ -347,13 +343,12 @@ def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:
 
 
 def _own_keys(settings: dict, trainer: str) -> Iterator[str]:
-    """Whether what one trainer alone reads is there for it, and for no other."""
-    for reader, keys in OWN_KEYS.items():
-        for key in keys:
-            if trainer != reader and key in settings:
-                yield f"{key}: the trainer is {trainer}, which does not read it"
-            if trainer == reader and key not in settings:
-                yield f"{key}: missing, and training.{trainer} does not set it either"
+    """Whether what some trainers alone read is there for them, and for no other."""
+    for key, readers in READERS.items():
+        if trainer not in readers and key in settings:
+            yield f"{key}: the trainer is {trainer}, which does not read it"
+        if trainer in readers and key not in settings:
+            yield f"{key}: missing, and training.{trainer} does not set it either"
 
 
 def _shared_batches(config: dict) -> Iterator[str]:

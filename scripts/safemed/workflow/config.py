@@ -98,7 +98,7 @@ def passes_a_step(settings: dict) -> int:
     update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
     augmentation = settings["augmentation"]
     steps = augmentation["steps"] if augmentation["kind"] == "adversarial" else 0
-    return (2 * steps + update) * rows
+    return 2 * steps * round(rows * augmentation.get("share", 1)) + update * rows
 
 
 def chain(config: dict, name: str) -> list[str]:
