@@ -129,7 +129,7 @@ def test_the_policys_gradient_is_that_of_every_draw_by_itself(tiny_model, questi
     """
     random = torch.randn(4, GRPO["num_generations"], generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("safemed.training.rollouts.group_advantages", lambda total, scale: random)
-    settings = {"anchor": 0.0, "features": 0.0, "scale_rewards": "none", "temperature": 1.0}
+    settings = {"anchor": 0.0, "features": 0.0, "temperature": 0.5}
     trainer = grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, steps=1, **settings)
     trainer.args.max_grad_norm = 0.0
     kept = {}
@@ -142,7 +142,7 @@ def test_the_policys_gradient_is_that_of_every_draw_by_itself(tiny_model, questi
     loss = 0.0
     for row, words, advantage in zip(found.rows, found.completions, found.advantages, strict=True):
         encoded = vlm.encode_ids(asked[torch.tensor([row])], [words])
-        logits = vlm.completion_logits(seen[[row]], encoded)[0, :-1].log_softmax(-1)
+        logits = (vlm.completion_logits(seen[[row]], encoded)[0, :-1] / 0.5).log_softmax(-1)
         loss = loss - advantage * logits.gather(1, torch.tensor(words)[:, None]).sum()
     (loss / found.total.numel()).backward()
     wanted = torch.cat([p.grad.flatten() for p in vlm.model.parameters() if p.grad is not None])

@@ -77,7 +77,8 @@ class ATGRPOTrainer(LoggingTrainer):
         asked = self._asked(altered.policy, clean)
         with frozen(self.vlm.model):
             seen = self._augmented(altered.policy)
-            found = roll_out(self.vlm, seen, asked, altered.policy, self.settings, self.limit, self._draws())
+            draws = self._draws(altered.policy)
+            found = roll_out(self.vlm, seen, asked, altered.policy, self.settings, self.limit, draws)
         self.note(**found.metrics())
         return self._loss(model, found, (seen, asked), (clean, self._asked(altered.anchor, clean)))
 
@@ -86,13 +87,14 @@ class ATGRPOTrainer(LoggingTrainer):
         draws, rows = found.total.numel(), found.rows
         packed = pack(self.vlm, policy[1], policy[0], rows, found.completions)
         with features_seen(self.vlm) as features:
-            logits = packed_logits(model, self.vlm, policy[0], packed).log_softmax(-1)  # [N, V]
-        chosen = logits.gather(1, packed.token[:, None])[:, 0]
+            logits = packed_logits(model, self.vlm, policy[0], packed)  # [N, V]
+        drawn_by = (logits / self.settings["temperature"]).log_softmax(-1)
+        chosen = drawn_by.gather(1, packed.token[:, None])[:, 0]
         loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
         if not self.settings["anchor"] and not self.settings["features"]:
             return loss
         wanted, kept = self._reference(pack(self.vlm, anchor[1], anchor[0], rows, found.completions), anchor[0])
-        kl = (forward_kl(wanted, logits) * self._of_tokens(found.counts, packed)).sum() / draws
+        kl = (forward_kl(wanted, logits.log_softmax(-1)) * self._of_tokens(found.counts, packed)).sum() / draws
         distance = feature_distance(features[0], kept).mean()
         self.note(anchor_kl=kl, feature_distance=distance)
         return loss + self.settings["anchor"] * kl + self.settings["features"] * distance
@@ -118,9 +120,9 @@ class ATGRPOTrainer(LoggingTrainer):
         seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
         return to_float(to_uint8(seen), self.vlm.device)
 
-    def _draws(self) -> torch.Generator:
-        """What the step's rollouts are drawn by, apart in each process."""
-        name = f"step {self.state.global_step}, process {self.accelerator.process_index}"
+    def _draws(self, rows: list[dict]) -> torch.Generator:
+        """What the rollouts of a batch are drawn by: another for each step, and for each part of its prompts."""
+        name = f"step {self.state.global_step}, {rows[0]['question_id']}"
         return torch.Generator().manual_seed(draw(self.args.seed, name, "rollouts"))
 
 
