@@ -19,6 +19,7 @@ def main() -> None:
         processing_class=load_processor(args.start),
         peft_config=common.adapter(settings["peft"]),
         augmentation=Augmentation.read(settings["augmentation"]),
+        optimizer=settings["optimizer"],
     )
     common.train(trainer, args, meter, __file__)
 

@@ -81,27 +81,16 @@ def test_a_letter_counts_only_among_the_options_offered():
             parse("<answer>A</answer>", n)
 
 
-@pytest.mark.parametrize("as_chat", [False, True])
-def test_both_rewards_say_what_the_parser_says(as_chat):
-    texts = list(TABLE)
-    given = [[{"role": "assistant", "content": text}] for text in texts] if as_chat else texts
-    for n in (1, 2, 4, 8):
-        read = [parse(text, n) for text in texts]
-        for letter in "ABE":
-            columns = {"gold": [letter] * len(texts), "n_options": [n] * len(texts), "question_id": texts}
-            assert rewards.accuracy(given, **columns) == [float(c.answer == letter) for c in read]
-        for variant in prompts.VARIANTS:
-            columns = {"variant": [variant] * len(texts), "n_options": [n] * len(texts)}
-            assert rewards.format(given, **columns) == [float(well_formed(c, variant)) for c in read]
-
-
-def test_rewards_pair_each_completion_with_its_own_row():
-    texts = ["<answer>A</answer>", "<answer>C</answer>", "<think>x</think><answer>C</answer>"]
-    columns = {"gold": ["A", "A", "C"], "n_options": [2, 4, 4], "variant": ["instruct", "think", "think"]}
-    assert rewards.accuracy(texts, **columns) == [1.0, 0.0, 1.0]
-    assert rewards.format(texts, **columns) == [1.0, 0.0, 1.0]
-    with pytest.raises(ValueError):
-        rewards.accuracy(texts, gold=["A"], n_options=[2])
+def test_both_rewards_say_what_the_parser_says():
+    for text in TABLE:
+        for n in (1, 2, 4, 8):
+            read = parse(text, n)
+            for letter in "ABE":
+                row = {"gold": letter, "n_options": n, "variant": "instruct"}
+                assert rewards.accuracy(text, row) == float(read.answer == letter)
+            for variant in prompts.VARIANTS:
+                row = {"gold": "A", "n_options": n, "variant": variant}
+                assert rewards.format(text, row) == float(well_formed(read, variant))
 
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)

@@ -6,25 +6,27 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from trl import GRPOConfig
+from transformers import TrainingArguments
 
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
-from safemed.models.processor import load_processor, placeholder_ids
+from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM
-from safemed.training import common, rewards
+from safemed.training import at_grpo, common
 from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
 from safemed.training.step_rows import Alter, unaltered
-from support.settings import TRAINING
+from support.settings import GRPO
 from support.trainings import trainer_arguments
+
+LIMIT = 6
 
 
 class Recorder:
     """The images that went through a vision tower, as [n, 3 * H * W] in [0, 1] units, under the phase they went in."""
 
     def __init__(self):
-        self.phase, self.seen = [], defaultdict(list)
+        self.phase, self.seen = ["step"], defaultdict(list)
 
     def watch(self, visual: torch.nn.Module, vlm: VLM, who: str) -> None:
         """Record every forward pass of a vision tower."""
@@ -35,7 +37,7 @@ class Recorder:
             images = len(next(v for v in given if torch.is_tensor(v) and v.ndim == 2 and v.shape[1] == 3))
             mean, std = vlm.geometry.mean[0], vlm.geometry.std[0]  # the same for all three colours in the tiny model
             seen = (pixel_values.detach() * std + mean).view(images, -1)
-            self.seen[(who, *self.phase)].append((seen, vlm.model.training, torch.is_grad_enabled()))
+            self.seen[who, self.phase[-1]].append((seen, vlm.model.training, torch.is_grad_enabled()))
 
         visual.register_forward_pre_hook(hook, with_kwargs=True)
 
@@ -46,33 +48,44 @@ class Recorder:
         yield
         self.phase.pop()
 
-    def images(self, *key: str) -> torch.Tensor:
+    def images(self, who: str, phase: str) -> torch.Tensor:
         """All images of a phase."""
-        return torch.cat([images for images, _, _ in self.seen[key]])
+        return torch.cat([images for images, _, _ in self.seen[who, phase]])
 
 
 class Watched(ATGRPOTrainer):
-    """The trainer itself; it only says which of TRL's steps it is in."""
+    """The trainer itself; it only says which part of a step it is in, and keeps the rows and rollouts of its steps."""
 
     recorder: Recorder
 
-    def _generate_and_score_completions(self, inputs):
-        self.inputs = inputs
-        with self.recorder.during("make"):
-            return super()._generate_and_score_completions(inputs)
+    def compute_loss(self, model, rows, *args, **kwargs):
+        self.inputs = rows
+        return super().compute_loss(model, rows, *args, **kwargs)
 
-    def _generate(self, *args, **kwargs):
-        self.state_at_rollout = (self.model.training, all(p.requires_grad for p in self.start_trainable))
-        with self.recorder.during("rollout"):
-            return super()._generate(*args, **kwargs)
+    def _augmented(self, rows):
+        with self.recorder.during("attack"):
+            return super()._augmented(rows)
 
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        with self.recorder.during("logps"):
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-
-    def _compute_loss(self, model, inputs):
+    def _loss(self, model, found, *args):
+        self.found = found
         with self.recorder.during("loss"):
-            return super()._compute_loss(model, inputs)
+            return super()._loss(model, found, *args)
+
+
+@contextlib.contextmanager
+def rolling_out(recorder: Recorder):
+    """Within the block, passes of the rollouts belong to a phase of their own."""
+    made = at_grpo.roll_out
+
+    def recording(*args):
+        with recorder.during("rollout"):
+            return made(*args)
+
+    at_grpo.roll_out = recording
+    try:
+        yield
+    finally:
+        at_grpo.roll_out = made
 
 
 def grpo_trainer(
@@ -80,42 +93,39 @@ def grpo_trainer(
     questions: Dataset,
     folder: Path,
     augmentation: Augmentation,
-    anchor_beta: float = 1.0,
     peft: dict | None = None,
     alter: Alter = unaltered,
+    steps: int = 2,
+    accumulate: int = 1,
+    batch_size: int = 4,
     kind: type[Watched] = Watched,
-    **config,
+    **settings,
 ) -> Watched:
-    """A trainer of two steps on two prompts of four rollouts, which computes old log-probabilities too.
-
-    A batch of eight completions serves two steps of four: its second step is off-policy, so TRL wants the old ones.
-    config: what differs in TRL's.
-    """
-    processor = load_processor(start)
-    settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
-    arguments = {
-        **trainer_arguments(folder, settings),
-        **{"steps_per_generation": 2, "temperature": 1.0, "beta": 0.0, "loss_type": "grpo", "num_generations": 4},
-        **{"max_completion_length": 6, "save_strategy": "no"},
-        **{"generation_kwargs": {"suppress_tokens": placeholder_ids(processor.tokenizer)}},
-        **config,
-    }
+    """A trainer of `steps` steps on four prompts; settings: what differs in the config's."""
+    settings = {**GRPO, "steps": steps, "batch_size": batch_size, "gradient_accumulation": accumulate, **settings}
     trainer = kind(
-        model=common.load_policy(start, peft),
-        args=GRPOConfig(**arguments),
-        reward_funcs=[rewards.accuracy, rewards.format],
+        common.load_policy(start, peft),
+        TrainingArguments(**trainer_arguments(folder, settings)),
         train_dataset=common.training_rows(questions, "instruct"),
-        processing_class=processor,
+        processing_class=load_processor(start),
         peft_config=common.adapter(peft),
         augmentation=augmentation,
-        beta=anchor_beta,
+        settings=settings,
+        limit=LIMIT,
         alter=alter,
     )
     trainer.recorder = Recorder()
     trainer.start_trainable = [p for p in trainer.model.parameters() if p.requires_grad]
     trainer.recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
-    if trainer.anchor is not None and not trainer.has_adapter:
-        trainer.recorder.watch(trainer.anchor.model.visual, trainer.vlm, "anchor")
+    if trainer.reference is not trainer.vlm:
+        trainer.recorder.watch(trainer.reference.visual, trainer.vlm, "reference")
+    return trainer
+
+
+def trained(trainer: Watched) -> Watched:
+    """The trainer after its training."""
+    with rolling_out(trainer.recorder):
+        trainer.train()
     return trainer
 
 

@@ -2,7 +2,7 @@
 
 torchrun ... tests/support/in_turn.py JOBS. JOBS: a JSON list of
     {"line": a script and its arguments,
-     "record": null, or a folder, where each process writes {process}.npz of the rows that TRL is given at GRPO's steps,
+     "record": null, or a folder, where each process writes {process}.npz of the rows that GRPO's steps train on,
      "error": null, or a file for the error with which the script is to fail in all processes alike}
 """
 
@@ -21,24 +21,23 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / 
 @contextlib.contextmanager
 def recorded(folder: Path):
     """Within the block, what GRPO trains on is written: ids-{step}, prompts-{step} and images-{step}, a row each."""
-    from trl import GRPOTrainer
+    from safemed.models.geometry import to_uint8
+    from safemed.training.at_grpo import ATGRPOTrainer
 
-    from safemed.data.dataset import as_arrays
-
-    seen, make = {}, GRPOTrainer._generate_and_score_completions
+    seen, make = {}, ATGRPOTrainer._augmented
 
     def recording(self, rows):
-        step = self.state.global_step
-        seen[f"images-{step}"] = as_arrays(row["image"] for row in rows)
+        step, images = self.state.global_step, make(self, rows)
+        seen[f"images-{step}"] = to_uint8(images).numpy()
         seen[f"ids-{step}"] = np.array([row["question_id"] for row in rows])
         seen[f"prompts-{step}"] = np.array([row["prompt"][0]["content"][1]["text"] for row in rows])
-        return make(self, rows)
+        return images
 
-    GRPOTrainer._generate_and_score_completions = recording
+    ATGRPOTrainer._augmented = recording
     try:
         yield
     finally:
-        GRPOTrainer._generate_and_score_completions = make
+        ATGRPOTrainer._augmented = make
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / f"{os.environ.get('RANK', 0)}.npz", **seen)
 

@@ -22,4 +22,4 @@ BASE = SMALLEST["base"]
 MONITORING = {**SMALLEST["monitoring"], "log_steps": 1}
 TRAINING = training_settings("sft", steps=6, batch_size=8, learning_rate=1e-3)
 FARE = training_settings("fare", steps=6, batch_size=8, augmentation=ADVERSARIAL, learning_rate=1e-3)
-GRPO = training_settings("at-grpo", steps=6, batch_size=8, augmentation=ADVERSARIAL)
+GRPO = training_settings("at-grpo", steps=6, batch_size=4, augmentation=ADVERSARIAL)

@@ -18,10 +18,11 @@ from safemed.attacks.losses import words_away
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.models.geometry import to_float
+from safemed.models.packing import pack, packed_logits
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, save_model
 from safemed.training import common
-from safemed.training.at_grpo import forward_kl
+from safemed.training.at_grpo import features_seen
 from safemed.training.augmentation import Augmentation
 
 
@@ -38,23 +39,22 @@ def loaded(start: Path, sharded: bool) -> VLM:
 
 
 def learn(vlm: VLM, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attack the rows, and leave the gradients of a loss whose output head is used outside of the forward pass.
+    """Attack the rows, and leave the gradients of a loss of packed completions and of the tower's features.
 
     Returns the attacked images [B, 3, H, W] and the loss.
     """
     clean = to_float(as_arrays(row["image"] for row in rows), torch.device("cpu"))
     targets = [prompts.target(row, "instruct") for row in rows]
-    encoded = vlm.encode([prompts.conversation(row, "instruct") for row in rows], targets, clean.shape[-1])
+    asked = [prompts.conversation(row, "instruct") for row in rows]
     names = [row["question_id"] for row in rows]
     attack = Augmentation("adversarial", eps=8, steps=3)
-    images, _ = attack.apply(vlm.model, words_away(vlm, encoded), clean, names, 1.0)
-    hidden = []
-    handle = vlm.backbone.register_forward_hook(lambda module, args, output: hidden.append(output.last_hidden_state))
-    logits = vlm.completion_logits(images, encoded)
-    handle.remove()
-    policy = vlm.model.get_output_embeddings()(hidden[0][:, -logits.shape[1] :])
-    mask = torch.cat([encoded.completion_mask, torch.ones_like(encoded.completion_mask[:, :1])], 1)
-    loss = logits.float().logsumexp(-1).mean() + forward_kl(torch.zeros_like(policy), policy, mask)
+    attack_loss = words_away(vlm, vlm.encode(asked, targets, clean.shape[-1]))
+    images, _ = attack.apply(vlm.model, attack_loss, clean, names, 1.0)
+    words = [tuple(vlm.tokenizer.encode(target)) for target in targets]
+    packed = pack(vlm, vlm.encode(asked, [""] * len(rows), clean.shape[-1]), images, range(len(rows)), words)
+    with features_seen(vlm) as features:
+        logits = packed_logits(vlm.model, vlm, images, packed)
+    loss = logits.logsumexp(-1).mean() + features[0].square().mean()
     loss.backward()
     return images, loss.detach()
 

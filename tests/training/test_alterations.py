@@ -1,7 +1,6 @@
 """Alterations on the real trainers: misleading hints, and images without what is asked for; who is asked what."""
 
 from collections import Counter, defaultdict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from safemed.training.at_grpo import forward_kl
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentingCollator
 from support.commands import here
-from support.grpo_trainers import Watched, grpo_trainer, nearest
+from support.grpo_trainers import Watched, grpo_trainer, nearest, trained
 from support.paths import TEMPLATES
 from support.settings import ADVERSARIAL, SIDE, TRAINING
 from support.trainings import parsed, training_arguments
@@ -63,114 +62,92 @@ class Asked(Watched):
         return losses
 
     def listen(self, who: str, backbone: torch.nn.Module) -> None:
-        """Keep the words of every forward pass of a model, under who it is and what TRL is doing."""
+        """Keep the words of every forward pass of a model, under who it is and the part of the step."""
 
         def hook(module, args, kwargs):
             if kwargs["input_ids"].shape[1] > 1:  # not a further token of a rollout
                 said = self.vlm.tokenizer.batch_decode(kwargs["input_ids"], skip_special_tokens=True)
-                self.words[(who, *self.recorder.phase)] += said
+                self.words[who, self.recorder.phase[-1]] += said
 
         self.words = getattr(self, "words", defaultdict(list))
         backbone.register_forward_pre_hook(hook, with_kwargs=True)
 
-    def _compute_loss(self, model, inputs):
-        self.batch = {name: value for name, value in inputs.items() if torch.is_tensor(value)}
-        return super()._compute_loss(model, inputs)
-
-    def _generate_and_score_completions(self, inputs):
-        self.made = super()._generate_and_score_completions(inputs)
-        return self.made
-
-    def _calculate_rewards(self, inputs, *args, **kwargs):
-        self.rewarded = inputs
-        return super()._calculate_rewards(inputs, *args, **kwargs)
-
 
 def asked(start, questions, folder, augmentation: Augmentation, alter: GRPOAlterations, **more) -> Asked:
-    """A trainer that listens, of two prompts of four rollouts; trained."""
+    """A trainer that listens, of four prompts; trained."""
 
     def listening(rows, vlm, step):
         made = alter(rows, vlm, step)
+        trainer.altered = made.policy
         if alter.n_hints:
             trainer.keep(rows, step, made.policy)
         return made
 
     trainer = grpo_trainer(start, questions, folder, augmentation, alter=listening, kind=Asked, **more)
     trainer.listen("policy", trainer.vlm.backbone)
-    trainer.listen("anchor", trainer.anchor.model)
-    trainer.train()
-    return trainer
+    trainer.listen("reference", trainer.reference.backbone)
+    return trained(trainer)
 
 
 @pytest.fixture(scope="module")
 def hinted(tiny_model, questions, tmp_path_factory) -> Asked:
-    """AT-GRPO with hints after its two steps, of one batch of two questions."""
-    return asked(tiny_model, questions, tmp_path_factory.mktemp("hinted"), Augmentation(**ADVERSARIAL), altered(K))
+    """AT-GRPO with hints after a step of four questions."""
+    folder = tmp_path_factory.mktemp("hinted")
+    return asked(tiny_model, questions, folder, Augmentation(**ADVERSARIAL), altered(K), steps=1)
 
 
-def test_the_worst_of_the_drawn_hints_becomes_the_prompt_of_all_rollouts(hinted):
-    assert len(hinted.became) == 2
+def test_the_worst_of_the_drawn_hints_becomes_the_prompt(hinted):
+    assert len(hinted.became) == 4
     for question_id, prompt in hinted.became.items():
         losses = hinted.losses[question_id]
         assert len(losses) == K and max(losses.values()) - min(losses.values()) > 1e-3
         assert text(prompt) == max(losses, key=losses.get)
     worst = np.mean([max(losses.values()) for losses in hinted.losses.values()])
-    logged = [entry["hint_loss"] for entry in hinted.state.log_history if "hint_loss" in entry]
-    assert logged[0] == pytest.approx(worst, rel=1e-4)
+    assert hinted.state.log_history[0]["hint_loss"] == pytest.approx(worst, rel=1e-4)
 
 
-def test_every_pass_of_the_policy_is_asked_the_hinted_question_and_the_anchor_the_clean_one(hinted, questions):
-    clean = {row["question_id"]: text(row["prompt"]) for row in hinted.inputs}
-    wanted = {"policy": [text(hinted.became[name]) for name in clean], "anchor": list(clean.values())}
-    assert not set(wanted["policy"]) & set(wanted["anchor"])
-    for key in (
-        ("policy", "make", "rollout"), ("policy", "make", "logps"), ("policy", "loss", "logps"), ("anchor", "loss"),
-    ):  # fmt: skip
-        heard = [
-            next((i for i, words in enumerate(wanted[key[0]]) if words in said), None) for said in hinted.words[key]
-        ]
-        assert sorted(heard) == [0] * 4 + [1] * 4, key
-        if key[0] == "anchor":
-            assert not any(words in said for said in hinted.words[key] for words in wanted["policy"])
-    _, distance = nearest(hinted.recorder.images("anchor", "loss"), questions, hinted.vlm)
-    assert len(distance) == 8 and distance.max() < 0.01
-
-
-def test_the_attack_on_the_pixels_is_under_the_hinted_question(hinted):
-    """Before rollouts: K passes of the wordings on clean images, then the attack's, of the worst alone."""
-    heard = hinted.words["policy", "make"]
-    own = [said for said in heard if any(text(prompt) in said for prompt in hinted.became.values())]
-    by_hand = 2 * 4 * K  # each row's, one at a time
-    assert len(heard) == 2 * K + by_hand + 2 * ADVERSARIAL["steps"]
-    assert len(own) == 2 + 2 * 4 + 2 * ADVERSARIAL["steps"]
-    assert heard[-2 * ADVERSARIAL["steps"] :] == own[-2 * ADVERSARIAL["steps"] :]
+def test_every_pass_of_the_policy_is_asked_the_hinted_question_and_the_reference_the_clean_one(hinted, questions):
+    clean = [text(row["prompt"]) for row in hinted.inputs]
+    misled = [text(hinted.became[row["question_id"]]) for row in hinted.inputs]
+    assert not set(clean) & set(misled)
+    passes = {"attack": ADVERSARIAL["steps"], "rollout": 1, "loss": 1}
+    for phase, times in passes.items():
+        heard = hinted.words["policy", phase]
+        assert len(heard) == 4 * times
+        assert all(words in said for words, said in zip(misled * times, heard, strict=True)), phase
+    heard = hinted.words["reference", "loss"]
+    assert len(heard) == 4 and all(words in said for words, said in zip(clean, heard, strict=True))
+    assert not any(words in said for said in heard for words in misled)
+    _, distance = nearest(hinted.recorder.images("reference", "loss"), questions, hinted.vlm)
+    assert distance.max() < 0.01
 
 
 def test_the_anchor_is_the_kl_from_the_clean_question_to_the_hinted_one(tiny_model, questions, tmp_path):
-    """On clean images, before any update; rows are shuffled and parted between the two prompts and the loss."""
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K), max_steps=1)
-    batch, start = trainer.batch, VLM.load(tiny_model)
-    images = to_float(batch["clean_images"], start.device)
-    logits = {}
-    for kind in ("prompt", "clean_prompt"):
-        ids = torch.cat([batch[f"{kind}_ids"], batch["completion_ids"]], 1)
-        masks = torch.cat([batch[f"{kind}_mask"], batch["completion_mask"]], 1)
-        encoded = SimpleNamespace(
-            prompt_ids=ids[:, :0], prompt_mask=masks[:, :0], completion_ids=ids, completion_mask=masks
+    """On clean images, before any update, each rollout by itself."""
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K), steps=1)
+    start, found, total = VLM.load(tiny_model), trainer.found, 0.0
+    images = to_float(torch.from_numpy(as_arrays(row["image"] for row in trainer.inputs)), start.device)
+    for row, words, count in zip(found.rows, found.completions, found.counts.tolist(), strict=True):
+        clean, misled = (
+            log_probabilities(start, rows[row]["prompt"], words, images[[row]])
+            for rows in (trainer.inputs, trainer.altered)
         )
-        kept = batch["completion_ids"].shape[1] + 1
-        with torch.no_grad():
-            logits[kind] = start.completion_logits(images, encoded)[:, -kept:-1]
-    kl = forward_kl(logits["clean_prompt"], logits["prompt"], batch["completion_mask"]).item()
+        total += count * forward_kl(clean, misled).sum().item()
+    kl = total / found.total.numel()
     assert kl > 1e-4 and trainer.state.log_history[0]["anchor_kl"] == pytest.approx(kl, rel=1e-3)
 
 
-def test_without_hints_the_anchor_is_asked_what_the_policy_is(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), altered(), max_steps=1)
-    for name in ("ids", "mask"):
-        assert torch.equal(trainer.made[f"clean_prompt_{name}"], trainer.made[f"prompt_{name}"])
-    assert "hint_loss" not in trainer.state.log_history[0]
-    assert len(trainer.words["policy", "make"]) == 2 * ADVERSARIAL["steps"]  # no pass but the attack's
+def log_probabilities(vlm: VLM, prompt: list[dict], words: tuple[int, ...], image: torch.Tensor) -> torch.Tensor:
+    """Those [C, V] of a completion's tokens."""
+    encoded = vlm.encode_ids(vlm.encode([prompt], [""], SIDE), [words])
+    with torch.no_grad():
+        return vlm.completion_logits(image, encoded)[0, :-1].log_softmax(-1)
+
+
+def test_without_hints_the_reference_is_asked_what_the_policy_is(tiny_model, questions, tmp_path):
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), altered(), steps=1)
+    assert trainer.words["policy", "loss"] == trainer.words["reference", "loss"]
+    assert "hint_loss" not in trainer.state.log_history[0] and not trainer.words["policy", "step"]
 
 
 def drawn(question: dict, step: int = 0, seed: int = 0, k: int = K) -> list[str]:
@@ -262,24 +239,23 @@ def test_what_is_erased_changes_with_the_step_and_not_with_the_row(lesions):
 
 
 def test_every_pass_sees_what_the_step_erased_and_is_offered_to_abstain(tiny_model, questions, tmp_path):
-    """The rewards too, and the anchor, which is the start model's answer to the same."""
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(erased=1.0), max_steps=1)
-    assert all(row["gold"] == prompts.LETTERS[row["n_options"] - 1] for row in trainer.rewarded)
-    for key in (("policy", "make", "rollout"), ("policy", "loss", "logps"), ("anchor", "loss")):
-        assert all(READ.abstain in said for said in trainer.words[key])
+    """The reference too, which is the start model's answer to the same."""
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(erased=1.0), steps=1)
+    assert all(row["gold"] == prompts.LETTERS[row["n_options"] - 1] for row in trainer.altered)
+    for key in (("policy", "rollout"), ("policy", "loss"), ("reference", "loss")):
+        assert len(trainer.words[key]) == 4 and all(READ.abstain in said for said in trainer.words[key])
         _, distance = nearest(trainer.recorder.images(*key), questions, trainer.vlm)
         assert (distance > 1).all()
     assert abs(trainer.state.log_history[0]["anchor_kl"]) < 1e-6
 
 
 def test_hints_go_before_questions_that_offer_to_abstain(tiny_model, questions, tmp_path):
-    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K, 1.0), max_steps=1)
-    for row in trainer.rewarded:
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(), altered(K, 1.0), steps=1)
+    for row in trainer.altered:
         said = text(row["prompt"])
         assert READ.abstain in said and not said.startswith(row["question"]) and row["question"] in said
-    assert not any(
-        said in heard for heard in trainer.words["anchor", "loss"] for said in map(text, trainer.became.values())
-    )
+    heard = trainer.words["reference", "loss"]
+    assert not any(said in words for words in heard for said in map(text, trainer.became.values()))
 
 
 def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_data, tiny_model, lesions, tmp_path):

@@ -24,11 +24,6 @@ def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_
     assert not VLM.load(tmp_path / "model").model.training
 
 
-def test_vllm_is_asked_for_by_config_and_refused_where_it_is_not_installed(study_data, tiny_model, tmp_path):
-    said = refused("train_grpo.py", study_data, tiny_model, tmp_path, settings={**GRPO, "vllm": True})
-    assert "vLLM is not available" in said
-
-
 def test_curves_are_not_sent_where_the_package_is_missing(study_data, tiny_model, tmp_path):
     monitoring = json.dumps({**MONITORING, "report_to": ["wandb"]})
     said = refused("train_sft.py", study_data, tiny_model, tmp_path, "--monitoring", monitoring, settings=TRAINING)

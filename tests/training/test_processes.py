@@ -22,15 +22,14 @@ from support.trainings import kill_after_the_first_checkpoint, training_argument
 
 # At a temperature of next to nothing the processes, which draw rollouts each for itself, draw the same as one.
 CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4}
+# Muon orthogonalises in bfloat16, which makes more of what sums over other batches round differently.
 SAME_STEPS = {
     "train_sft.py": {**TRAINING, "steps": 3, "augmentation": ADVERSARIAL},
-    "train_fare.py": {**FARE, "steps": 3},
+    "train_fare.py": {**FARE, "steps": 3, "optimizer": "adamw"},
     "train_grpo.py": CERTAIN,
 }
-# Three groups of eight rollouts, twelve rollouts a process: the group in the middle is parted.
-PARTED = {**GRPO, "steps": 2, "num_generations": 8, "batch_size": 24}
 K = 3
-PARTED_HINTS = {**PARTED, "augmentation": {**ADVERSARIAL, "hints": K}}
+HINTED = {**GRPO, "steps": 2, "augmentation": {**ADVERSARIAL, "hints": K}}
 KILLED = {**GRPO, "steps": 8, "save_steps": 2}
 UNSHARABLE = {**TRAINING, "batch_size": 7}
 
@@ -51,8 +50,7 @@ def together(study_data, tiny_model, tmp_path_factory) -> Path:
     shutil.copytree(folder / "killed", folder / "other")
     jobs = [
         *(job(script, script, settings) for script, settings in SAME_STEPS.items()),
-        job("parted", "train_grpo.py", PARTED, record=True),
-        job("parted-hints", "train_grpo.py", PARTED_HINTS, altered=True, record=True),
+        job("hinted", "train_grpo.py", HINTED, altered=True, record=True),
         resumed,
         job("undisturbed", "train_grpo.py", KILLED),
         {"line": [str(SUPPORT / "shard_model.py"), str(tiny_model), str(study_data), str(folder / "sharded")]},
@@ -80,30 +78,19 @@ def rows_of(folder: Path) -> SimpleNamespace:
     return SimpleNamespace(parts=parts, **joined)
 
 
-def parted_groups(rows: SimpleNamespace) -> set[str]:
-    """The questions whose rollouts both processes have; asserts that all rows of a question are alike."""
-    for name in set(rows.ids):
-        images = rows.images[rows.ids == name]
-        assert (images == images[0]).all() and len(set(rows.prompts[rows.ids == name])) == 1
-    return set(rows.parts[0]["ids-0"]) & set(rows.parts[1]["ids-0"])
-
-
-def test_each_question_has_one_image_in_all_processes_and_the_rows_are_those_of_one(
-    together, study_data, tiny_model, tmp_path
-):
+def test_processes_share_the_rows_of_one_with_their_images_and_hints(together, study_data, tiny_model, tmp_path):
     with recorded(tmp_path / "rows"):
-        here("train_grpo.py", *training_arguments(study_data, tiny_model, tmp_path), settings=PARTED)
-    alone, both = rows_of(tmp_path / "rows"), rows_of(together / "parted" / "rows")
-    assert parted_groups(both) and both.ids.tolist() == alone.ids.tolist()
-    away = np.abs(both.images.astype(int) - alone.images)
-    assert away.mean() < 0.01  # sums over other batches round differently
+        here("train_grpo.py", *training_arguments(study_data, tiny_model, tmp_path, altered=True), settings=HINTED)
+    alone, both = rows_of(tmp_path / "rows"), rows_of(together / "hinted" / "rows")
+    assert [len(part["ids-0"]) for part in both.parts] == [HINTED["batch_size"] // 2] * 2
+    assert both.ids.tolist() == alone.ids.tolist() and both.prompts.tolist() == alone.prompts.tolist()
+    assert np.abs(both.images.astype(int) - alone.images).mean() < 0.01  # sums over other batches round differently
     (steps,) = alone.parts
     assert not np.array_equal(steps["images-0"], steps["images-1"])
 
 
-def test_two_processes_ask_a_question_under_the_same_hint(together, study_data):
-    rows = rows_of(together / "parted-hints" / "rows")
-    assert parted_groups(rows)
+def test_two_processes_ask_a_question_under_a_hint(together, study_data):
+    rows = rows_of(together / "hinted" / "rows")
     questions = {row["question_id"]: row for row in load_questions(study_data, "train").remove_columns("image")}
     alter = alterations.for_grpo({"hints": K}, TEMPLATES, seed=0)
     for name, said in zip(rows.ids, rows.prompts, strict=True):

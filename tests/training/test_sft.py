@@ -39,7 +39,7 @@ def test_sfts_loss_pass_sees_the_augmentation(tiny_model, questions, tmp_path, k
     recorder = Recorder()
     recorder.watch(trainer.vlm.visual, trainer.vlm, "policy")
     trainer.train()
-    passes = recorder.seen["policy",]
+    passes = recorder.seen["policy", "step"]
     trained = torch.cat([images for images, training, _ in passes if training])
     assert len(trained) == 2 * 4
     _, distance = nearest(trained, questions, trainer.vlm)

@@ -14,8 +14,8 @@ from safemed.workflow import config as configuration
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.snakemake_runs import checkout, snakemake
 
-SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI = (
-    ROOT / "workflow" / "studies" / f"{name}.yaml" for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini")
+SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI, FULL = (
+    STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini", "full")
 )
 
 
@@ -35,7 +35,7 @@ def test_every_study_is_accepted(studies):
     assert checks.faults(configuration.read(*studies)) == []
 
 
-# A change of the default study's config; the key that is refused; what is said of it.
+# A change of the config of the default study with all evaluations; the key that is refused; what is said of it.
 REFUSED = [
     ("sedd: 1", "sedd", "unknown key; did you mean seed?"),
     ("data: {imagesize: 64}", "data.imagesize", "unknown key; did you mean image_size?"),
@@ -70,7 +70,7 @@ REFUSED = [
         "methods.at-grpo.augmentation.eps",
         "-1 is less than or equal to the minimum of 0",
     ),
-    ("methods: {at-grpo: {num_generations: 5}}", "methods.at-grpo.num_generations", "5 does not divide"),
+    ("methods: {at-grpo: {num_generations: 1}}", "methods.at-grpo.num_generations", "less than the minimum of 2"),
     ("study_methods: [sft, sftt]", "study_methods", "unknown method 'sftt'; did you mean sft?"),
     ("study_methods: [grpo]", "study_methods", "'grpo' is defined in workflow/studies/ablation.yaml: add that file"),
     ("evaluations: [attak]", "evaluations", "'attak' is not one of attack, .*; did you mean attack?"),
@@ -217,9 +217,9 @@ REFUSED = [
         "'first-token' is not one of",
     ),
     ("methods: {at-grpo: {start: at-grpo}}", "methods.at-grpo.start", "the starts lead back to 'at-grpo'"),
-    ("methods: {sft: {start: at-grpo}}", "methods.sft.start", "lead back to 'sft': sft <- at-grpo <- fare <- sft"),
+    ("methods: {sft: {start: fare}, fare: {start: sft}}", "methods.sft.start", "back to 'sft': sft <- fare <- sft"),
     ("methods: {sft: {start: bass}}", "methods.sft.start", "unknown method 'bass'"),
-    ("methods: {fare: {beta: 1.0}}", "methods.fare.beta", "the trainer is fare, which does not read it"),
+    ("methods: {fare: {anchor: 1.0}}", "methods.fare.anchor", "the trainer is fare, which does not read it"),
     (
         "methods: {sft: {augmentation: {kind: clean, hints: 2}}}",
         "methods.sft.augmentation.hints",
@@ -246,9 +246,8 @@ REFUSED = [
     (
         "resources: {train_nodes: 5}",
         "resources.train_nodes * resources.train_processes",
-        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(96\) evenly",
+        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(24\) evenly",
     ),
-    ("{methods: {at-grpo: {vllm: true}}, resources: {gpus: 0}}", "methods.at-grpo.vllm", "resources.gpus is 0"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
 ]
 # The same of a study that is laid over the default one, and below the key methods.
@@ -256,7 +255,7 @@ REFUSED_OF_STUDIES = [
     (SMOOTHING, "noisy-grpo: {augmentation: {kind: adversarial}}", "noisy-grpo.augmentation", "needs eps > 0"),
     (WORDS, "grpo-hints: {augmentation: {hints: -1}}", "grpo-hints.augmentation.hints", "-1 is less than"),
     (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
-    (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "beta > 0 anchors it to its start"),
+    (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
     (ABLATION, "at-sft: {budget_of: at-grp}", "at-sft.budget_of", "unknown method 'at-grp'; did you mean at-grpo?"),
     (ABLATION, "at-sft: {budget_of: fare}", "at-sft.budget_of", "only between methods of sft and grpo"),
     (ABLATION, "at-sft: {steps: 9}", "at-sft.budget_of", "steps follow from it: leave them out"),
@@ -266,7 +265,7 @@ REFUSED_OF_STUDIES = [
 
 @pytest.mark.parametrize("change, key, said", REFUSED, ids=[change for change, *_ in REFUSED])
 def test_what_is_wrong_is_refused_in_one_line_by_the_path_of_its_key(change, key, said):
-    (line,) = checks.faults(merged(change))
+    (line,) = checks.faults(merged(change, FULL))
     assert line.startswith(f"config: {key}: ") and re.search(said, line), line
     assert "\n" not in line and len(line) < 250
 
@@ -287,11 +286,11 @@ def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, sai
             ["attack.eps", "attack.question", "certify.n", "data.imagesize", "seed"],
         ),
         (
-            "{data: {image_size: 60}, certify: {sigma: [0.5]}, study_methods: [sftt], methods: {fare: {beta: 1.0}}}",
+            "{data: {image_size: 60}, certify: {sigma: [0.5]}, study_methods: [sftt], methods: {fare: {anchor: 1.0}}}",
             [
                 *(f"attack.attacks.smoothed-{name}.sigma" for name in ("l2", "l2-choice", "linf")),
                 "data.image_size",
-                "methods.fare.beta",
+                "methods.fare.anchor",
                 "study_methods",
             ],
         ),
@@ -303,13 +302,13 @@ def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, sai
     ids=["by the schema", "by the rules between keys", "in one attack"],
 )
 def test_all_faults_are_listed_a_line_each(change, keys):
-    assert sorted(line.split(": ")[1] for line in checks.faults(merged(change))) == sorted(keys)
+    assert sorted(line.split(": ")[1] for line in checks.faults(merged(change, FULL))) == sorted(keys)
 
 
 def test_rules_of_an_evaluation_that_is_not_made_do_not_bind():
     change = "{attack: {questions: 50, transfer: cw}, stress: {attack: fgsm}, certify: {sigma: [0.5], n: 1}}"
-    assert checks.faults(merged(change))
-    assert checks.faults(merged(f"{{evaluations: [attack], {change[1:]}")) == []
+    assert checks.faults(merged(change, FULL))
+    assert checks.faults(merged(f"{{evaluations: [attack], {change[1:]}", FULL)) == []
 
 
 @pytest.mark.parametrize(
@@ -381,7 +380,7 @@ def test_a_key_stands_either_in_what_a_user_edits_or_in_the_defaults():
 
 @pytest.mark.parametrize(
     "studies, steps, rate",
-    [([], 124, 2e-4), ([MINI], 82, 2e-4), ([OMNIMEDVQA], 1188, 1e-5)],
+    [([], 225, 1e-4), ([MINI], 225, 1e-4), ([OMNIMEDVQA], 375, 1e-5)],
     ids=["phantoms", "mini", "omnimedvqa"],
 )
 def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, rate):
@@ -389,9 +388,13 @@ def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, 
     config = configuration.read(*studies, ABLATION)
     at_sft, at_grpo = (configuration.training_settings(config, name) for name in ("at-sft", "at-grpo"))
     assert (at_sft["steps"], at_sft["learning_rate"]) == (steps, rate)
-    passes = at_grpo["batch_size"] * at_grpo["gradient_accumulation"] * at_grpo["steps"] * 4
-    passes += passes // 4 // at_grpo["num_generations"] * at_grpo["augmentation"]["steps"] * 2
-    made = at_sft["batch_size"] * at_sft["gradient_accumulation"] * steps * (2 + 2 * at_sft["augmentation"]["steps"])
+    passes, made = (
+        settings["batch_size"]
+        * settings["gradient_accumulation"]
+        * settings["steps"]
+        * (update + 2 * settings["augmentation"]["steps"] * settings["augmentation"]["share"])
+        for settings, update in ((at_grpo, 4), (at_sft, 2))  # of GRPO: rollout, reference, policy, and it backward
+    )
     assert made == pytest.approx(passes, rel=0.01) and "budget_of" not in at_sft
 
 

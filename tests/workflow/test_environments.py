@@ -56,13 +56,13 @@ def test_the_interpreter_of_every_environment_is_the_same():
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory) -> list[Job]:
-    """Jobs of every rule, with the default config, and of those that are given further modules by name."""
+    """Jobs of every rule, with all evaluations, and of those that are given further modules by name."""
     folder = checkout(tmp_path_factory.mktemp("plans") / "repository")
     fetched = ["--config", 'data={"source": "hub", "questions": "hardened"}']
     fetched += ['model={"name": "someone/Model", "revision": "abc"}']
     altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
     return [
-        *planned_jobs(folder, "all", "replay"),
+        *planned_jobs(folder, "all", "replay", "--configfile", STUDIES["full"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, *altered),
     ]

@@ -13,8 +13,8 @@ from safemed.workflow import config as configuration
 from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout, commands, plan, planned, snakemake
 
-DEFAULT = configuration.read()
-MODELS = configuration.models(DEFAULT, DEFAULT["study_methods"])
+DEFAULT, FULL = configuration.read(), configuration.read(STUDIES["full"])
+MODELS = configuration.models(FULL, FULL["study_methods"])
 
 
 @pytest.fixture(scope="module")
@@ -24,33 +24,35 @@ def untouched(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def default(untouched) -> Counter:
-    """The jobs of the default study."""
-    return plan(cwd=untouched)
+def full(untouched) -> Counter:
+    """The jobs of the default study with all evaluations."""
+    return plan("--configfile", STUDIES["full"], cwd=untouched)
 
 
 @pytest.fixture(scope="module")
 def every_target(untouched) -> subprocess.CompletedProcess:
     """The dry run, with its commands, of all that is made from the default study's models."""
-    return snakemake("-n", "attack", "stress", "certify", "replay", "--printshellcmds", cwd=untouched)
+    targets = ("attack", "stress", "certify", "replay")
+    return snakemake("-n", *targets, "--printshellcmds", "--configfile", STUDIES["full"], cwd=untouched)
 
 
 @pytest.fixture(scope="module")
-def plans(untouched, source) -> Callable[[str], subprocess.CompletedProcess]:
-    """The dry run, with its commands, of a study by its name, on a folder of images; each is planned once."""
+def plans(untouched, source) -> Callable[..., subprocess.CompletedProcess]:
+    """The dry run, with its commands, of studies by their names, on a folder of images; each is planned once."""
     data = ["--config", f'data={{"source": "{source}"}}']
 
-    def planned_study(name: str) -> subprocess.CompletedProcess:
-        return snakemake("-n", "--printshellcmds", "--configfile", STUDIES[name], *data, cwd=untouched)
+    def planned_study(*names: str) -> subprocess.CompletedProcess:
+        files = [STUDIES[name] for name in names]
+        return snakemake("-n", "--printshellcmds", "--configfile", *files, *data, cwd=untouched)
 
     return functools.cache(planned_study)
 
 
 def changed(folder: Path, change: dict, *arguments) -> subprocess.CompletedProcess:
-    """The dry run, with its commands, under a changed config."""
+    """The dry run, with its commands, of all evaluations under a changed config."""
     file = folder / "changed.yaml"
     file.write_text(yaml.safe_dump(change))
-    return snakemake("-n", *arguments, "--printshellcmds", "--configfile", file, cwd=folder)
+    return snakemake("-n", *arguments, "--printshellcmds", "--configfile", STUDIES["full"], file, cwd=folder)
 
 
 def trainings(jobs: Counter) -> Counter:
@@ -64,18 +66,18 @@ def trainings_of(config: dict, methods: list[str]) -> Counter:
     return Counter({f"train_{name}": n * len(config["variants"]) for name, n in Counter(trainers).items()})
 
 
-def test_the_default_study_plans_every_model_attack_and_certificate(default):
-    attack, certify = DEFAULT["attack"], DEFAULT["certify"]
-    assert default["train_sft"] == default["train_fare"] == default["train_grpo"] == len(DEFAULT["variants"])
-    assert configuration.certified_methods(DEFAULT) == DEFAULT["study_methods"]
-    suites = sum(1 + len(configuration.suite(attack, variant)) for variant in DEFAULT["variants"])
+def test_the_default_study_plans_every_model_attack_and_certificate(full):
+    attack, certify = FULL["attack"], FULL["certify"]
+    assert full["train_sft"] == full["train_grpo"] == len(FULL["variants"])
+    assert configuration.certified_methods(FULL) == FULL["study_methods"]
+    suites = sum(1 + len(configuration.suite(attack, variant)) for variant in FULL["variants"])
     smoothed, adaptive = len(MODELS) * len(certify["attacks"]), len(MODELS)
-    assert default["attack_model"] == suites * len(DEFAULT["study_methods"]) + smoothed + adaptive
-    assert default["probe_attacks"] == default["transfer_images"] == default["stress_model"] == len(MODELS)
+    assert full["attack_model"] == suites * len(FULL["study_methods"]) + smoothed + adaptive
+    assert full["probe_attacks"] == full["transfer_images"] == full["stress_model"] == len(MODELS)
     tables = len(MODELS) * len(certify["functions"]) * len(certify["sigma"])
-    assert default["certify_model"] == tables * certify["shards"]
-    assert default["make_base"] == default["audit_questions"] == default["write_report"] == 1
-    assert [default[name] for name in ("make_phantoms", "download_archive", "download_model")] == [1, 0, 0]
+    assert full["certify_model"] == tables * certify["shards"]
+    assert full["make_base"] == full["audit_questions"] == full["write_report"] == 1
+    assert [full[name] for name in ("make_phantoms", "download_archive", "download_model")] == [1, 0, 0]
 
 
 def test_every_method_is_attacked_at_the_same_radii(plans):
@@ -87,7 +89,7 @@ def test_every_method_is_attacked_at_the_same_radii(plans):
 
 
 def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(every_target):
-    name, eps, file = DEFAULT["stress"]["adaptive"], DEFAULT["attack"]["headline_eps"], DEFAULT["templates"]
+    name, eps, file = FULL["stress"]["adaptive"], FULL["attack"]["headline_eps"], FULL["templates"]
     attacks = commands(every_target, "attack.py")
     hinted = [given for given in attacks if given["--attack"] == [name]]
     assert sorted(given["--model"][0] for given in hinted) == sorted(MODELS)
@@ -131,11 +133,11 @@ def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(u
     ],
     ids=["no certificates", "no attack on what is certified"],
 )
-def test_what_a_study_leaves_out_is_not_drawn(change, figures, default, untouched):
+def test_what_a_study_leaves_out_is_not_drawn(change, figures, full, untouched):
     less = planned(changed(untouched, change))
-    missing = {job.removeprefix("draw_") for job in default.keys() - less.keys() if job.startswith("draw_")}
+    missing = {job.removeprefix("draw_") for job in full.keys() - less.keys() if job.startswith("draw_")}
     assert missing == figures and less["write_report"] == 1
-    assert less["certify_model"] == (0 if "evaluations" in change else default["certify_model"])
+    assert less["certify_model"] == (0 if "evaluations" in change else full["certify_model"])
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -145,12 +147,12 @@ def test_every_study_plans_on_a_folder_of_images(name, plans):
     assert trainings(jobs) == trainings_of(config, configuration.studied(config))
 
 
-def test_what_is_certified_follows_what_is_studied(default, untouched):
-    alone = plan("--config", "study_methods=[sft]", cwd=untouched)
-    assert trainings(alone) == trainings_of(DEFAULT, ["sft"]) and not alone["train_fare"]
-    share = len(DEFAULT["study_methods"])
+def test_what_is_certified_follows_what_is_studied(full, untouched):
+    alone = plan("--config", "study_methods=[sft]", "--configfile", STUDIES["full"], cwd=untouched)
+    assert trainings(alone) == trainings_of(FULL, ["sft"]) and not alone["train_fare"]
+    share = len(FULL["study_methods"])
     for name in ("attack_model", "certify_model", "stress_model", "transfer_images", "probe_attacks"):
-        assert alone[name] == default[name] / share > 0
+        assert alone[name] == full[name] / share > 0
 
 
 def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
@@ -161,23 +163,23 @@ def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
     assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
     for name in ("sft", "fare", "at-grpo"):
         assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
-    assert config["study"] == DEFAULT["study"] and config["attack"]["eps"] == DEFAULT["attack"]["eps"]
+    assert config["study"] == DEFAULT["study"] and config["attack"] == DEFAULT["attack"]
 
 
 def test_every_method_is_a_target_of_its_own_name(untouched):
     jobs = plan("at-grpo", cwd=untouched)
-    assert jobs["at-grpo"] == 1 and trainings(jobs) == trainings_of(DEFAULT, ["at-grpo"])
+    assert jobs["at-grpo"] == 1 and trainings(jobs) == trainings_of(FULL, ["at-grpo"])
 
 
-def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, default):
+def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, full):
     """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
-    config, full = configuration.read(STUDIES["smoothing"]), planned(plans("smoothing"))
+    config, more = configuration.read(STUDIES["full"], STUDIES["smoothing"]), planned(plans("full", "smoothing"))
     variants, certify = len(config["variants"]), config["certify"]
     added = len(certify["methods"]) - len(config["study_methods"])
-    assert added >= 2 and full["train_grpo"] == default["train_grpo"] + added * variants
-    assert full["attack_model"] == default["attack_model"] + added * variants * (2 + len(certify["attacks"]))
+    assert added >= 2 and more["train_grpo"] == full["train_grpo"] + added * variants
+    assert more["attack_model"] == full["attack_model"] + added * variants * (2 + len(certify["attacks"]))
     tables = variants * len(certify["methods"]) * len(certify["functions"]) * len(certify["sigma"])
-    assert full["certify_model"] == tables and {0.12, 0.25, 0.5} <= set(certify["sigma"])
+    assert more["certify_model"] == tables and {0.12, 0.25, 0.5} <= set(certify["sigma"])
 
 
 def test_what_the_hub_has_is_fetched_by_the_driver_itself(untouched):

@@ -27,7 +27,7 @@ def remade(study, module: str) -> set[str]:
 
 def test_one_figure_from_nothing_needs_what_it_is_drawn_from_alone(tmp_path):
     jobs = plan("results/phantoms/figures/accuracy_vs_eps.png", cwd=checkout(tmp_path / "repository"))
-    assert sum(jobs.values()) <= 30 and jobs["attack_model"] == 16  # four models, clean and under three attacks
+    assert sum(jobs.values()) <= 30 and jobs["attack_model"] == 12  # four models, clean and under two attacks
     assert {name for name in jobs if name.startswith(("draw_", "make_"))} == {
         "make_phantoms", "make_base", "make_robustness", "draw_accuracy_vs_eps",
     }  # fmt: skip

@@ -11,14 +11,15 @@ from safemed.workflow import config
 from safemed.workflow.evaluations import Evaluations
 from safemed.workflow.sources import Sources
 from safemed.workflow.trainings import Trainings
+from support.paths import STUDIES
 
 SFT = SimpleNamespace(method="sft", variant="think")
 
 
 @pytest.fixture
 def study() -> dict:
-    """The default study's config, a test's own."""
-    return json.loads(json.dumps(config.read()))
+    """The config of the default study with all evaluations, a test's own."""
+    return json.loads(json.dumps(config.read(STUDIES["full"])))
 
 
 def changed(study: dict, **sections) -> dict:
@@ -69,7 +70,7 @@ def test_only_a_method_that_alters_questions_depends_on_alterations_and_their_te
     plain = SimpleNamespace(method="at-grpo", variant="think")
     assert trainings.templates(hinted) == [study["templates"]] and trainings.templates(plain) == []
     assert trainings.script(hinted) == trainings.script(plain) and trainings.code(hinted) != trainings.code(plain)
-    assert trainings.start(SFT) == "results/models/base" and trainings.start(plain) == "results/models/fare-think"
+    assert trainings.start(plain) == "results/models/fare-think" and trainings.start(SFT) == "results/models/base"
 
 
 def test_what_is_monitored_is_no_setting_of_a_training(study):

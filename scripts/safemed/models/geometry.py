@@ -46,6 +46,18 @@ def patchify(images: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
     return x.reshape(-1, c * t * p * p), grid
 
 
+def rope_positions(image: Tensor, mask: Tensor, columns: int) -> Tensor:
+    """Qwen3-VL's positions (time, row, column) [3, B, T] of prompts that hold one square image each.
+
+    image, mask: bool [B, T], the image tokens, and all but padding; columns: image tokens a side. What
+    `Qwen3VLModel.get_rope_index` finds, without its loop over the prompts.
+    """
+    texts, place = (mask & ~image).cumsum(1), image.cumsum(1) - 1  # [B, T]
+    base = torch.where(image, texts, texts - 1 + columns * (place >= 0))
+    inside = torch.stack([torch.zeros_like(place), place // columns, place % columns]) * image
+    return (base + inside) * mask
+
+
 def check_resize(processor, side: int) -> None:
     """Refuse a model whose processor would change a prepared image: its own resize must be the identity.
 

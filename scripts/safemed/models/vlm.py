@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,8 +21,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from safemed.data.prompts import LETTERS
-from safemed.models.geometry import Geometry, patchify
+from safemed.models.geometry import Geometry, patchify, rope_positions
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
+from safemed.models.tower import quicken
 
 
 def save_model(model, processor, folder: Path) -> None:
@@ -107,6 +109,7 @@ class VLM:
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self.letter_ids = [self._single_token(f" {letter}") for letter in LETTERS]
         self.passes = Passes()
+        quicken(self.visual)
         self.count(self.visual)
 
     @classmethod
@@ -139,6 +142,10 @@ class VLM:
         texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
         return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
 
+    def columns(self, images: Tensor) -> int:
+        """Image tokens a side of images [B, 3, H, W]."""
+        return images.shape[-1] // self.geometry.patch // self.geometry.merge
+
     def features(self, images: Tensor) -> Tensor:
         """All that the language model sees of the images: [B, L, n, D], the image tokens and the deepstack's layers."""
         pixel_values, grid = patchify(images, self.geometry)
@@ -161,8 +168,9 @@ class VLM:
     def _teacher_forced(self, encoded: Encoded, kept: int, **image) -> Tensor:
         ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]
         mask = torch.cat([encoded.prompt_mask, encoded.completion_mask], 1)
-        kinds = (ids == self.image_token_id).long()
-        arguments = {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds, "use_cache": False}
+        columns = int(image["image_grid_thw"][0, 2]) // self.geometry.merge
+        positions = rope_positions(ids == self.image_token_id, mask.bool(), columns)
+        arguments = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
         return self.model(**arguments, **image, logits_to_keep=kept).logits
 
     @torch.no_grad()
@@ -196,6 +204,13 @@ class VLM:
             eos_token_id=self.tokenizer.eos_token_id,
         )
         return self.tokenizer.batch_decode(ids[:, encoded.prompt_ids.shape[1] :], skip_special_tokens=True)
+
+    def encode_ids(self, prompts: Encoded, completions: list[tuple[int, ...]]) -> Encoded:
+        """Prompts with completions that are token ids already, one each."""
+        rows = [torch.tensor(words) for words in completions]
+        pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+        ids, mask = pad(rows), pad([torch.ones_like(row) for row in rows])
+        return Encoded(prompts.prompt_ids, prompts.prompt_mask, ids.to(self.device), mask.to(self.device))
 
     def tokenise(self, texts: list[str], side: str) -> tuple[Tensor, Tensor]:
         """Ids and mask [B, L] of texts, padded on the side given."""
@@ -232,9 +247,13 @@ def _refuse_nan(ids: Tensor, logits: Tensor) -> Tensor:
 
 def tower_features(visual: torch.nn.Module, pixel_values: Tensor, grid: Tensor) -> Tensor:
     """Features [B, L, n, D] of a vision tower: its image tokens, then each deepstack layer's."""
-    seen = visual(pixel_values, grid_thw=grid)
+    return stacked(visual(pixel_values, grid_thw=grid), len(grid))
+
+
+def stacked(seen: BaseModelOutputWithDeepstackFeatures, b: int) -> Tensor:
+    """What a vision tower has said of b images, as features [B, L, n, D]."""
     layers = torch.stack([seen.pooler_output, *seen.deepstack_features])  # [L, B * n, D]
-    return layers.unflatten(1, (len(grid), -1)).transpose(0, 1)
+    return layers.unflatten(1, (b, -1)).transpose(0, 1)
 
 
 @contextlib.contextmanager

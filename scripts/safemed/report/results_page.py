@@ -75,11 +75,12 @@ def filled(text: str, block: str) -> str:
 
 
 def readme_block(study: Study) -> str:
-    """The finding in one sentence, and a result row for the paper and for each of README_METHODS, a value a variant."""
+    """The finding in one sentence, and rows for the paper and the studied ones of README_METHODS, a value a variant."""
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
     head = [f"{n} questions, accuracy in % ({variants})", "clean", f"PGD, {study.eps}/255", "worst case of all attacks"]
-    rows = [PAPER, *(_readme_row(study, method) for method in README_METHODS)]
+    studied = [method for method in README_METHODS if method in study.config["study_methods"]]
+    rows = [PAPER, *(_readme_row(study, method) for method in studied)]
     return f"{_finding(study)}\n\n{_markdown(head, rows)}\n\n{_origin(study)}"
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from accelerate.utils import reduce
 from torch import Tensor
 
 from safemed.data import prompts
@@ -18,7 +17,7 @@ from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM, frozen
 from safemed.stress.hints import Hint, Templates, hinted
 from safemed.training.abstention import offered
-from safemed.training.step_rows import AlteredRows, agreed, first_rows, target_loss
+from safemed.training.step_rows import AlteredRows, target_loss
 from safemed.utils.draws import draw
 
 
@@ -70,18 +69,13 @@ class GRPOAlterations:
         return self._misled(rows, vlm, step) if self.n_hints else AlteredRows(rows, rows)
 
     def _misled(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
-        """Put the worst of the step's hints before the policy's questions, the same for all rows of a question."""
-        questions = [rows[i] for i in first_rows(rows)]
-        wordings = [self.wordings(question, step) for question in questions]
-        images = to_float(torch.from_numpy(as_arrays(question["image"] for question in questions)), vlm.device)
-        losses, worst = wording_losses(vlm, questions, wordings, images).max(1)
-        prompts_of = {
-            question["question_id"]: several[place]
-            for question, several, place in zip(questions, wordings, worst.tolist(), strict=True)
-        }
-        asked = agreed(prompts_of)
-        misled = [{**row, "prompt": asked[row["question_id"]]} for row in rows]
-        return AlteredRows(rows, misled, {"hint_loss": reduce(losses.mean(), "mean").item()})
+        """Put the worst of the step's hints before the policy's questions."""
+        wordings = [self.wordings(row, step) for row in rows]
+        images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), vlm.device)
+        losses, worst = wording_losses(vlm, rows, wordings, images).max(1)
+        chosen = [several[place] for several, place in zip(wordings, worst.tolist(), strict=True)]
+        misled = [{**row, "prompt": prompt} for row, prompt in zip(rows, chosen, strict=True)]
+        return AlteredRows(rows, misled, {"hint_loss": losses.mean().item()})
 
     def wordings(self, question: dict, step: int) -> list[list[dict]]:
         """A question's prompts after `n_hints` misleading hints, all different, that all claim one option."""

@@ -1,145 +1,153 @@
-"""AT-GRPO: adversarial training inside Group Relative Policy Optimization, on TRL's GRPOTrainer.
+"""AT-GRPO: adversarial training inside Group Relative Policy Optimization.
 
-For a prompt q with image x and gold answer a: x_adv is one perturbation of x against the current policy, shared by the
-G rollouts of the prompt; rollouts, old log-probabilities and the policy loss all see x_adv, because TRL processes the
-one image object of the row for all three. Added to the loss is the clean-anchored KL,
+For a prompt q with image x, a step makes one perturbation x_adv of x against the current policy, draws G rollouts o on
+x_adv, rewards them, and descends
 
-    beta * KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q) ),
+    - E[ A log pi_theta(o | x_adv, q) ]                                                      (policy)
+    + anchor   * KL( pi_ref(. | x, q) || pi_theta(. | x_adv, q) )                            (anchor)
+    + features * || phi_theta(x_adv) - phi_ref(x) ||^2 / || phi_ref(x) ||^2                  (features)
 
-forward, over the full vocabulary, at the tokens of the rollouts: the reference sees the CLEAN image. Without it a
-confident policy is wrong in all rollouts of a group, the advantages are zero and the clean skill is lost.
+policy: GRPO's (Shao et al. 2024), A relative to the group. With one update a batch the ratio of new to old policy is 1,
+so nothing is clipped. Tokens are summed, not averaged over a completion's length (Liu et al. 2025). anchor: forward KL
+over the whole vocabulary, summed over the tokens of the rollouts. features: what the language model is given by the
+vision tower phi, as in FARE (Schlarmann et al. 2024). The reference, as the model was at the start, sees the CLEAN
+image: an attacked policy that is confident is wrong in all rollouts of a group, and the reference alone knows better.
 
-Before that, a function may alter x and q, for the policy alone or for the anchor as well: training.alterations puts
-misleading hints before the question, and erases from the image what the question asks for.
+On transformers' Trainer: TRL's GRPOTrainer renders, generates and evaluates each of a group's repetitions anew, and all
+of that would be overridden.
 """
 
 import contextlib
 from collections.abc import Iterator
 
 import torch
-from accelerate.utils import reduce
-from PIL import Image
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import PreTrainedModel
-from trl import GRPOTrainer
-from trl.trainer.utils import use_adapter
+from transformers import PreTrainedModel, set_seed
 
+from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_arrays
-from safemed.models.geometry import patchify, to_float, to_uint8
-from safemed.models.vlm import VLM
+from safemed.models.geometry import to_float, to_uint8
+from safemed.models.packing import Packed, pack, packed_logits
+from safemed.models.vlm import VLM, Encoded, frozen, stacked
+from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
-from safemed.training.step_rows import Alter, agreed, first_rows, target_loss, unaltered
+from safemed.training.logging_trainer import LoggingTrainer
+from safemed.training.rollouts import Rollouts, roll_out
+from safemed.training.step_rows import Alter, target_loss, unaltered
+from safemed.utils.draws import draw
 
 
-class ATGRPOTrainer(GRPOTrainer):
-    """GRPOTrainer whose rollouts, log-probabilities and loss see augmented images, anchored to the clean ones.
+class ATGRPOTrainer(LoggingTrainer):
+    """GRPO on augmented images, with a reference that sees the clean ones.
 
-    augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO).
-    beta: weight of the clean-anchored KL; TRL's own `beta`, whose reference would see the augmentation, must be 0.
-    alter: what becomes of the rows of a step before anything else sees them.
+    augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO). settings: the
+    config's, of which num_generations, temperature, rewards, scale_rewards, anchor, features, optimizer and
+    vision_learning_rate are read. limit: tokens of a completion. alter: what becomes of a step's rows before all else.
 
-    Rows are those of `common.training_rows`: what other prompts and targets are made of stands beside TRL's columns.
-    Two private methods of TRL are overridden, so TRL is pinned exactly and tests hold what each pass saw.
+    A batch is of prompts, `common.training_rows`, each once; every process has whole groups.
     """
 
-    def __init__(self, *args, augmentation: Augmentation, beta: float, alter: Alter = unaltered, **kwargs):
-        super().__init__(*args, **kwargs)
-        if self.beta:
-            raise ValueError("TRL's beta must be 0: the anchor's own beta is given to ATGRPOTrainer")
-        self.augmentation, self.anchor_beta, self.alter = augmentation, beta, alter
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        self.vlm = VLM(unwrapped, self.processing_class)
-        self.has_adapter = hasattr(unwrapped, "peft_config")
-        self.anchor = None
-        if beta and self.has_adapter:  # without its adapter the policy is the reference
-            self.anchor = unwrapped
-        elif beta:
-            self.anchor = _frozen_copy(unwrapped)
-            self.vlm.count(self.anchor.model.visual)
+    def __init__(
+        self, model, args, *, processing_class, augmentation: Augmentation, settings: dict, limit: int,
+        alter: Alter = unaltered, peft_config: LoraConfig | None = None, **kwargs,
+    ):  # fmt: skip
+        if peft_config:
+            set_seed(args.seed)  # the Trainer's own comes after the adapters are drawn
+            model = get_peft_model(model, peft_config)
+        super().__init__(model, args, processing_class=processing_class, data_collator=list, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
+        self.augmentation, self.settings, self.limit, self.alter = augmentation, settings, limit, alter
+        self.vlm = VLM(self.accelerator.unwrap_model(self.model), processing_class)
+        self.reference = self.vlm
+        if not hasattr(self.vlm.model, "peft_config"):  # with adapters, the policy without them is the reference
+            self.reference = VLM(_frozen_copy(self.vlm.model), processing_class)
+            self.reference.passes = self.vlm.passes
 
-    def _generate_and_score_completions(self, inputs: list[dict]) -> dict:
-        """Replace each row's prompt and image by those that the step sees; keep the clean ones for the anchor."""
-        altered = self.alter(inputs, self.vlm, self.state.global_step)
-        for name, value in altered.metrics.items():
-            self._metrics["train"][name].append(value)
-        clean = torch.from_numpy(as_arrays(row["image"] for row in altered.anchor))  # [B, H, W, 3]
-        seen = self._augmented(altered.policy, clean)
-        rows = [{**row, "image": Image.fromarray(one.numpy())} for row, one in zip(altered.policy, seen, strict=True)]
-        if self.use_vllm:  # whose tower no hook counts
-            self.vlm.passes.forward += len(rows)
-        output = super()._generate_and_score_completions(rows)
-        kept = self.vlm.encode([row["prompt"] for row in altered.anchor], [""] * len(inputs), clean.shape[1])
-        clean_prompts = {"clean_prompt_ids": kept.prompt_ids, "clean_prompt_mask": kept.prompt_mask}
-        return {**output, **clean_prompts, "clean_images": clean.to(self.accelerator.device)}
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """The settings' optimizer, with a learning rate of its own for the vision tower."""
+        rates = {self.vlm.visual: self.settings["vision_learning_rate"], self.vlm.model: self.args.learning_rate}
+        self.optimizer = optimizers.make(self.settings["optimizer"], rates)
+        return self.optimizer
 
-    def _augmented(self, rows: list[dict], clean: Tensor) -> Tensor:
-        """The 8-bit images [B, H, W, 3] that the step sees; rows of one question share one.
+    def compute_loss(self, model, rows: list[dict], return_outputs: bool = False, num_items_in_batch=None) -> Tensor:
+        altered = self.alter(rows, self.vlm, self.state.global_step)
+        self.note(**altered.metrics)
+        clean = to_float(torch.from_numpy(as_arrays(row["image"] for row in altered.anchor)), self.vlm.device)
+        asked = self._asked(altered.policy, clean)
+        with frozen(self.vlm.model):
+            seen = self._augmented(altered.policy)
+            draws = self._draws(altered.policy)
+            found = roll_out(self.vlm, seen, asked, altered.policy, self.settings, self.limit, draws)
+        self.note(**found.metrics())
+        return self._loss(model, found, (seen, asked), (clean, self._asked(altered.anchor, clean)))
 
-        Noise is cut off at 0 and 1: TRL takes images.
-        """
-        first = first_rows(rows)
-        ids = [rows[i]["question_id"] for i in first]
-        images, attack_loss = to_float(clean[first], self.vlm.device), target_loss(self.vlm, [rows[i] for i in first])
-        made = to_uint8(augment_step(self, attack_loss, images, ids))
-        augmented = agreed(dict(zip(ids, made, strict=True)))
-        return torch.stack([augmented[row["question_id"]] for row in rows])
+    def _loss(self, model, found: Rollouts, policy: tuple[Tensor, Encoded], anchor: tuple[Tensor, Encoded]) -> Tensor:
+        """The three terms; policy, anchor: the images and prompts that policy and reference see."""
+        draws, rows = found.total.numel(), found.rows
+        packed = pack(self.vlm, policy[1], policy[0], rows, found.completions)
+        with features_seen(self.vlm) as features:
+            logits = packed_logits(model, self.vlm, policy[0], packed)  # [N, V]
+        drawn_by = (logits / self.settings["temperature"]).log_softmax(-1)
+        chosen = drawn_by.gather(1, packed.token[:, None])[:, 0]
+        loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
+        if not self.settings["anchor"] and not self.settings["features"]:
+            return loss
+        wanted, kept = self._reference(pack(self.vlm, anchor[1], anchor[0], rows, found.completions), anchor[0])
+        kl = (forward_kl(wanted, logits.log_softmax(-1)) * self._of_tokens(found.counts, packed)).sum() / draws
+        distance = feature_distance(features[0], kept).mean()
+        self.note(anchor_kl=kl, feature_distance=distance)
+        return loss + self.settings["anchor"] * kl + self.settings["features"] * distance
 
-    def _compute_loss(self, model, inputs: dict) -> Tensor:
-        """TRL's policy loss, plus beta times the clean-anchored KL on the same forward pass."""
-        if self.anchor is None:
-            return super()._compute_loss(model, inputs)
-        with self._last_hidden() as captured:
-            loss = super()._compute_loss(model, inputs)
-        kept = inputs["completion_ids"].shape[1]
-        policy = self.vlm.model.get_output_embeddings()(captured[0][:, -kept - 1 : -1])  # [B, C, V]
-        kl = forward_kl(self._reference_logits(inputs, kept), policy, inputs["completion_mask"])
-        self._metrics["train"]["anchor_kl"].append(reduce(kl.detach(), "mean").item())
-        return loss + self.anchor_beta * kl / self.current_gradient_accumulation_steps
+    def _of_tokens(self, values: Tensor, packed: Packed) -> Tensor:
+        """Each completion's value [K], at its tokens [N]."""
+        return values.to(packed.completion.device)[packed.completion]
 
     @torch.no_grad()
-    def _reference_logits(self, inputs: dict, kept: int) -> Tensor:
-        """Logits [B, C, V] of the reference policy at the rollouts' tokens, after clean prompts and on clean images."""
-        pixel_values, grid = patchify(to_float(inputs["clean_images"], self.vlm.device), self.vlm.geometry)
-        ids = torch.cat([inputs["clean_prompt_ids"], inputs["completion_ids"]], 1)  # [B, P + C]
-        arguments = {
-            "input_ids": ids,
-            "attention_mask": torch.cat([inputs["clean_prompt_mask"], inputs["completion_mask"]], 1),
-            "mm_token_type_ids": (ids == self.vlm.image_token_id).long(),
-            "pixel_values": pixel_values,
-            "image_grid_thw": grid,
-            "logits_to_keep": kept + 1,
-        }
-        adapter_off = use_adapter(self.anchor, None) if self.has_adapter else contextlib.nullcontext()
-        with adapter_off:
-            return self.anchor(**arguments).logits[:, :-1]
+    def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The reference's log-probabilities [N, V] of the rollouts' tokens, and its features of the images."""
+        adapters = getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)
+        with adapters(), features_seen(self.reference) as features:
+            logits = packed_logits(self.reference.model, self.reference, images, packed)
+        return logits.log_softmax(-1), features[0]
 
-    @contextlib.contextmanager
-    def _last_hidden(self) -> Iterator[list[Tensor]]:
-        """Collects the backbone's last hidden states [B, P + C, D] of the forward passes made inside the block."""
-        captured: list[Tensor] = []
-        backbone = self.vlm.backbone
-        handle = backbone.register_forward_hook(lambda module, args, output: captured.append(output.last_hidden_state))
-        try:
-            yield captured
-        finally:
-            handle.remove()
+    def _asked(self, rows: list[dict], images: Tensor) -> Encoded:
+        return self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
+
+    def _augmented(self, rows: list[dict]) -> Tensor:
+        """What the step sees of the rows' images, of 8 bits as those that are scored; noise is cut off at 0 and 1."""
+        images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), self.vlm.device)
+        seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
+        return to_float(to_uint8(seen), self.vlm.device)
+
+    def _draws(self, rows: list[dict]) -> torch.Generator:
+        """What the rollouts of a batch are drawn by: another for each step, and for each part of its prompts."""
+        name = f"step {self.state.global_step}, {rows[0]['question_id']}"
+        return torch.Generator().manual_seed(draw(self.args.seed, name, "rollouts"))
+
+
+@contextlib.contextmanager
+def features_seen(vlm: VLM) -> Iterator[list[Tensor]]:
+    """Collects the features [B, L, n, D] of all images that pass through a vision tower inside the block."""
+    collected: list[Tensor] = []
+
+    def hook(module, args, kwargs, output):
+        collected.append(stacked(output, len(kwargs["grid_thw"])))
+
+    handle = vlm.visual.register_forward_hook(hook, with_kwargs=True)
+    try:
+        yield collected
+    finally:
+        handle.remove()
 
 
 def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """The model as it is now, sharing nothing with it.
-
-    Not a deepcopy: TRL has replaced the policy's `forward` by a closure over the policy, which a copy would carry.
-    """
+    """The model as it is now, sharing nothing with it."""
     copied = type(model)(model.config).to(model.device, model.dtype)
     copied.load_state_dict(model.state_dict())
     return copied.eval().requires_grad_(False)
 
 
-def forward_kl(reference: Tensor, policy: Tensor, mask: Tensor) -> Tensor:
-    """KL(reference || policy), summed over the vocabulary, averaged over the tokens under the mask, then over rows.
-
-    reference, policy: logits [B, C, V]; mask [B, C]. Zero exactly when the two agree at every token under the mask.
-    """
-    p, q = reference.float().log_softmax(-1), policy.float().log_softmax(-1)  # a sum over the vocabulary needs fp32
-    kl = (p.exp() * (p - q)).sum(-1) * mask  # [B, C]
-    return (kl.sum(1) / mask.sum(1).clamp(min=1)).mean()
+def forward_kl(reference: Tensor, policy: Tensor) -> Tensor:
+    """KL(reference || policy) [N] of log-probabilities [N, V]; zero exactly where the two agree."""
+    return (reference.exp() * (reference - policy)).sum(-1)

@@ -6,6 +6,7 @@ Misleading hints and erased images, which change the question too, are training.
 from dataclasses import dataclass
 from typing import Self
 
+import torch
 from accelerate.utils import reduce
 from torch import Tensor
 from torch.nn import Module
@@ -24,6 +25,7 @@ class Augmentation:
     eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
     2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial
     augmentation has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not.
+    share: of a batch's rows; the others see the clean image.
     """
 
     kind: str = "clean"
@@ -31,6 +33,7 @@ class Augmentation:
     steps: int = 0
     ramp: float = 0.0
     sigma: float = 0.0
+    share: float = 1.0
 
     @classmethod
     def read(cls, settings: dict) -> Self:
@@ -72,8 +75,9 @@ def augment_step(trainer, attack_loss: AttackLoss, clean: Tensor, question_ids: 
     augmentation, step = trainer.augmentation, trainer.state.global_step
     progress = (step + 1) / trainer.state.max_steps
     names = [f"{trainer.args.seed}:{step}:{question_id}" for question_id in question_ids]
-    seen, loss = augmentation.apply(trainer.vlm.model, attack_loss, clean, names, progress)
+    n = round(augmentation.share * len(clean))  # the first: batches are in random order
+    seen, loss = augmentation.apply(trainer.vlm.model, attack_loss, clean[:n], names[:n], progress)
     if augmentation.kind == "adversarial":
         trainer._metrics["train"]["eps"].append(augmentation.eps_at(progress) * 255)
         trainer._metrics["train"]["attack_loss"].append(reduce(loss.mean(), "mean").item())
-    return seen
+    return torch.cat([seen, clean[n:]])

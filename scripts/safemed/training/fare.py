@@ -8,22 +8,22 @@ of AT-GRPO's: the language model is not run.
 """
 
 import copy
-from collections import defaultdict
 from dataclasses import replace
-from statistics import fmean
 
 import pandas as pd
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import Trainer, set_seed
+from transformers import set_seed
 
 from safemed.attacks.losses import feature_distance, features_away
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
 from safemed.models.vlm import VLM, tower_features
+from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
+from safemed.training.logging_trainer import LoggingTrainer
 
 
 def one_row_an_image(questions: Dataset) -> Dataset:
@@ -38,11 +38,11 @@ def collate(examples: list[dict]) -> dict:
     return {"images": images, "question_ids": [example["question_id"] for example in examples]}
 
 
-class FARETrainer(Trainer):
+class FARETrainer(LoggingTrainer):
     """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
 
-    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. Rows carry
-    question_id and image.
+    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. optimizer: see
+    optimizers.make. Rows carry question_id and image.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class FARETrainer(Trainer):
         *,
         processing_class,
         augmentation: Augmentation,
+        optimizer: str,
         peft_config: LoraConfig | None = None,
         **kwargs,
     ):
@@ -62,10 +63,14 @@ class FARETrainer(Trainer):
             tower = model.model.visual = get_peft_model(tower, replace(peft_config, task_type=None))
         super().__init__(tower, args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
-        self.augmentation, self._metrics = augmentation, {"train": defaultdict(list)}
+        self.augmentation, self.kind = augmentation, optimizer
         self.vlm = VLM(model.to(self.args.device).train(), processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        self.optimizer = optimizers.make(self.kind, {self.model: self.args.learning_rate})
+        return self.optimizer
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):
         clean = to_float(inputs["images"], self.vlm.device)
@@ -73,12 +78,6 @@ class FARETrainer(Trainer):
         seen = augment_step(self, features_away(self.vlm, wanted), clean, inputs["question_ids"])
         # Through `model`, which averages gradients over processes, and not through the tower inside it.
         return feature_distance(tower_features(model, *patchify(seen, self.vlm.geometry)), wanted).mean()
-
-    def log(self, logs: dict, *args, **kwargs) -> None:
-        """The trainer's own, with the means of eps and of the attack's loss since the last line."""
-        means = {name: fmean(values) for name, values in self._metrics["train"].items()}
-        self._metrics["train"].clear()
-        super().log({**logs, **means}, *args, **kwargs)
 
     @torch.no_grad()
     def _clean_features(self, clean: Tensor) -> Tensor:

@@ -68,17 +68,19 @@ class ProbeCallback(TrainerCallback):
         log.info("step %d: %s", state.global_step, found)
 
 
-# TRL's names for what the curves show -> ours.
+# The trainers' names for what the curves show -> ours.
 CURVES = {
     "loss": "loss",
     "eps": "eps",
-    "rewards/accuracy/mean": "reward_accuracy",
-    "rewards/format/mean": "reward_format",
+    "reward_accuracy": "reward_accuracy",
+    "reward_format": "reward_format",
     "frac_reward_zero_std": "frac_reward_zero_std",
     "anchor_kl": "anchor_kl",
     "attack_loss": "attack_loss",
     "hint_loss": "hint_loss",
-    "completions/mean_length": "completion_length",
+    "completion_length": "completion_length",
+    "distinct_rollouts": "distinct_rollouts",
+    "feature_distance": "feature_distance",
     "entropy": "entropy",
     "clean_accuracy": "clean_accuracy",
     "robust_accuracy": "robust_accuracy",

@@ -14,9 +14,13 @@ from safemed.workflow.config import BASE, ROOT, chain, sweeps, training_settings
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
 GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
-OWN_KEYS = {  # settings that one trainer alone reads
-    "sft": ("targets",),
-    "grpo": ("num_generations", "temperature", "rewards", "scale_rewards", "beta", "vllm"),
+READERS = {  # settings that not all trainers read: the trainers that do
+    "targets": ("sft",),
+    "optimizer": ("fare", "grpo"),
+    **dict.fromkeys(
+        ("num_generations", "temperature", "rewards", "scale_rewards", "anchor", "features", "vision_learning_rate"),
+        ("grpo",),
+    ),
 }
 
 
@@ -134,7 +138,7 @@ def _names(config: dict) -> dict[str, list[str]]:
     return {
         "attack.suite": attack["suite"],
         "certify.attacks": certify["attacks"],
-        "stress.adaptive": [stress["adaptive"]],
+        "stress.adaptive": [stress["adaptive"]] if stress["adaptive"] else [],
     }
 
 
@@ -185,7 +189,8 @@ def _between_attacks(config: dict) -> Iterator[str]:
     if "certify" in made:
         yield from _smoothed_attacks(config["certify"], attack["attacks"])
     if "stress" in made:
-        yield from _adaptive_attack(stress, attack["attacks"])
+        if stress["adaptive"]:
+            yield from _adaptive_attack(stress, attack["attacks"])
         if stress["questions"] > attack["questions"]:
             yield f"stress.questions: {stress['questions']} is more than attack.questions = {attack['questions']}"
 
@@ -306,12 +311,6 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     yield from _own_keys(settings, trainer)
     if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
-    if settings.get("vllm") and not config["resources"]["gpus"]:
-        yield "vllm: vLLM needs a GPU, and resources.gpus is 0"
-    batch = settings["batch_size"] * settings["gradient_accumulation"]
-    if trainer == "grpo" and batch % settings.get("num_generations", 1):
-        rollouts = settings["num_generations"]
-        yield f"num_generations: {rollouts} does not divide batch_size * gradient_accumulation = {batch}"
 
 
 def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:
@@ -339,18 +338,17 @@ def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:
         yield "augmentation.erased: the trainer is fare, whose training asks no question"
     starts = chain(config, name)[1:]
     taught = any(training_settings(config, start)["augmentation"].get("erased") for start in starts)
-    if settings.get("beta") and not taught:
-        yield "augmentation.erased: beta > 0 anchors it to its start, which never learned to abstain"
+    if settings.get("anchor") and not taught:
+        yield "augmentation.erased: anchor > 0 anchors it to its start, which never learned to abstain"
 
 
 def _own_keys(settings: dict, trainer: str) -> Iterator[str]:
-    """Whether what one trainer alone reads is there for it, and for no other."""
-    for reader, keys in OWN_KEYS.items():
-        for key in keys:
-            if trainer != reader and key in settings:
-                yield f"{key}: the trainer is {trainer}, which does not read it"
-            if trainer == reader and key not in settings:
-                yield f"{key}: missing, and training.{trainer} does not set it either"
+    """Whether what some trainers alone read is there for them, and for no other."""
+    for key, readers in READERS.items():
+        if trainer not in readers and key in settings:
+            yield f"{key}: the trainer is {trainer}, which does not read it"
+        if trainer in readers and key not in settings:
+            yield f"{key}: missing, and training.{trainer} does not set it either"
 
 
 def _shared_batches(config: dict) -> Iterator[str]:

@@ -92,14 +92,13 @@ def training_settings(config: dict, name: str) -> dict:
 def passes_a_step(settings: dict) -> int:
     """The images that go forward or backward in a training step: those of its attack and those of its update.
 
-    settings: a training's, of SFT or GRPO. GRPO attacks each prompt once for all its rollouts.
+    settings: a training's, of SFT or GRPO, of which a prompt goes through the tower once for all its rollouts.
     """
     rows = settings["batch_size"] * settings["gradient_accumulation"]
-    attacked = rows // settings.get("num_generations", 1)
     update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
     augmentation = settings["augmentation"]
     steps = augmentation["steps"] if augmentation["kind"] == "adversarial" else 0
-    return 2 * steps * attacked + update * rows
+    return 2 * steps * round(rows * augmentation.get("share", 1)) + update * rows
 
 
 def chain(config: dict, name: str) -> list[str]:

@@ -59,8 +59,9 @@ class Evaluations:
         return self._attacks("certify", models, lambda variant: ["clean", "pgd"])
 
     def adaptive(self, models: list[str]) -> list[str]:
-        """The attack that knows the hint."""
-        return self._attacks("stress", models, lambda variant: [self.stress["adaptive"]])
+        """The attack that knows the hint, if the study makes it."""
+        names = [self.stress["adaptive"]] if self.stress["adaptive"] else []
+        return self._attacks("stress", models, lambda variant: names)
 
     def certificates(self, models: list[str]) -> list[str]:
         """The certificates: a folder a function, sigma and shard of the questions."""
