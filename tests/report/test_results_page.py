@@ -252,3 +252,11 @@ def test_a_readme_without_markers_and_a_folder_without_tables_are_refused(folder
     shutil.rmtree(folder / "tables")
     with pytest.raises(SystemExit, match="finished study"):
         run(folder)
+
+
+def test_a_study_without_an_attack_that_knows_the_hint_has_no_number_for_it(study):
+    with_it = results_page.page(study, []).splitlines()
+    del study.tables["adaptive"]
+    without = results_page.page(study, []).splitlines()
+    ((before, after),) = (pair for pair in zip(with_it, without, strict=True) if pair[0] != pair[1])
+    assert before.endswith("| 1.7 |") and after == before.removesuffix("| 1.7 |") + "| – |"

@@ -313,7 +313,8 @@ def _hints(study: Study) -> str:
     new = hints[(hints.voice == "all") & (hints.taught == "new") & (hints.seen == "clean")].set_index("model")
     words = both.set_index(["model", "seen", "words"]).accuracy
     attack = study.config["stress"]["attack"]
-    adaptive = study.tables["adaptive"].set_index("model").adaptive
+    table = study.tables.get("adaptive")  # where the study has such an attack
+    adaptive = {} if table is None else table.set_index("model").adaptive
     rows = [
         [
             model, _value(new.plain[model]), _value(new.negative[model]), _value(words.get((model, "clean", "worst"))),
