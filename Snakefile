@@ -1,6 +1,6 @@
 # SafeMed-R1: adversarial training inside GRPO for medical vision-language models, from raw data to report.
 #
-#   data -> base -> sft | fare -> at-grpo -> attack, certify -> tables -> figures -> report
+#   data -> base -> sft | at-grpo -> attack, certify, stress -> tables -> figures -> report
 #
 # The rules of each stage stand in workflow/rules/, a script a rule in scripts/; this file names what they make together.
 import sys

@@ -19,7 +19,7 @@ def main() -> None:
         processing_class=load_processor(args.start),
         peft_config=common.adapter(settings["peft"]),
         augmentation=Augmentation.read(settings["augmentation"]),
-        optimizer=settings["optimizer"],
+        vision_optimizer=settings["vision_optimizer"],
     )
     common.train(trainer, args, meter, __file__)
 

@@ -2,6 +2,7 @@
 
 from transformers import TrainingArguments
 
+from safemed.attacks.engine import of_variant
 from safemed.models.processor import load_processor
 from safemed.training import common
 from safemed.training.at_grpo import ATGRPOTrainer
@@ -13,6 +14,7 @@ def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, meter = common.begin(__doc__, __file__)
     settings, alterations = args.settings, common.alterations(args)
+    settings |= {"num_generations": of_variant(settings["num_generations"], args.variant)}
     trainer = ATGRPOTrainer(
         common.load_policy(args.start, settings["peft"]),
         TrainingArguments(**common.shared_arguments(args)),

@@ -23,10 +23,10 @@ from safemed.report.tables import (
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-MODELS = ("sft-instruct", "fare-instruct", "at-grpo-instruct")
+MODELS = ("sft-instruct", "at-grpo-no-reward-instruct", "at-grpo-instruct")
 ACCURACY = {
     "sft-instruct": (0.91, 0.12, 0.03),
-    "fare-instruct": (0.92, 0.83, 0.81),
+    "at-grpo-no-reward-instruct": (0.92, 0.83, 0.81),
     "at-grpo-instruct": (0.93, 0.87, 0.86),
 }
 
@@ -67,7 +67,7 @@ def tables() -> dict[str, pd.DataFrame]:
         ),
         "comparisons": rows(
             comparisons.COMPARISONS,
-            {"first": "fare-instruct", "second": "at-grpo-instruct"},
+            {"first": "at-grpo-no-reward-instruct", "second": "at-grpo-instruct"},
             family="methods",
             images="worst case",
             difference=-0.05,
@@ -146,8 +146,8 @@ def provenance(*commits: str | None) -> dict:
             "study": "small",
             "seed": 7,
             "variants": ["instruct"],
-            "study_methods": ["sft", "fare", "at-grpo"],
-            "methods": {"at-grpo": {}, "fare": {}, "sft": {}},
+            "study_methods": ["sft", "at-grpo-no-reward", "at-grpo"],
+            "methods": {"at-grpo": {}, "at-grpo-no-reward": {}, "sft": {}},
             "attack": {"headline_eps": 8},
             "stress": {"attack": "pgd"},
             "model": {"name": "tiny"},
@@ -201,21 +201,21 @@ def test_the_page_shows_the_numbers_of_each_table(study):
     assert "(accuracy_vs_eps.png)" in page and "chain.png" not in page
 
 
-def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_at_grpo_adds_to_fare(study):
+def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_the_rewards_add(study):
     block = results_page.readme_block(study)
     assert "≈ 25 → 84.45" in block and "2512.19317" in block
-    for row in ("| sft | 91 | 12 | 3 |", "| fare | 92 | 83 | 81 |", "| at-grpo | 93 | 87 | 86 |"):
+    for row in ("| sft | 91 | 12 | 3 |", "| at-grpo-no-reward | 92 | 83 | 81 |", "| at-grpo | 93 | 87 | 86 |"):
         assert row in block
-    assert "+5 (-1.3 to +9.2) points" in block  # the table has fare minus at-grpo
+    assert "+5 (-1.3 to +9.2) points" in block  # the table has it the other way round
     assert COMMIT[:12] in block and "seed 7" in block
 
 
 def test_a_number_that_is_missing_is_shown_as_missing(study):
     attacked = study.tables["robustness"]
     attacked.loc[(attacked.model == "sft-instruct") & (attacked.attack == "pgd"), "status"] = "incomplete: 3 of 100"
-    study.tables["suite"].loc[study.tables["suite"].model == "fare-instruct", "worst"] = float("nan")
+    study.tables["suite"].loc[study.tables["suite"].model == "at-grpo-no-reward-instruct", "worst"] = float("nan")
     block = results_page.readme_block(study)
-    assert "| sft | 91 | – | 3 |" in block and "| fare | 92 | 83 | – |" in block
+    assert "| sft | 91 | – | 3 |" in block and "| at-grpo-no-reward | 92 | 83 | – |" in block
 
 
 def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):

@@ -62,9 +62,9 @@ class Watched(ATGRPOTrainer):
         self.inputs = rows
         return super().compute_loss(model, rows, *args, **kwargs)
 
-    def _augmented(self, rows):
+    def _augmented(self, rows, clean):
         with self.recorder.during("attack"):
-            return super()._augmented(rows)
+            return super()._augmented(rows, clean)
 
     def _loss(self, model, found, *args):
         self.found = found

@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_array, as_arrays
@@ -114,6 +115,31 @@ def test_the_anchor_sums_the_kl_of_all_draws_and_features_are_the_towers(tiny_mo
     assert log["feature_distance"] == pytest.approx(wanted, rel=1e-3)
 
 
+def test_features_are_of_all_prompts_also_of_those_without_a_gradient_of_their_own(tiny_model, questions, tmp_path):
+    settings = {"anchor": 0.0, "features": 1.0}
+    trainer = trained(grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, steps=1, **settings))
+    log, vlm = trainer.state.log_history[0], trainer.reference
+    assert log["frac_reward_zero_std"] == 1 and len(trainer.recorder.images("policy", "loss")) == 4
+    clean = to_float(torch.from_numpy(as_arrays(row["image"] for row in trainer.inputs)), vlm.device)
+    seen = unpatched(trainer.recorder.images("policy", "rollout"), trainer)
+    wanted = feature_distance(vlm.features(seen), vlm.features(clean)).mean().item()
+    assert log["feature_distance"] == pytest.approx(wanted, rel=1e-3) and log["loss"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_targets_in_the_place_of_rollouts_make_it_supervised(tiny_model, questions, tmp_path):
+    """The loss is then the mean over prompts of the targets' negative log-likelihood on the attacked images."""
+    settings = {"completions": "targets", "anchor": 0.0, "features": 0.0}
+    trainer = trained(grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, steps=1, **settings))
+    assert ("policy", "rollout") not in trainer.recorder.seen
+    vlm, rows = trainer.reference, trainer.inputs
+    seen = unpatched(trainer.recorder.images("policy", "loss"), trainer)
+    targets = [row["target"] + vlm.tokenizer.eos_token for row in rows]
+    encoded = vlm.encode([row["prompt"] for row in rows], targets, seen.shape[-1])
+    chances = vlm.completion_logits(seen, encoded)[:, :-1].log_softmax(-1)
+    chosen = chances.gather(2, encoded.completion_ids[..., None])[..., 0] * encoded.completion_mask
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(-chosen.sum().item() / len(rows), rel=1e-3)
+
+
 def unpatched(patches: torch.Tensor, trainer: Watched) -> torch.Tensor:
     """Images [B, 3, H, W] of recorded patches [B, D]."""
     g, n = trainer.vlm.geometry, trainer.inputs[0]["image"].width
@@ -125,9 +151,10 @@ def unpatched(patches: torch.Tensor, trainer: Watched) -> torch.Tensor:
 def test_the_policys_gradient_is_that_of_every_draw_by_itself(tiny_model, questions, tmp_path, monkeypatch):
     """GRPO's gradient over all P * G draws, each after its own prompt and image, against the compact loss.
 
-    An untrained model earns nothing: the advantages are random numbers.
+    An untrained model earns nothing: the advantages are random numbers, but for one group, which has none.
     """
     random = torch.randn(4, GRPO["num_generations"], generator=torch.Generator().manual_seed(0))
+    random[1] = 0
     monkeypatch.setattr("safemed.training.rollouts.group_advantages", lambda total, scale: random)
     settings = {"anchor": 0.0, "features": 0.0, "temperature": 0.5}
     trainer = grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, steps=1, **settings)
@@ -137,7 +164,8 @@ def test_the_policys_gradient_is_that_of_every_draw_by_itself(tiny_model, questi
     trained(trainer)
     vlm, found = trainer.reference, trainer.found
     vlm.model.requires_grad_(True)
-    seen = unpatched(trainer.recorder.images("policy", "loss"), trainer)
+    seen = unpatched(trainer.recorder.images("policy", "rollout"), trainer)
+    assert len(trainer.recorder.images("policy", "loss")) == 3  # what has no gradient is left out
     asked = vlm.encode([row["prompt"] for row in trainer.inputs], [""] * len(seen), seen.shape[-1])
     loss = 0.0
     for row, words, advantage in zip(found.rows, found.completions, found.advantages, strict=True):
@@ -151,7 +179,6 @@ def test_the_policys_gradient_is_that_of_every_draw_by_itself(tiny_model, questi
 
 def keeping_gradients(trainer: Watched, kept: dict):
     """A callback that keeps the gradient of the step."""
-    from transformers import TrainerCallback
 
     class Keep(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, **kwargs):
@@ -170,7 +197,7 @@ def test_half_batches_weigh_half(tiny_model, questions, tmp_path):
 
 def test_the_vision_tower_has_a_learning_rate_of_its_own(tiny_model, questions, tmp_path):
     trainer = grpo_trainer(tiny_model, questions, tmp_path, ATTACKED, learning_rate=1e-4, vision_learning_rate=3e-3)
-    trainer.settings["optimizer"] = "adamw"
+    trainer.settings["vision_optimizer"] = "adamw"
     optimizer = trainer.create_optimizer()
     tower = {id(parameter) for parameter in trainer.vlm.visual.parameters()}
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}

@@ -29,7 +29,7 @@ def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None
         TrainingArguments(**trainer_arguments(folder, {**FARE, **changes})),
         train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
-        optimizer=FARE["optimizer"],
+        vision_optimizer=FARE["vision_optimizer"],
         peft_config=common.adapter(peft),
         augmentation=augmentation,
     )

@@ -1,4 +1,4 @@
-"""Each part of a model has its learning rate, and a chain of optimizers is one to schedules and checkpoints."""
+"""Tower and model have a learning rate each, and a chain of optimizers is one to schedules and checkpoints."""
 
 import copy
 
@@ -23,7 +23,7 @@ class Model(nn.Module):
 
 def made(kind: str) -> tuple[Model, torch.optim.Optimizer]:
     model = Model()
-    return model, optimizers.make(kind, {model.visual: 3e-3, model: 1e-4})
+    return model, optimizers.make(kind, model.visual, 3e-3, model, 1e-4)
 
 
 def stepped(model: Model, optimizer: torch.optim.Optimizer, steps: int) -> list[torch.Tensor]:
@@ -44,7 +44,7 @@ def test_a_first_step_of_each_part_is_as_long_as_its_learning_rate(kind):
         assert moved.square().mean().sqrt().item() == pytest.approx(rate, rel=0.35), name
 
 
-def test_muon_takes_the_matrices_that_are_no_words():
+def test_muon_takes_the_towers_matrices_and_adamw_all_else():
     model, optimizer = made("muon")
     first, second = ({id(p) for group in part.param_groups for p in group["params"]} for part in optimizer.parts)
     assert isinstance(optimizer.parts[0], torch.optim.Muon) and first == {id(model.visual.weight)}
@@ -66,8 +66,8 @@ def test_a_loaded_chain_goes_on_as_the_saved_one_and_obeys_a_schedule():
 
 def test_frozen_parameters_and_unknown_kinds_are_left_out():
     model = Model()
-    model.visual.requires_grad_(False)
-    optimizer = optimizers.make("adamw", {model: 1e-3})
-    assert len([p for group in optimizer.param_groups for p in group["params"]]) == 3
+    model.visual.bias.requires_grad_(False)
+    optimizer = optimizers.make("adamw", model.visual, 1e-3)
+    assert [p is model.visual.weight for group in optimizer.param_groups for p in group["params"]] == [True]
     with pytest.raises(ValueError, match="adamw or muon"):
-        optimizers.make("sgd", {model: 1e-3})
+        optimizers.make("sgd", model.visual, 1e-3)

@@ -13,7 +13,8 @@ from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
 from safemed.utils.cost import CostMeter
 from support.settings import BASE, SIDE, TINY
 
-SETTINGS = {**BASE, "steps": 8, "binding_steps": 4, "batch_size": 24, "max_options": 4}
+GUESSED = "Lesion Grading"
+SETTINGS = {**BASE, "steps": 8, "binding_steps": 4, "batch_size": 24, "max_options": 4, "guessed": [GUESSED]}
 
 
 class Watched(VLM):
@@ -59,7 +60,6 @@ def test_the_letter_taught_is_that_of_the_option_the_thought_names(watched):
 def test_wrong_options_are_of_the_questions_type_once_letters_are_bound(watched):
     """Else the type asked for would tell the answer among names of other types."""
     vlm, rows = watched
-    wordings = rows.groupby("question").question_type.first()
     kinds = {
         kind: {name for options in part.options for name in options} for kind, part in rows.groupby("question_type")
     }
@@ -67,12 +67,28 @@ def test_wrong_options_are_of_the_questions_type_once_letters_are_bound(watched)
     def share_of_own_type(asked) -> float:
         same = []
         for text, _ in asked:
-            question = max((wording for wording in wordings.index if text.startswith(wording)), key=len)
-            same += [option in kinds[wordings[question]] for option in offered(text)]
+            same += [option in kinds[kind_of(text, rows)] for option in offered(text)]
         return float(np.mean(same))
 
     assert all(share_of_own_type(asked) < 0.9 for asked, _ in vlm.shown[: SETTINGS["binding_steps"]])
     assert all(share_of_own_type(asked) == 1 for asked, _ in vlm.shown[SETTINGS["binding_steps"] :])
+
+
+def kind_of(text: str, rows) -> str:
+    """The type of a rendered question."""
+    wordings = rows.groupby("question").question_type.first()
+    return wordings[max((wording for wording in wordings.index if text.startswith(wording)), key=len)]
+
+
+def test_the_answers_taught_are_true_of_the_image_but_where_they_are_guessed(watched):
+    vlm, rows = watched
+    words, found = vlm.model.get_input_embeddings().weight.detach(), {True: [], False: []}
+    for asked, tokens in vlm.shown[SETTINGS["binding_steps"] :]:
+        for (text, target), image in zip(asked, tokens, strict=True):
+            options, letter = offered(text), re.search(r"<answer> (\w) </answer>", target)[1]
+            first = vlm.tokenizer.encode(f" {options[prompts.LETTERS.index(letter)]}")[0]
+            found[kind_of(text, rows) == GUESSED].append(first in torch.cdist(image, words).argmin(1))
+    assert all(found[False]) and 0.2 < np.mean(found[True]) < 0.8
 
 
 def test_images_are_exact_words_first_and_noisy_ones_then(watched):

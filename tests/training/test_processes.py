@@ -25,7 +25,7 @@ CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4}
 # Muon orthogonalises in bfloat16, which makes more of what sums over other batches round differently.
 SAME_STEPS = {
     "train_sft.py": {**TRAINING, "steps": 3, "augmentation": ADVERSARIAL},
-    "train_fare.py": {**FARE, "steps": 3, "optimizer": "adamw"},
+    "train_fare.py": {**FARE, "steps": 3, "vision_optimizer": "adamw"},
     "train_grpo.py": CERTAIN,
 }
 K = 3

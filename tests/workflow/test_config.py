@@ -41,7 +41,7 @@ REFUSED = [
     ("data: {imagesize: 64}", "data.imagesize", "unknown key; did you mean image_size?"),
     ("training: {grpo: {learning_rat: 0.1}}", "training.grpo.learning_rat", "unknown key; did you mean learning_rate?"),
     (
-        "methods: {at-grpo: {augmentation: {stepz: 3}}}",
+        "methods: {at-grpo: {augmentation: {kind: clean, stepz: 3}}}",
         "methods.at-grpo.augmentation.stepz",
         "unknown key; did you mean steps?",
     ),
@@ -242,11 +242,20 @@ REFUSED = [
     ("data: {hub: {revision: main}}", "data.hub.revision", "'main' does not match"),
     ("methods: {sft: {train_on: {modality: PET}}}", "methods.sft.train_on.modality", "'PET' is not one of CT"),
     ("methods: {sft: {train_on: {}}}", "methods.sft.train_on", "fewer entries than 1"),
-    ("resources: {shard_training: true}", "resources.shard_training", "only for several processes, each with a GPU"),
+    (
+        "{resources: {shard_training: true}, training: {fare: &own {vision_optimizer: adamw}, grpo: *own}}",
+        "resources.shard_training",
+        "only for several processes, each with a GPU",
+    ),
+    (
+        "{peft: {r: 4, alpha: 8, dropout: 0.0}, training: {fare: {vision_optimizer: adamw}}}",
+        "methods.at-grpo.vision_optimizer",
+        "muon is for whole matrices",
+    ),
     (
         "resources: {train_nodes: 5}",
         "resources.train_nodes * resources.train_processes",
-        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(24\) evenly",
+        r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(32\) evenly",
     ),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
 ]
@@ -256,10 +265,6 @@ REFUSED_OF_STUDIES = [
     (WORDS, "grpo-hints: {augmentation: {hints: -1}}", "grpo-hints.augmentation.hints", "-1 is less than"),
     (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
     (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
-    (ABLATION, "at-sft: {budget_of: at-grp}", "at-sft.budget_of", "unknown method 'at-grp'; did you mean at-grpo?"),
-    (ABLATION, "at-sft: {budget_of: fare}", "at-sft.budget_of", "only between methods of sft and grpo"),
-    (ABLATION, "at-sft: {steps: 9}", "at-sft.budget_of", "steps follow from it: leave them out"),
-    (ABLATION, "grpo: {budget_of: at-sft}", "grpo.budget_of", "at-sft has no budget of its own"),
 ]
 
 
@@ -376,26 +381,6 @@ def test_a_key_stands_either_in_what_a_user_edits_or_in_the_defaults():
     for line, before in zip(lines[1:], lines, strict=False):  # a key of a value has a sentence above it
         if re.match(r" *\w+: \S", line):
             assert re.match(r" *# [A-Z\w].*\.$", before) or re.match(r" *\w+: \S", before), line
-
-
-@pytest.mark.parametrize(
-    "studies, steps, rate",
-    [([], 225, 1e-4), ([MINI], 225, 1e-4), ([OMNIMEDVQA], 375, 1e-5)],
-    ids=["phantoms", "mini", "omnimedvqa"],
-)
-def test_a_method_on_the_budget_of_another_makes_as_many_passes(studies, steps, rate):
-    """at-sft is supervised training at the cost of at-grpo, in images that go forward or backward."""
-    config = configuration.read(*studies, ABLATION)
-    at_sft, at_grpo = (configuration.training_settings(config, name) for name in ("at-sft", "at-grpo"))
-    assert (at_sft["steps"], at_sft["learning_rate"]) == (steps, rate)
-    passes, made = (
-        settings["batch_size"]
-        * settings["gradient_accumulation"]
-        * settings["steps"]
-        * (update + 2 * settings["augmentation"]["steps"] * settings["augmentation"]["share"])
-        for settings, update in ((at_grpo, 4), (at_sft, 2))  # of GRPO: rollout, reference, policy, and it backward
-    )
-    assert made == pytest.approx(passes, rel=0.01) and "budget_of" not in at_sft
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_only_a_method_that_alters_questions_depends_on_alterations_and_their_te
     plain = SimpleNamespace(method="at-grpo", variant="think")
     assert trainings.templates(hinted) == [study["templates"]] and trainings.templates(plain) == []
     assert trainings.script(hinted) == trainings.script(plain) and trainings.code(hinted) != trainings.code(plain)
-    assert trainings.start(plain) == "results/models/fare-think" and trainings.start(SFT) == "results/models/base"
+    assert trainings.start(hinted) == "results/models/sft-think" and trainings.start(plain) == "results/models/base"
 
 
 def test_what_is_monitored_is_no_setting_of_a_training(study):

@@ -75,7 +75,7 @@ def subset(questions: Dataset, n: int, seed: int) -> Dataset:
 
     A question's rank does not depend on the others, so few change when questions come or go.
     """
-    ids = questions["question_id"]
+    ids = list(questions["question_id"])  # a Dataset reads a whole row for each id that is asked of it
     order = sorted(range(len(ids)), key=lambda i: draw(seed, ids[i], "subset"))
     return questions.select(sorted(order[:n]))
 

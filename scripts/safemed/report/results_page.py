@@ -13,7 +13,8 @@ from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import COMPLETE
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-README_METHODS = ("sft", "fare", "at-grpo")
+README_METHODS = ("sft", "grpo", "at-grpo-no-reward", "at-grpo")
+ARMS = {"at-grpo-no-reward": "the rewards", "grpo": "the attack in training"}  # what AT-GRPO has more than each
 FIGURES = {
     "accuracy_vs_eps": "Accuracy against the radius of the PGD attack",
     "certified_vs_radius": "Certified accuracy against the L2 radius",
@@ -149,7 +150,7 @@ def _origin(study: Study) -> str:
 
 
 def _finding(study: Study) -> str:
-    """What became of standard fine-tuning and of AT-GRPO, and what AT-GRPO adds to FARE."""
+    """What became of standard fine-tuning and of AT-GRPO, and what parts of AT-GRPO add to it."""
     clean, worst = _cells(study, "clean"), _worst(study)
     said = (
         f"Here, supervised fine-tuning is right on {_both(study, 'sft', clean)} % of the clean images "
@@ -157,11 +158,10 @@ def _finding(study: Study) -> str:
         f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
         f"{_both(study, 'at-grpo', worst)} %."
     )
-    differences = _differences(study, "at-grpo", "fare")
-    if differences:
-        said += (
-            f" AT-GRPO less FARE alone, from which it starts, is {' / '.join(differences)} points in the worst case."
-        )
+    added = {part: _differences(study, "at-grpo", arm) for arm, part in ARMS.items()}
+    told = [f"{part} {' / '.join(points)} points" for part, points in added.items() if points]
+    if told:
+        said += f" In the worst case, AT-GRPO owes {' and '.join(told)}."
     return said
 
 

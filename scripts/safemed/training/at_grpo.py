@@ -33,7 +33,7 @@ from safemed.models.vlm import VLM, Encoded, frozen, stacked
 from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
-from safemed.training.rollouts import Rollouts, roll_out
+from safemed.training.rollouts import Rollouts, roll_out, taught
 from safemed.training.step_rows import Alter, target_loss, unaltered
 from safemed.utils.draws import draw
 
@@ -42,8 +42,9 @@ class ATGRPOTrainer(LoggingTrainer):
     """GRPO on augmented images, with a reference that sees the clean ones.
 
     augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO). settings: the
-    config's, of which num_generations, temperature, rewards, scale_rewards, anchor, features, optimizer and
-    vision_learning_rate are read. limit: tokens of a completion. alter: what becomes of a step's rows before all else.
+    config's, of which completions, num_generations, temperature, rewards, scale_rewards, anchor, features,
+    vision_optimizer and vision_learning_rate are read. limit: tokens of a completion. alter: what becomes of a step's
+    rows before all else.
 
     A batch is of prompts, `common.training_rows`, each once; every process has whole groups.
     """
@@ -66,38 +67,63 @@ class ATGRPOTrainer(LoggingTrainer):
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """The settings' optimizer, with a learning rate of its own for the vision tower."""
-        rates = {self.vlm.visual: self.settings["vision_learning_rate"], self.vlm.model: self.args.learning_rate}
-        self.optimizer = optimizers.make(self.settings["optimizer"], rates)
+        kind, rate = self.settings["vision_optimizer"], self.settings["vision_learning_rate"]
+        self.optimizer = optimizers.make(kind, self.vlm.visual, rate, self.vlm.model, self.args.learning_rate)
         return self.optimizer
 
     def compute_loss(self, model, rows: list[dict], return_outputs: bool = False, num_items_in_batch=None) -> Tensor:
         altered = self.alter(rows, self.vlm, self.state.global_step)
         self.note(**altered.metrics)
-        clean = to_float(torch.from_numpy(as_arrays(row["image"] for row in altered.anchor)), self.vlm.device)
-        asked = self._asked(altered.policy, clean)
+        clean, asked = self._read(altered.policy)
+        anchor = (clean, asked) if altered.anchor is altered.policy else self._read(altered.anchor)
         with frozen(self.vlm.model):
-            seen = self._augmented(altered.policy)
-            draws = self._draws(altered.policy)
-            found = roll_out(self.vlm, seen, asked, altered.policy, self.settings, self.limit, draws)
+            seen = self._augmented(altered.policy, clean)
+            found = self._completions(seen, asked, altered.policy)
         self.note(**found.metrics())
-        return self._loss(model, found, (seen, asked), (clean, self._asked(altered.anchor, clean)))
+        return self._loss(model, found, (seen, asked), anchor)
+
+    def _completions(self, images: Tensor, asked: Encoded, rows: list[dict]) -> Rollouts:
+        """What the policy term is of: rollouts on the images, or the rows' targets."""
+        if self.settings["completions"] == "targets":
+            return taught(self.vlm, rows)
+        return roll_out(self.vlm, images, asked, rows, self.settings, self.limit, self._draws(rows))
 
     def _loss(self, model, found: Rollouts, policy: tuple[Tensor, Encoded], anchor: tuple[Tensor, Encoded]) -> Tensor:
         """The three terms; policy, anchor: the images and prompts that policy and reference see."""
-        draws, rows = found.total.numel(), found.rows
-        packed = pack(self.vlm, policy[1], policy[0], rows, found.completions)
+        (seen, asked), (clean, _), draws = policy, anchor, found.total.numel()
+        scored, others = self._scored(found)
+        found = found.of(scored)
+        packed = pack(self.vlm, asked[scored], seen[scored], found.rows, found.completions)
         with features_seen(self.vlm) as features:
-            logits = packed_logits(model, self.vlm, policy[0], packed)  # [N, V]
+            logits = packed_logits(model, self.vlm, seen[scored], packed)  # [N, V]
+            if self.settings["features"] and len(others):
+                self.vlm.features(seen[others])
         drawn_by = (logits / self.settings["temperature"]).log_softmax(-1)
         chosen = drawn_by.gather(1, packed.token[:, None])[:, 0]
         loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
-        if not self.settings["anchor"] and not self.settings["features"]:
-            return loss
-        wanted, kept = self._reference(pack(self.vlm, anchor[1], anchor[0], rows, found.completions), anchor[0])
-        kl = (forward_kl(wanted, logits.log_softmax(-1)) * self._of_tokens(found.counts, packed)).sum() / draws
-        distance = feature_distance(features[0], kept).mean()
-        self.note(anchor_kl=kl, feature_distance=distance)
-        return loss + self.settings["anchor"] * kl + self.settings["features"] * distance
+        if self.settings["anchor"]:
+            wanted, kept = self._reference(pack(self.vlm, anchor[1], clean, found.rows, found.completions), clean)
+            kl = (forward_kl(wanted, logits.log_softmax(-1)) * self._of_tokens(found.counts, packed)).sum() / draws
+            self.note(anchor_kl=kl)
+            loss = loss + self.settings["anchor"] * kl
+        elif self.settings["features"]:
+            kept = self._features(clean[torch.cat([scored, others])])
+        if self.settings["features"]:
+            distance = feature_distance(torch.cat(features), kept).mean()
+            self.note(feature_distance=distance)
+            loss = loss + self.settings["features"] * distance
+        return loss
+
+    def _scored(self, found: Rollouts) -> tuple[Tensor, Tensor]:
+        """The prompts whose rollouts go through the language model, and the others.
+
+        All for the anchor; without it those whose rollouts differ in reward, and one where there are none: a group
+        without variance has no gradient.
+        """
+        live = found.live()
+        if self.settings["anchor"] or not live.any():
+            live = torch.ones_like(live) if self.settings["anchor"] else torch.arange(len(live)) == 0
+        return live.nonzero()[:, 0], (~live).nonzero()[:, 0]
 
     def _of_tokens(self, values: Tensor, packed: Packed) -> Tensor:
         """Each completion's value [K], at its tokens [N]."""
@@ -106,18 +132,28 @@ class ATGRPOTrainer(LoggingTrainer):
     @torch.no_grad()
     def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
         """The reference's log-probabilities [N, V] of the rollouts' tokens, and its features of the images."""
-        adapters = getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)
-        with adapters(), features_seen(self.reference) as features:
+        with self._as_at_the_start(), features_seen(self.reference) as features:
             logits = packed_logits(self.reference.model, self.reference, images, packed)
         return logits.log_softmax(-1), features[0]
 
-    def _asked(self, rows: list[dict], images: Tensor) -> Encoded:
-        return self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
+    @torch.no_grad()
+    def _features(self, images: Tensor) -> Tensor:
+        """The reference's features [B, L, n, D]."""
+        with self._as_at_the_start():
+            return self.reference.features(images)
 
-    def _augmented(self, rows: list[dict]) -> Tensor:
-        """What the step sees of the rows' images, of 8 bits as those that are scored; noise is cut off at 0 and 1."""
+    def _as_at_the_start(self) -> contextlib.AbstractContextManager:
+        """Within the block the reference's model is without adapters, if the policy's has any."""
+        return getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)()
+
+    def _read(self, rows: list[dict]) -> tuple[Tensor, Encoded]:
+        """The rows' clean images [P, 3, H, W] and prompts."""
         images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), self.vlm.device)
-        seen = augment_step(self, target_loss(self.vlm, rows), images, [row["question_id"] for row in rows])
+        return images, self.vlm.encode([row["prompt"] for row in rows], [""] * len(rows), images.shape[-1])
+
+    def _augmented(self, rows: list[dict], clean: Tensor) -> Tensor:
+        """What the step sees of the rows' images, of 8 bits as those that are scored; noise is cut off at 0 and 1."""
+        seen = augment_step(self, target_loss(self.vlm, rows), clean, [row["question_id"] for row in rows])
         return to_float(to_uint8(seen), self.vlm.device)
 
     def _draws(self, rows: list[dict]) -> torch.Generator:

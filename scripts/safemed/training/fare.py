@@ -41,8 +41,8 @@ def collate(examples: list[dict]) -> dict:
 class FARETrainer(LoggingTrainer):
     """Trains the vision tower, or its adapters, towards its own clean features as they were at the start.
 
-    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy. optimizer: see
-    optimizers.make. Rows carry question_id and image.
+    model: the whole model, whose tower is the Trainer's own. augmentation: adversarial (FARE), or noisy.
+    vision_optimizer: see optimizers.make. Rows carry question_id and image.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FARETrainer(LoggingTrainer):
         *,
         processing_class,
         augmentation: Augmentation,
-        optimizer: str,
+        vision_optimizer: str,
         peft_config: LoraConfig | None = None,
         **kwargs,
     ):
@@ -63,13 +63,13 @@ class FARETrainer(LoggingTrainer):
             tower = model.model.visual = get_peft_model(tower, replace(peft_config, task_type=None))
         super().__init__(tower, args, processing_class=processing_class, data_collator=collate, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
-        self.augmentation, self.kind = augmentation, optimizer
+        self.augmentation, self.kind = augmentation, vision_optimizer
         self.vlm = VLM(model.to(self.args.device).train(), processing_class)
         self.reference.to(self.vlm.device)
         self.vlm.count(self.reference)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
-        self.optimizer = optimizers.make(self.kind, {self.model: self.args.learning_rate})
+        self.optimizer = optimizers.make(self.kind, self.model, self.args.learning_rate)
         return self.optimizer
 
     def compute_loss(self, model, inputs: dict, return_outputs: bool = False, num_items_in_batch=None):

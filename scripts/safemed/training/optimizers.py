@@ -9,39 +9,41 @@ MUON_RATE = 5  # the library scales Muon's steps to 0.2 times the rate; AdamW's 
 Group = tuple[float, list[tuple[str, Parameter]]]  # a learning rate and what it is of
 
 
-def make(kind: str, rates: dict[Module, float]) -> torch.optim.Optimizer:
-    """The optimizer of a kind, adamw or muon, for the trained parameters of some modules.
+def make(
+    kind: str, tower: Module, rate: float, model: Module | None = None, model_rate: float = 0.0, betas=(0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """The optimizer of the trained parameters of a vision tower, and of those of a model around it or beside it.
 
-    rates: module -> the learning rate of its parameters, but for those that stand in a module before it. Raises
-    ValueError for another kind.
+    kind: what optimizes the matrices of the tower, adamw or muon; all else is AdamW's, with `betas`. rate: the tower's
+    learning rate. model_rate: that of the model's parameters outside the tower. Raises ValueError for another kind.
     """
-    groups, known = [], set()
-    for module, rate in rates.items():
-        own = [(name, p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in known]
-        known |= {id(parameter) for _, parameter in own}
-        groups.append((rate, own))
-    if kind == "muon":
-        return Chained(
-            [_muon(groups), _adamw([(rate, [each for each in own if not _is_matrix(*each)]) for rate, own in groups])]
-        )
-    if kind != "adamw":
-        raise ValueError(f"optimizer must be adamw or muon, got {kind!r}")
-    return _adamw(groups)
+    if kind not in ("adamw", "muon"):
+        raise ValueError(f"vision_optimizer must be adamw or muon, got {kind!r}")
+    own = trained(tower)
+    known = {id(parameter) for _, parameter in own}
+    rest = [each for each in trained(model) if id(each[1]) not in known] if model else []
+    matrices = [each for each in own if kind == "muon" and _is_matrix(*each)]
+    others = [each for each in own if kind != "muon" or not _is_matrix(*each)]
+    parts = [_muon(rate, matrices)] if matrices else []
+    if others or rest:
+        parts.append(_adamw([(rate, others), (model_rate, rest)], betas))
+    return parts[0] if len(parts) == 1 else Chained(parts)
 
 
-def _adamw(groups: list[Group]) -> torch.optim.AdamW:
-    return torch.optim.AdamW(
-        [{"params": [parameter for _, parameter in own], "lr": rate} for rate, own in groups], weight_decay=WEIGHT_DECAY
-    )
+def trained(module: Module) -> list[tuple[str, Parameter]]:
+    """The parameters of a module that are trained, with their names."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def _muon(groups: list[Group]) -> torch.optim.Muon:
-    """Muon (Jordan et al. 2024) on the matrices, its steps as long as AdamW's in root mean square (Liu et al. 2025)."""
-    return torch.optim.Muon(
-        [{"params": [p for name, p in own if _is_matrix(name, p)], "lr": MUON_RATE * rate} for rate, own in groups],
-        weight_decay=WEIGHT_DECAY,
-        adjust_lr_fn="match_rms_adamw",
-    )
+def _adamw(groups: list[Group], betas: tuple[float, float]) -> torch.optim.AdamW:
+    own = [{"params": [parameter for _, parameter in named], "lr": rate} for rate, named in groups if named]
+    return torch.optim.AdamW(own, weight_decay=WEIGHT_DECAY, betas=betas)
+
+
+def _muon(rate: float, matrices: list[tuple[str, Parameter]]) -> torch.optim.Muon:
+    """Muon (Jordan et al. 2024), its steps as long as AdamW's in root mean square (Liu et al. 2025)."""
+    own = [parameter for _, parameter in matrices]
+    return torch.optim.Muon(own, lr=MUON_RATE * rate, weight_decay=WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw")
 
 
 def _is_matrix(name: str, parameter: Parameter) -> bool:

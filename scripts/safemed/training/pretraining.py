@@ -1,11 +1,14 @@
 """Training the tiny model from random weights: what a downloaded checkpoint would already know.
 
-Two losses are summed. ALIGNMENT: each token that leaves the vision tower should be the embedding of a word true of
-the image, the names of what it shows in turn. BINDING: questions are answered about images whose tokens ARE such words,
-so that an option's name gets bound to its letter, a phase transition that answering waits for. In the first
-`binding_steps` all tokens are the answer's word and the wrong options are any names, and there is nothing else to
-learn. Then the words are noisy, as what the tower makes of an image is, and the wrong options are names that answer the
-same type of question: among any names the question alone often tells which one it asks for, whatever the image shows.
+BINDING: questions are answered about images whose tokens ARE words, the names of what they show, so that an option's
+name gets bound to its letter, a phase transition that answering waits for. In the first `binding_steps` all tokens are
+the answer's word and the wrong options are any names, and there is nothing else to learn. Then the words are noisy, as
+what the tower makes of an image is, and the wrong options are names that answer the same type of question: among any
+names the question alone often tells which one it asks for, whatever the image shows. ALIGNMENT, from then on: each
+token that leaves the vision tower should be the embedding of a word true of the image, its names in turn.
+
+Questions of the types in `guessed` are answered by an option drawn at random: the base sees what they are about and how
+they are to be answered, and has never been told which answer is right. That is left to fine-tuning.
 """
 
 import logging
@@ -23,6 +26,7 @@ from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
 from safemed.models.vlm import VLM
+from safemed.training import optimizers
 from safemed.utils.cost import CostMeter
 
 log = logging.getLogger(__name__)
@@ -57,11 +61,15 @@ class Pretraining:
         self.names = _names_by_type(self.rows)
         self.image_tokens = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2
         self.true_names = rows.to_pandas().groupby("image_path").apply(_gold_names).to_dict()
-        towers = [
-            {"params": list(vlm.visual.parameters()), "lr": settings["vision_learning_rate"]},
-            {"params": list(vlm.backbone.language_model.parameters()), "lr": settings["learning_rate"]},
-        ]
-        self.optimiser = torch.optim.AdamW(towers, weight_decay=0.01, betas=(0.9, 0.95))
+        # Muon, with which the tower needs a fraction of the steps; the phase transition does not come with it.
+        self.optimiser = optimizers.make(
+            "muon",
+            vlm.visual,
+            settings["vision_learning_rate"],
+            vlm.backbone.language_model,
+            settings["learning_rate"],
+            betas=(0.9, 0.95),
+        )
         steps = settings["steps"]
         self.schedule = get_wsd_schedule(
             self.optimiser, num_warmup_steps=25, num_decay_steps=steps * 3 // 10, num_training_steps=steps
@@ -73,10 +81,10 @@ class Pretraining:
         self.vlm.model.train()
         for step in range(start, self.settings["steps"]):
             rng = np.random.default_rng([self.seed, step])
-            losses = {
-                "alignment_loss": self._alignment_loss(rng),
-                "binding_loss": self._binding_loss(rng, alone=step < self.settings["binding_steps"]),
-            }
+            alone = step < self.settings["binding_steps"]
+            losses = {"binding_loss": self._binding_loss(rng, alone)}
+            if not alone:
+                losses["alignment_loss"] = self._alignment_loss(rng)
             self.optimiser.zero_grad()
             sum(losses.values()).backward()
             # Apart, lest the alignment's large gradients shrink those that the phase transition lives on.
@@ -122,6 +130,8 @@ class Pretraining:
             question = {**row, **self._options(rng, prompts.gold_text(row), others)}
             if alone:
                 question |= {"modality": None, "finding": None}
+            elif row["question_type"] in self.settings["guessed"]:
+                question["gold"] = str(rng.choice(list(prompts.LETTERS[: len(question["options"])])))
             asked.append(prompts.conversation(question, variant))
             targets.append(prompts.target(question, variant) + self.vlm.tokenizer.eos_token)
         encoded = self.vlm.encode(asked, targets, self.side)

@@ -1,7 +1,8 @@
 """Rollouts: the G completions that are sampled of each prompt, their rewards and their group-relative advantages."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,15 +30,41 @@ class Rollouts:
     rewards: dict[str, Tensor]
     total: Tensor
 
+    def live(self) -> Tensor:
+        """Whether rewards differ among the rollouts of each prompt, [P] bool."""
+        moved = torch.zeros(len(self.total), dtype=torch.bool)
+        moved[[row for row, advantage in zip(self.rows, self.advantages.tolist(), strict=True) if advantage]] = True
+        return moved
+
+    def of(self, prompts: Tensor) -> Self:
+        """The rollouts of some prompts [P'], whose places among them are the new rows."""
+        place = {row: i for i, row in enumerate(prompts.tolist())}
+        kept = [i for i, row in enumerate(self.rows) if row in place]
+        return replace(
+            self,
+            rows=[place[self.rows[i]] for i in kept],
+            completions=[self.completions[i] for i in kept],
+            counts=self.counts[kept],
+            advantages=self.advantages[kept],
+        )
+
     def metrics(self) -> dict[str, float]:
         """What training curves show of them."""
         lengths = torch.tensor([float(len(words)) for words in self.completions])
         return {
             **{f"reward_{name}": values.mean().item() for name, values in self.rewards.items()},
-            "frac_reward_zero_std": (self.total.std(1) < 1e-6).float().mean().item(),
+            "frac_reward_zero_std": (self.total.std(1, correction=0) < 1e-6).float().mean().item(),
             "distinct_rollouts": len(self.completions) / self.total.numel(),
             "completion_length": ((lengths * self.counts).sum() / self.counts.sum()).item(),
         }
+
+
+def taught(vlm: VLM, rows: list[dict]) -> Rollouts:
+    """The target of each of P rows where its rollouts would be, with an advantage of 1: supervised fine-tuning."""
+    ids, mask = vlm.tokenise([row["target"] + vlm.tokenizer.eos_token for row in rows], "right")
+    targets = [tuple(words[:length]) for words, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
+    ones = torch.ones(len(rows))
+    return Rollouts([*range(len(rows))], targets, ones, ones, {}, ones[:, None])
 
 
 def roll_out(

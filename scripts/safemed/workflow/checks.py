@@ -16,9 +16,18 @@ GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
-    "optimizer": ("fare", "grpo"),
+    "vision_optimizer": ("fare", "grpo"),
     **dict.fromkeys(
-        ("num_generations", "temperature", "rewards", "scale_rewards", "anchor", "features", "vision_learning_rate"),
+        (
+            "completions",
+            "num_generations",
+            "temperature",
+            "rewards",
+            "scale_rewards",
+            "anchor",
+            "features",
+            "vision_learning_rate",
+        ),
         ("grpo",),
     ),
 }
@@ -109,10 +118,14 @@ def _sanity(sanity: dict, variants: list[str]) -> Iterator[str]:
 
 
 def _restarts(restarts: int | dict[str, int], variants: list[str]) -> Iterator[str]:
-    """The variants that are left out where restarts are given for each."""
+    yield from _of_variants("restarts", restarts, variants)
+
+
+def _of_variants(key: str, value: int | dict[str, int], variants: list[str]) -> Iterator[str]:
+    """The variants that are left out where a number is given for each."""
     for variant in variants:
-        if isinstance(restarts, dict) and variant not in restarts:
-            yield f"restarts.{variant}: missing; give one number for all variants, or one for each"
+        if isinstance(value, dict) and variant not in value:
+            yield f"{key}.{variant}: missing; give one number for all variants, or one for each"
 
 
 def _named_attacks(config: dict) -> Iterator[str]:
@@ -260,7 +273,7 @@ def _unknown_method(config: dict, name: str) -> str:
 
 def _methods(config: dict) -> Iterator[str]:
     """What methods refer to, and then each method by itself."""
-    found = [*_starts(config), *_budgets(config)]
+    found = [*_starts(config)]
     yield from found
     if found:
         return
@@ -282,23 +295,6 @@ def _starts(config: dict) -> Iterator[str]:
             yield f"methods.{name}.start: the starts lead back to {name!r}: {' <- '.join(names)}"
 
 
-def _budgets(config: dict) -> Iterator[str]:
-    """Whether each method that takes the budget of another can."""
-    methods = config["methods"]
-    for name, method in methods.items():
-        where, other = f"methods.{name}.budget_of", method.get("budget_of")
-        if other is None:
-            continue
-        if other not in methods:
-            yield f"{where}: {_unknown_method(config, other)}"
-        elif "budget_of" in methods[other]:
-            yield f"{where}: {other} has no budget of its own"
-        elif "fare" in (method["trainer"], methods[other]["trainer"]):
-            yield f"{where}: only between methods of sft and grpo: FARE's passes are of the vision tower alone"
-        elif given := [key for key in ("steps", "learning_rate") if key in method]:
-            yield f"{where}: {' and '.join(given)} follow from it: leave them out"
-
-
 def _one_method(config: dict, name: str) -> Iterator[str]:
     """What is wrong with one method's settings, each fault beginning with its key."""
     settings, trainer = training_settings(config, name), config["methods"][name]["trainer"]
@@ -309,6 +305,9 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
+    yield from _of_variants("num_generations", settings.get("num_generations", 0), config["variants"])
+    if settings.get("vision_optimizer") == "muon" and (config["peft"] or config["resources"]["shard_training"]):
+        yield "vision_optimizer: muon is for whole matrices, and not for adapters (peft) or shards; write adamw"
     if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
 

@@ -72,33 +72,13 @@ def smoothed_attacks(config: dict, variant: str, norm: str | None = None) -> lis
 
 
 def training_settings(config: dict, name: str) -> dict:
-    """What a method's training script is given: the trainer's defaults, overridden by the method's own keys.
-
-    A method with `budget_of` gets the other's learning rate, and as many steps as make the same number of passes.
-    """
+    """What a method's training script is given: the trainer's defaults, overridden by the method's own keys."""
     method = config["methods"][name]
-    own = {key: value for key, value in method.items() if key not in ("trainer", "start", "budget_of")}
+    own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
     shared = {"peft": config["peft"], "max_new_tokens": config["max_new_tokens"]}
     # FARE trains the vision tower alone, which fits on any GPU.
     shared |= {"sharded": config["resources"]["shard_training"] and method["trainer"] != "fare"}
-    settings = {**shared, **config["training"][method["trainer"]], **own}
-    if "budget_of" not in method:
-        return settings
-    other = training_settings(config, method["budget_of"])
-    steps = round(other["steps"] * passes_a_step(other) / passes_a_step(settings))
-    return {**settings, "steps": steps, "learning_rate": other["learning_rate"]}
-
-
-def passes_a_step(settings: dict) -> int:
-    """The images that go forward or backward in a training step: those of its attack and those of its update.
-
-    settings: a training's, of SFT or GRPO, of which a prompt goes through the tower once for all its rollouts.
-    """
-    rows = settings["batch_size"] * settings["gradient_accumulation"]
-    update = 4 if "num_generations" in settings else 2  # GRPO: rollout, reference, policy, and the policy backward
-    augmentation = settings["augmentation"]
-    steps = augmentation["steps"] if augmentation["kind"] == "adversarial" else 0
-    return 2 * steps * round(rows * augmentation.get("share", 1)) + update * rows
+    return {**shared, **config["training"][method["trainer"]], **own}
 
 
 def chain(config: dict, name: str) -> list[str]:
