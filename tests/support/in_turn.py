@@ -26,8 +26,8 @@ def recorded(folder: Path):
 
     seen, make = {}, ATGRPOTrainer._augmented
 
-    def recording(self, rows):
-        step, images = self.state.global_step, make(self, rows)
+    def recording(self, rows, clean):
+        step, images = self.state.global_step, make(self, rows, clean)
         seen[f"images-{step}"] = to_uint8(images).numpy()
         seen[f"ids-{step}"] = np.array([row["question_id"] for row in rows])
         seen[f"prompts-{step}"] = np.array([row["prompt"][0]["content"][1]["text"] for row in rows])
