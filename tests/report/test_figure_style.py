@@ -6,7 +6,7 @@ from safemed.report.figures.style import MARKERS, NAMES, label, look, spread
 
 
 def test_twelve_models_keep_labels_apart_and_ablations_distinct():
-    methods = [*NAMES, "at-grpo-no-anchor", "at-grpo-no-fare"]
+    methods = [*NAMES, "at-grpo-no-anchor", "at-grpo-no-features"]
     models = [f"{method}-{variant}" for method in methods for variant in ("instruct", "think")]
     looks = [tuple(map(str, look(model, models).values())) for model in models]
     assert len(set(looks)) == len(models)

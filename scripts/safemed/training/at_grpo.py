@@ -117,13 +117,15 @@ class ATGRPOTrainer(LoggingTrainer):
     def _scored(self, found: Rollouts) -> tuple[Tensor, Tensor]:
         """The prompts whose rollouts go through the language model, and the others.
 
-        All for the anchor; without it those whose rollouts differ in reward, and one where there are none: a group
-        without variance has no gradient.
+        All for the anchor; without it those whose rollouts differ in reward, as the others have no gradient, and the
+        first where there are none.
         """
-        live = found.live()
-        if self.settings["anchor"] or not live.any():
-            live = torch.ones_like(live) if self.settings["anchor"] else torch.arange(len(live)) == 0
-        return live.nonzero()[:, 0], (~live).nonzero()[:, 0]
+        scored = found.live()
+        if self.settings["anchor"]:
+            scored[:] = True
+        elif not scored.any():
+            scored[0] = True
+        return scored.nonzero()[:, 0], (~scored).nonzero()[:, 0]
 
     def _of_tokens(self, values: Tensor, packed: Packed) -> Tensor:
         """Each completion's value [K], at its tokens [N]."""

@@ -7,8 +7,8 @@ what the tower makes of an image is, and the wrong options are names that answer
 names the question alone often tells which one it asks for, whatever the image shows. ALIGNMENT, from then on: each
 token that leaves the vision tower should be the embedding of a word true of the image, its names in turn.
 
-Questions of the types in `guessed` are answered by an option drawn at random: the base sees what they are about and how
-they are to be answered, and has never been told which answer is right. That is left to fine-tuning.
+In the last `guessing_steps`, questions of the types in `guessed` are answered by an option drawn at random: the base
+unlearns to tell which answer is right, though it still knows what they ask about. To tell is left to fine-tuning.
 """
 
 import logging
@@ -82,7 +82,8 @@ class Pretraining:
         for step in range(start, self.settings["steps"]):
             rng = np.random.default_rng([self.seed, step])
             alone = step < self.settings["binding_steps"]
-            losses = {"binding_loss": self._binding_loss(rng, alone)}
+            guessing = step >= self.settings["steps"] - self.settings["guessing_steps"]
+            losses = {"binding_loss": self._binding_loss(rng, alone, guessing)}
             if not alone:
                 losses["alignment_loss"] = self._alignment_loss(rng)
             self.optimiser.zero_grad()
@@ -116,11 +117,12 @@ class Pretraining:
         distances = torch.cdist(tokens, words).square() / unit  # [B * n, V]
         return F.cross_entropy(-8 * distances, targets) + distances.gather(1, targets[:, None]).mean()
 
-    def _binding_loss(self, rng: np.random.Generator, alone: bool) -> Tensor:
+    def _binding_loss(self, rng: np.random.Generator, alone: bool, guessing: bool) -> Tensor:
         """Loss of prompt and completion, each a mean over its words, for images given as words.
 
         The words are all that are true of the image, or the answer's alone. The prompt's part is what makes the
-        transition come: predicting options that repeat the image's words teaches to look names up.
+        transition come: predicting options that repeat the image's words teaches to look names up. guessing: the
+        answers of some question types are random.
         """
         picked, variant = self._pick(rng), prompts.VARIANTS[rng.integers(len(prompts.VARIANTS))]
         asked, targets = [], []
@@ -130,7 +132,7 @@ class Pretraining:
             question = {**row, **self._options(rng, prompts.gold_text(row), others)}
             if alone:
                 question |= {"modality": None, "finding": None}
-            elif row["question_type"] in self.settings["guessed"]:
+            elif guessing and row["question_type"] in self.settings["guessed"]:
                 question["gold"] = str(rng.choice(list(prompts.LETTERS[: len(question["options"])])))
             asked.append(prompts.conversation(question, variant))
             targets.append(prompts.target(question, variant) + self.vlm.tokenizer.eos_token)

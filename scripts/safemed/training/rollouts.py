@@ -31,10 +31,10 @@ class Rollouts:
     total: Tensor
 
     def live(self) -> Tensor:
-        """Whether rewards differ among the rollouts of each prompt, [P] bool."""
-        moved = torch.zeros(len(self.total), dtype=torch.bool)
-        moved[[row for row, advantage in zip(self.rows, self.advantages.tolist(), strict=True) if advantage]] = True
-        return moved
+        """Whether each prompt has rollouts with an advantage, [P] bool; what is left of rounding is none."""
+        live = torch.zeros(len(self.total), dtype=torch.bool)
+        live[torch.tensor(self.rows)[self.advantages.abs() > 1e-5]] = True
+        return live
 
     def of(self, prompts: Tensor) -> Self:
         """The rollouts of some prompts [P'], whose places among them are the new rows."""
