@@ -2,7 +2,7 @@
 
 from transformers import TrainingArguments
 
-from safemed.attacks.engine import of_variant
+from safemed.data.prompts import of_variant
 from safemed.models.processor import load_processor
 from safemed.training import common
 from safemed.training.at_grpo import ATGRPOTrainer

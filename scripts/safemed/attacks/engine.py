@@ -53,11 +53,6 @@ class AttackConfig:
         return [(loss, restart) for restart in range(restarts) for loss in self.losses]
 
 
-def of_variant(setting: int | dict[str, int], variant: str) -> int:
-    """A setting that is one number for all variants, or one for each."""
-    return setting[variant] if isinstance(setting, dict) else setting
-
-
 @dataclass
 class Attacked:
     """Outcome of an attack on B questions.

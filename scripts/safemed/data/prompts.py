@@ -33,6 +33,11 @@ class Completion:
     rest: str
 
 
+def of_variant(setting: int | dict[str, int], variant: str) -> int:
+    """A setting that is one number for all variants, or one for each."""
+    return setting[variant] if isinstance(setting, dict) else setting
+
+
 def render(question: str, options: list[str], variant: str) -> str:
     """The user's text: the question with its options as ` A) x, B) y` (Med-R1's rendering), then the instruction."""
     listed = ", ".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))

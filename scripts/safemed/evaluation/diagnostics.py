@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from safemed.attacks.engine import AttackConfig, of_variant
+from safemed.attacks.engine import AttackConfig
 from safemed.attacks.losses import loss_and_gradient, loss_only
 from safemed.attacks.pgd import pgd
 from safemed.attacks.threat_model import Ball, l2_levels
 from safemed.data.dataset import load_questions, subset
-from safemed.data.prompts import FAILED
+from safemed.data.prompts import FAILED, of_variant
 from safemed.evaluation import results
 from safemed.evaluation.batching import Failure, halving
 from safemed.evaluation.evaluator import LOSSES, Evaluator

@@ -6,7 +6,8 @@ from pathlib import Path
 from datasets import Dataset
 from torch import Tensor
 
-from safemed.attacks.engine import AttackConfig, Attacked, of_variant
+from safemed.attacks.engine import AttackConfig, Attacked
+from safemed.data.prompts import of_variant
 from safemed.evaluation import black_box
 from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
 from safemed.models.vlm import VLM

@@ -8,8 +8,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from safemed.attacks.engine import AttackConfig, of_variant
+from safemed.attacks.engine import AttackConfig
 from safemed.data.dataset import load_questions, subset
+from safemed.data.prompts import of_variant
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.vlm import VLM, frozen
 
