@@ -14,8 +14,8 @@ from safemed.workflow import config as configuration
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.snakemake_runs import checkout, snakemake
 
-SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, MINI, FULL = (
-    STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "mini", "full")
+SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, FULL = (
+    STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "full")
 )
 
 

@@ -19,9 +19,9 @@ def make(
     """
     if kind not in ("adamw", "muon"):
         raise ValueError(f"vision_optimizer must be adamw or muon, got {kind!r}")
-    own = trained(tower)
+    own = _trained(tower)
     known = {id(parameter) for _, parameter in own}
-    rest = [each for each in trained(model) if id(each[1]) not in known] if model else []
+    rest = [each for each in _trained(model) if id(each[1]) not in known] if model else []
     matrices = [each for each in own if kind == "muon" and _is_matrix(*each)]
     others = [each for each in own if kind != "muon" or not _is_matrix(*each)]
     parts = [_muon(rate, matrices)] if matrices else []
@@ -30,7 +30,7 @@ def make(
     return parts[0] if len(parts) == 1 else Chained(parts)
 
 
-def trained(module: Module) -> list[tuple[str, Parameter]]:
+def _trained(module: Module) -> list[tuple[str, Parameter]]:
     """The parameters of a module that are trained, with their names."""
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 

@@ -80,7 +80,7 @@ def _model(config: dict) -> Iterator[str]:
 
 
 def _monitoring(config: dict) -> Iterator[str]:
-    for fault in _restarts(config["monitoring"]["probe"]["restarts"], config["variants"]):
+    for fault in _of_variants("restarts", config["monitoring"]["probe"]["restarts"], config["variants"]):
         yield f"monitoring.probe.{fault}"
 
 
@@ -112,13 +112,9 @@ def _sanity(sanity: dict, variants: list[str]) -> Iterator[str]:
         if sanity[key] != sorted(set(sanity[key])):
             yield f"{key}: {sanity[key]} is not ascending"
     restarts = sanity["restarts"]
-    yield from _restarts(restarts, variants)
+    yield from _of_variants("restarts", restarts, variants)
     if "instruct" in variants and (restarts if isinstance(restarts, int) else restarts.get("instruct")) == 1:
         yield "restarts: 1; at least 2 for instruct: its attack on one loss is compared with one start"
-
-
-def _restarts(restarts: int | dict[str, int], variants: list[str]) -> Iterator[str]:
-    yield from _of_variants("restarts", restarts, variants)
 
 
 def _of_variants(key: str, value: int | dict[str, int], variants: list[str]) -> Iterator[str]:
@@ -171,7 +167,8 @@ def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
     kind, l2, losses = attack["kind"], attack.get("norm") == "l2", attack.get("losses", {})
     if kind not in GRADIENT_FREE and not losses:
         yield f"losses: missing; {kind} climbs losses, such as losses: {{instruct: [answer], think: [answer]}}"
-    yield from _restarts(attack.get("restarts", 1), [variant for variant in variants if variant in losses])
+    attacked = [variant for variant in variants if variant in losses]
+    yield from _of_variants("restarts", attack.get("restarts", 1), attacked)
     if l2 and attack.get("survivors"):
         yield "survivors: what L_inf attacks left says nothing of an L2 ball"
     if kind == "cw" and not l2:
@@ -273,7 +270,7 @@ def _unknown_method(config: dict, name: str) -> str:
 
 def _methods(config: dict) -> Iterator[str]:
     """What methods refer to, and then each method by itself."""
-    found = [*_starts(config)]
+    found = list(_starts(config))
     yield from found
     if found:
         return

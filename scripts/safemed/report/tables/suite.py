@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from safemed.data.prompts import FAILED
+from safemed.data.prompts import FAILED, of_variant
 from safemed.report.tables.rows import CLEAN, check_attack_rows, require_columns
 from safemed.utils.stats import clustered_wilson
 
@@ -78,10 +78,10 @@ def _budget(config: dict | None, variant: str) -> dict:
     """What an attack may spend on a variant; nothing for the clean images, which no attack of the config made."""
     if config is None:
         return {}
-    losses, restarts = config.get("losses", {}).get(variant), config.get("restarts", 1)
+    losses = config.get("losses", {}).get(variant)
     return {
         "losses": " + ".join(losses) if losses else None,
-        "restarts": restarts[variant] if isinstance(restarts, dict) else restarts,
+        "restarts": of_variant(config.get("restarts", 1), variant),
         "steps": config["steps"],
     }
 
