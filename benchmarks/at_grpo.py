@@ -1,6 +1,6 @@
 """What AT-GRPO's savings save: an attack step, the rollouts and the loss of one step, each beside the plain way.
 
-    python benchmarks/at_grpo.py --data results/phantoms/data --weights results/phantoms/models/fare-instruct
+    python benchmarks/at_grpo.py --data results/phantoms/data --weights results/phantoms/models/at-grpo-instruct
 
 Plain are the library's own vision tower, `generate` for every repetition of a prompt, and every repetition of a rollout
 in the loss. Both sides are timed in turn, several times, and the medians printed with their ratio.
