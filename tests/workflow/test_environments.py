@@ -62,7 +62,7 @@ def jobs(tmp_path_factory) -> list[Job]:
     fetched += ['model={"name": "someone/Model", "revision": "abc"}']
     altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
     return [
-        *planned_jobs(folder, "all", "replay", "--configfile", STUDIES["full"]),
+        *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, *altered),
     ]
