@@ -38,6 +38,7 @@ def train_tiny(args) -> None:
     meter = cost.CostMeter("base", "base")
     settings, side = args.settings, args.settings["image_size"]
     questions = load_questions(args.data, "train")
+    check_guessed(settings["base"]["guessed"], set(questions["question_type"]))
     model, processor = build_tiny(pretraining.corpus(questions), settings["model"]["tiny"], side, args.seed)
     check_resize(processor, side)
     vlm = VLM(model, processor)
@@ -52,6 +53,15 @@ def train_tiny(args) -> None:
         meter.write(folder / "cost.json", vlm.passes)
         provenance.write(folder, args, __file__)
     shutil.rmtree(args.checkpoint)
+
+
+def check_guessed(guessed: list[str], types: set[str]) -> None:
+    """End with one line where a question type that is to be unlearned is not among the training split's."""
+    if unknown := sorted(set(guessed) - types):
+        raise SystemExit(
+            f"config: base.guessed: the training split has no questions of type {', '.join(unknown)}; "
+            f"its types are {', '.join(sorted(types))}. Write base.guessed: [] to unlearn none."
+        )
 
 
 def fetch(args) -> None:

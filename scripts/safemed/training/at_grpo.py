@@ -91,13 +91,9 @@ class ATGRPOTrainer(LoggingTrainer):
     def _loss(self, model, found: Rollouts, policy: tuple[Tensor, Encoded], anchor: tuple[Tensor, Encoded]) -> Tensor:
         """The three terms; policy, anchor: the images and prompts that policy and reference see."""
         (seen, asked), (clean, _), draws = policy, anchor, found.total.numel()
-        scored, others = self._scored(found)
-        found = found.of(scored)
-        packed = pack(self.vlm, asked[scored], seen[scored], found.rows, found.completions)
+        packed = pack(self.vlm, asked, seen, found.rows, found.completions)
         with features_seen(self.vlm) as features:
-            logits = packed_logits(model, self.vlm, seen[scored], packed)  # [N, V]
-            if self.settings["features"] and len(others):
-                self.vlm.features(seen[others])
+            logits = packed_logits(model, self.vlm, seen, packed)  # [N, V]
         drawn_by = (logits / self.settings["temperature"]).log_softmax(-1)
         chosen = drawn_by.gather(1, packed.token[:, None])[:, 0]
         loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
@@ -107,25 +103,12 @@ class ATGRPOTrainer(LoggingTrainer):
             self.note(anchor_kl=kl)
             loss = loss + self.settings["anchor"] * kl
         elif self.settings["features"]:
-            kept = self._features(clean[torch.cat([scored, others])])
+            kept = self._features(clean)
         if self.settings["features"]:
-            distance = feature_distance(torch.cat(features), kept).mean()
+            distance = feature_distance(features[0], kept).mean()
             self.note(feature_distance=distance)
             loss = loss + self.settings["features"] * distance
         return loss
-
-    def _scored(self, found: Rollouts) -> tuple[Tensor, Tensor]:
-        """The prompts whose rollouts go through the language model, and the others.
-
-        All for the anchor; without it those whose rollouts differ in reward, as the others have no gradient, and the
-        first where there are none.
-        """
-        scored = found.live()
-        if self.settings["anchor"]:
-            scored[:] = True
-        elif not scored.any():
-            scored[0] = True
-        return scored.nonzero()[:, 0], (~scored).nonzero()[:, 0]
 
     def _of_tokens(self, values: Tensor, packed: Packed) -> Tensor:
         """Each completion's value [K], at its tokens [N]."""

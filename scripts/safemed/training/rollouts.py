@@ -1,8 +1,7 @@
 """Rollouts: the G completions that are sampled of each prompt, their rewards and their group-relative advantages."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,30 +29,13 @@ class Rollouts:
     rewards: dict[str, Tensor]
     total: Tensor
 
-    def live(self) -> Tensor:
-        """Whether each prompt has rollouts with an advantage, [P] bool; what is left of rounding is none."""
-        live = torch.zeros(len(self.total), dtype=torch.bool)
-        live[torch.tensor(self.rows)[self.advantages.abs() > 1e-5]] = True
-        return live
-
-    def of(self, prompts: Tensor) -> Self:
-        """The rollouts of some prompts [P'], whose places among them are the new rows."""
-        place = {row: i for i, row in enumerate(prompts.tolist())}
-        kept = [i for i, row in enumerate(self.rows) if row in place]
-        return replace(
-            self,
-            rows=[place[self.rows[i]] for i in kept],
-            completions=[self.completions[i] for i in kept],
-            counts=self.counts[kept],
-            advantages=self.advantages[kept],
-        )
-
     def metrics(self) -> dict[str, float]:
         """What training curves show of them."""
         lengths = torch.tensor([float(len(words)) for words in self.completions])
+        compared = {"frac_reward_zero_std": (self.total.std(1, correction=0) < 1e-6).float().mean().item()}
         return {
             **{f"reward_{name}": values.mean().item() for name, values in self.rewards.items()},
-            "frac_reward_zero_std": (self.total.std(1, correction=0) < 1e-6).float().mean().item(),
+            **(compared if self.rewards else {}),
             "distinct_rollouts": len(self.completions) / self.total.numel(),
             "completion_length": ((lengths * self.counts).sum() / self.counts.sum()).item(),
         }

@@ -75,8 +75,15 @@ def _model(config: dict) -> Iterator[str]:
     side, grid = config["data"]["image_size"], tiny["patch"] * tiny["merge"]
     if name == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
+    yield from _pretraining(config["base"])
     if name != "tiny" and not revision and not Path(name).is_dir():
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit that it is pinned to"
+
+
+def _pretraining(base: dict) -> Iterator[str]:
+    steps, binding, guessing = base["steps"], base["binding_steps"], base["guessing_steps"]
+    if binding + guessing > steps:
+        yield f"base.steps: {steps} steps have no room for {binding} binding_steps and {guessing} guessing_steps"
 
 
 def _monitoring(config: dict) -> Iterator[str]:
@@ -303,7 +310,9 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
     yield from _of_variants("num_generations", settings.get("num_generations", 0), config["variants"])
-    if settings.get("vision_optimizer") == "muon" and (config["peft"] or config["resources"]["shard_training"]):
+    if settings.get("completions") == "targets" and settings["temperature"] != 1:
+        yield "temperature: nothing is drawn where completions are targets; write 1"
+    if settings.get("vision_optimizer") == "muon" and (settings["peft"] or settings["sharded"]):
         yield "vision_optimizer: muon is for whole matrices, and not for adapters (peft) or shards; write adamw"
     if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
