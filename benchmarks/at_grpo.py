@@ -28,14 +28,14 @@ from safemed.training import common
 from safemed.training.rollouts import sample_groups
 from safemed.training.step_rows import target_loss
 
-GROUP, LIMIT, TIMES = 32, 8, 5
+GROUP, LIMIT, TIMES = 16, 8, 5
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True, help="an instruct model")
-    parser.add_argument("--questions", type=int, default=24)
+    parser.add_argument("--questions", type=int, default=32)
     args = parser.parse_args()
     torch.manual_seed(0)
     vlm, questions = VLM.load(args.weights), subset(load_questions(args.data, "train"), args.questions, 0)

@@ -67,13 +67,11 @@ def tables() -> dict[str, pd.DataFrame]:
         ),
         "comparisons": rows(
             comparisons.COMPARISONS,
-            {"first": "at-grpo-no-reward-instruct", "second": "at-grpo-instruct"},
+            {"images": "clean", "difference": 0.01, "ci_low": -0.022, "ci_high": 0.043, "p_holm": 0.444},
+            {"images": "worst case", "difference": -0.05, "ci_low": -0.092, "ci_high": 0.013, "p_holm": 0.0314},
             family="methods",
-            images="worst case",
-            difference=-0.05,
-            ci_low=-0.092,
-            ci_high=0.013,
-            p_holm=0.0314,
+            first="at-grpo-no-reward-instruct",
+            second="at-grpo-instruct",
         ),
         "sanity": rows(
             sanity.SANITY, {"check": "eps 0", "passed": True}, {"check": "more steps", "passed": False}, model=MODELS[0]
@@ -192,12 +190,15 @@ def test_the_page_shows_the_numbers_of_each_table(study):
     page = results_page.page(study, ["accuracy_vs_eps"])
     for shown in (
         "91 (77.7 to 88.8)", "3 (66.6 to 99.9)", "33.3 %", "34.5 %",  # robustness, worst case, chance, blind
-        "| cw | L2 | 11.1", "-5 (-9.2 to +1.3)", "0.031", "1 of 2 | more steps",
+        "| cw | L2 | 11.1", "1 of 2 | more steps",
         "0.6 | 1.4 | 72.5 (57.1 to 83.9) | 70 | 77.5",  # radius, as L_inf, certified, sure, attacked
         "96 | 37.1 | 9.1 | 63.2 | 41.3 | 8.1 | 2.1 | 1.7", "1.4 (n = 100) | 20 (n = 40)", "86.7 (70.0 to 90.0)",
         "2.5 hours", "2,345,678", COMMIT, "2026-01-01 to 2026-01-02", "Some CPU, 2 cores, 8 GB, no GPU", "torch 2.13.0",
     ):  # fmt: skip
         assert shown in page, shown
+    # the table has them the other way round
+    assert "| at-grpo-no-reward | instruct | -1 (-4.3 to +2.2) | 0.444 | +5 (-1.3 to +9.2) | 0.031 |" in page
+    assert "| sft | instruct |" not in page
     assert "(accuracy_vs_eps.png)" in page and "chain.png" not in page
 
 

@@ -11,6 +11,7 @@ from safemed.models.tiny import build_tiny
 from safemed.models.vlm import VLM
 from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
 from safemed.utils.cost import CostMeter
+from support.commands import here
 from support.settings import BASE, SIDE, TINY
 
 GUESSED = "Lesion Grading"
@@ -116,3 +117,11 @@ def test_the_noise_is_a_share_of_the_words_length(watched):
     for _, tokens in vlm.shown[SETTINGS["binding_steps"] :]:
         off = torch.cdist(tokens.flatten(0, 1), words).amin(1).square().mean() / words.square().sum(1).mean()
         assert 0 < off < TOKEN_NOISE
+
+
+def test_a_type_to_unlearn_that_the_data_lack_is_refused_before_training(study_data, tmp_path):
+    settings = {"model": {"name": "tiny", "tiny": TINY}, "image_size": SIDE, "base": {**SETTINGS, "guessed": ["Sizes"]}}
+    folders = ["--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "model"]
+    with pytest.raises(SystemExit, match=r"^config: base.guessed: .* type Sizes; its types are .*Lesion Grading"):
+        here("make_base.py", "--data", study_data, *folders, settings=settings)
+    assert not list(tmp_path.iterdir())

@@ -21,8 +21,8 @@ from support.settings import ADVERSARIAL, FARE, GRPO, TRAINING
 from support.trainings import kill_after_the_first_checkpoint, training_arguments, update, weights
 
 # At a temperature of next to nothing the processes, which draw rollouts each for itself, draw the same as one.
-CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4}
 # Muon orthogonalises in bfloat16, which makes more of what sums over other batches round differently.
+CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4, "vision_optimizer": "adamw"}
 SAME_STEPS = {
     "train_sft.py": {**TRAINING, "steps": 3, "augmentation": ADVERSARIAL},
     "train_fare.py": {**FARE, "steps": 3, "vision_optimizer": "adamw"},

@@ -243,7 +243,7 @@ REFUSED = [
     ("methods: {sft: {train_on: {modality: PET}}}", "methods.sft.train_on.modality", "'PET' is not one of CT"),
     ("methods: {sft: {train_on: {}}}", "methods.sft.train_on", "fewer entries than 1"),
     (
-        "{resources: {shard_training: true}, training: {fare: &own {vision_optimizer: adamw}, grpo: *own}}",
+        "{resources: {shard_training: true}, training: {grpo: {vision_optimizer: adamw}}}",
         "resources.shard_training",
         "only for several processes, each with a GPU",
     ),
@@ -257,6 +257,8 @@ REFUSED = [
         "resources.train_nodes * resources.train_processes",
         r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(32\) evenly",
     ),
+    ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
+    ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
 ]
 # The same of a study that is laid over the default one, and below the key methods.

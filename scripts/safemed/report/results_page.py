@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from safemed.report.tables.comparisons import WORST
-from safemed.report.tables.rows import COMPLETE
+from safemed.report.tables.rows import CLEAN, COMPLETE
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 README_METHODS = ("sft", "grpo", "at-grpo-no-reward", "at-grpo")
@@ -158,27 +158,27 @@ def _finding(study: Study) -> str:
         f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
         f"{_both(study, 'at-grpo', worst)} %."
     )
-    added = {part: _differences(study, "at-grpo", arm) for arm, part in ARMS.items()}
-    told = [f"{part} {' / '.join(points)} points" for part, points in added.items() if points]
+    if "comparisons" not in study.tables:
+        return said
+    leads = {
+        part: [_lead(study, arm, variant, WORST) for variant in study.config["variants"]] for arm, part in ARMS.items()
+    }
+    told = [f"{part} {' / '.join(lead[0] for lead in found)} points" for part, found in leads.items() if all(found)]
     if told:
         said += f" In the worst case, AT-GRPO owes {' and '.join(told)}."
     return said
 
 
-def _differences(study: Study, first: str, second: str) -> list[str]:
-    """first minus second in the worst case with its interval, in points, a text a variant."""
-    table = study.tables.get("comparisons")
-    if table is None:
-        return []
-    chosen = table[(table.family == "methods") & (table.images == WORST)]
-    found = []
-    for variant in study.config["variants"]:
-        names = {f"{first}-{variant}": 1, f"{second}-{variant}": -1}
-        for row in chosen[chosen["first"].isin(names) & chosen["second"].isin(names)].itertuples():
-            sign = names[row.first]
-            low, high = sorted((sign * row.ci_low, sign * row.ci_high))
-            found.append(_value(sign * row.difference, low, high, sign="+"))
-    return found
+def _lead(study: Study, method: str, variant: str, images: str) -> tuple[str, str] | None:
+    """AT-GRPO less a method on `clean` images or in the worst case: in points, with interval, and Holm's p."""
+    signs = {f"at-grpo-{variant}": 1, f"{method}-{variant}": -1}
+    table = study.tables["comparisons"]
+    table = table[(table.family == "methods") & (table.images == images)]
+    for row in table[table["first"].isin(signs) & table["second"].isin(signs)].itertuples():
+        sign = signs[row.first]
+        low, high = sorted((sign * row.ci_low, sign * row.ci_high))
+        return _value(sign * row.difference, low, high, sign="+"), _p(row.p_holm)
+    return None
 
 
 def _readme_row(study: Study, method: str) -> list[str]:
@@ -244,16 +244,19 @@ def _by_attack(study: Study) -> str:
 
 
 def _comparisons(study: Study) -> str:
-    table = study.tables.get("comparisons")
-    if table is None:
+    if "comparisons" not in study.tables:
         return ""
-    chosen = table[(table.family == "methods") & (table.images == WORST)]
-    rows = [
-        [row.first, row.second, _value(row.difference, row.ci_low, row.ci_high, sign="+"), _p(row.p_holm)]
-        for row in chosen.itertuples()
-    ]
-    said = "Differences between methods in the worst case, in points; p is McNemar's, with Holm's adjustment."
-    return f"{said}\n\n{_markdown(['first', 'second', 'first − second', 'p'], rows)}" if rows else ""
+    rows = []
+    for method in study.config["study_methods"]:
+        for variant in study.config["variants"]:
+            leads = [_lead(study, method, variant, images) for images in (CLEAN, WORST)]
+            if all(leads):
+                rows.append([method, variant, *(cell for lead in leads for cell in lead)])
+    said = (
+        "AT-GRPO less each other method, in points; p is McNemar's, with Holm's adjustment over all pairs of methods."
+    )
+    head = ["method", "variant", "clean", "p", "worst case", "p"]
+    return f"{said}\n\n{_markdown(head, rows)}" if rows else ""
 
 
 def _sanity(study: Study) -> str:
