@@ -1,18 +1,21 @@
 """Pixels reach the model exactly as Hugging Face's processor would send them, and gradients come back."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from safemed.data import prompts
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
 from safemed.models.vlm import VLM, frozen
+from safemed.training.common import load_policy
 from support.settings import SIDE
 
 
@@ -56,6 +59,33 @@ def test_a_model_whose_processor_would_resize_prepared_images_is_refused(untrain
     shrinking.image_processor.size = {"shortest_edge": 16 * 16, "longest_edge": SIDE * SIDE // 4}
     with pytest.raises(ValueError, match=r"data\.image_size"):
         check_resize(shrinking, SIDE)
+
+
+@pytest.fixture
+def copied(tiny_model, tmp_path):
+    """A model folder that may be spoilt."""
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+LOADERS = pytest.mark.parametrize("load", [VLM.load, lambda path: load_policy(path, None)], ids=["scored", "trained"])
+
+
+@LOADERS
+def test_a_checkpoint_that_lacks_tensors_is_refused(copied, load):
+    load(copied)
+    weights = load_file(copied / "model.safetensors")
+    del weights["model.visual.merger.norm.weight"], weights["model.language_model.norm.weight"]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 2 .*, such as model\.language_model\.norm\.weight"):
+        load(copied)
+
+
+@LOADERS
+def test_a_model_of_another_kind_is_refused(copied, load):
+    """Most of its tensors may have the names that ours has."""
+    Qwen2_5_VLConfig().save_pretrained(copied)
+    with pytest.raises(ValueError, match="a model of type qwen2_5_vl; only qwen3_vl is supported"):
+        load(copied)
 
 
 @pytest.mark.parametrize("height, width", [(24, 32), (32, 40), (33, 32), (8, 8)])

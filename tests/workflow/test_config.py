@@ -257,6 +257,7 @@ REFUSED = [
         "resources.train_nodes * resources.train_processes",
         r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(32\) evenly",
     ),
+    ("attack: {replay_on: docs}", "attack.replay_on", "docs holds no config.json that names its model_type"),
     ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
     ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
@@ -275,6 +276,12 @@ def test_what_is_wrong_is_refused_in_one_line_by_the_path_of_its_key(change, key
     (line,) = checks.faults(merged(change, FULL))
     assert line.startswith(f"config: {key}: ") and re.search(said, line), line
     assert "\n" not in line and len(line) < 250
+
+
+def test_a_local_model_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (line,) = checks.faults(merged(f"model: {{name: {tmp_path}}}", OMNIMEDVQA))
+    assert line == f"config: model.name: {tmp_path} holds a model of type qwen2_5_vl; only qwen3_vl is supported"
 
 
 @pytest.mark.parametrize(

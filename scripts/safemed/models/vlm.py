@@ -16,12 +16,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, Qwen3VLForConditionalGeneration
+from transformers import AutoConfig, LogitsProcessorList, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
 from safemed.data.prompts import LETTERS
 from safemed.models.geometry import Geometry, patchify, rope_positions
+from safemed.models.model_type import MODEL_TYPE
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
 from safemed.models.tower import quicken
 
@@ -43,6 +44,23 @@ def save_model(model, processor, folder: Path) -> None:
     # AutoProcessor wants a video processor's settings for Qwen3-VL, though no video is ever seen.
     settings = {"video_processor_type": "Qwen3VLVideoProcessor", "processor_class": "Qwen3VLProcessor"}
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
+
+
+def load_weights(path: Path | str, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
+    """A saved Qwen3-VL, every tensor of it from the checkpoint.
+
+    Raises ValueError where it is another model, or lacks tensors: those would be random, and the model would be scored.
+    """
+    kind = AutoConfig.from_pretrained(path).model_type
+    if kind != MODEL_TYPE:
+        raise ValueError(f"{path}: a model of type {kind}; only {MODEL_TYPE} is supported")
+    model, found = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    if absent := sorted(found["missing_keys"]):
+        raise ValueError(
+            f"{path}: the checkpoint lacks {len(absent)} of the model's tensors, such as {absent[0]}; fetch or save it "
+            "again"
+        )
+    return model
 
 
 def _merged(model):
@@ -114,9 +132,9 @@ class VLM:
 
     @classmethod
     def load(cls, path: Path | str) -> VLM:
-        """A saved model for evaluation: fp32, eval mode, frozen, on the GPU where there is one."""
+        """A saved model for evaluation: fp32, eval mode, frozen, on a GPU if there is one; raises as load_weights."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+        model = load_weights(path, torch.float32)
         return cls(model.to(device).eval().requires_grad_(False), load_processor(path))
 
     @property

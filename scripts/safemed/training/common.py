@@ -24,7 +24,7 @@ from transformers import Qwen3VLForConditionalGeneration
 
 from safemed.data import prompts
 from safemed.data.dataset import IDENTITY, load_questions
-from safemed.models.vlm import save_model
+from safemed.models.vlm import load_weights, save_model
 from safemed.training.callbacks import CostCallback, of_all
 from safemed.training.checkpoints import last_whole_checkpoint
 from safemed.training.monitoring import curves, probe_callback
@@ -117,7 +117,7 @@ def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneratio
     Fully trained weights stay in fp32 (autocast computes in bf16): in bf16 a small step rounds to none.
     """
     dtype = torch.bfloat16 if peft and torch.cuda.is_available() else torch.float32
-    return Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype)
+    return load_weights(path, dtype)
 
 
 def adapter(settings: dict | None) -> LoraConfig | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from safemed.certificates import smoothing
+from safemed.models.model_type import MODEL_TYPE, model_type
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
 from safemed.workflow.config import BASE, ROOT, chain, sweeps, training_settings
@@ -76,8 +77,17 @@ def _model(config: dict) -> Iterator[str]:
     if name == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
     yield from _pretraining(config["base"])
+    yield from _of_supported_kind("model.name", name)
+    yield from _of_supported_kind("attack.replay_on", config["attack"]["replay_on"])
     if name != "tiny" and not revision and not Path(name).is_dir():
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit that it is pinned to"
+
+
+def _of_supported_kind(key: str, model: str | None) -> Iterator[str]:
+    """A local folder must hold a Qwen3-VL; a model of the hub is looked at when it is loaded."""
+    if model and Path(model).is_dir() and (kind := model_type(Path(model))) != MODEL_TYPE:
+        found = f"a model of type {kind}" if kind else "no config.json that names its model_type"
+        yield f"{key}: {model} holds {found}; only {MODEL_TYPE} is supported"
 
 
 def _pretraining(base: dict) -> Iterator[str]:
