@@ -14,6 +14,7 @@ from safemed.attacks.threat_model import Ball, l2_levels, random_start
 from safemed.data import prompts
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
+from safemed.models.vlm import VLM, Encoded
 from safemed.training.monitoring import probe
 from support.commands import here
 
@@ -322,14 +323,23 @@ def test_an_attack_without_a_loss_for_the_variant_is_refused(evaluator, words):
         evaluator.attack(words, EVERYTHING, AttackConfig(name="mine"), 4, seed=0)
 
 
+def opened(evaluator: Evaluator, opening: str) -> Encoded:
+    """All prompts, going on with an opening."""
+    asked = [prompts.conversation(row, evaluator.variant) for row in evaluator.rows]
+    return evaluator.vlm.encode(asked, [opening] * len(asked), evaluator.side).joined()
+
+
+def letter_ids(vlm: VLM) -> list[int]:
+    """The tokens of the letters after a blank."""
+    return [vlm.tokenizer.encode(f" {letter}", add_special_tokens=False)[0] for letter in prompts.LETTERS]
+
+
 def test_the_choice_is_the_likeliest_letter_offered_and_agrees_with_the_generated_answer(evaluator):
     clean = to_float(evaluator.images, evaluator.vlm.device)
     assert evaluator.choices(clean, EVERYTHING) == [row["gold"] for row in evaluator.rows]
     noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     opening = {"instruct": "<answer>", "think": "<think> </think><answer>"}[evaluator.variant]
-    logits = evaluator.vlm.completion_logits(noisy, evaluator.prefixes([opening] * 24, EVERYTHING))[
-        :, -1, evaluator.vlm.letter_ids
-    ]
+    logits = evaluator.vlm.completion_logits(noisy, opened(evaluator, opening))[:, -1, letter_ids(evaluator.vlm)]
     chosen = evaluator.choices(noisy, EVERYTHING)
     assert chosen == ["ABCD"[i] for i in logits[:, :4].argmax(1)] and len(set(chosen)) > 1
     assert chosen == evaluator.classes("choice", noisy, EVERYTHING)
@@ -363,13 +373,13 @@ def test_fgsm_is_one_step_of_eps_from_the_clean_image(evaluator, words):
 
 @pytest.mark.parametrize("n_options", [2, 3, 4])
 def test_letters_that_are_not_offered_do_not_count_in_the_margin(evaluator, n_options):
-    texts = ["<answer>"] * 24
-    encoded = evaluator.prefixes(texts, EVERYTHING)
+    places = evaluator.letter_places(["<answer> A </answer>"] * 24, EVERYTHING)
     gold = EVERYTHING % n_options
-    attack_loss = losses.letter_margin(evaluator.vlm, encoded, gold, torch.full((24,), n_options))
+    attack_loss = losses.letter_margin(evaluator.vlm, places, gold, torch.full((24,), n_options))
     clean = to_float(evaluator.images, evaluator.vlm.device)
     margin, broken = attack_loss(clean, EVERYTHING)
-    logits = evaluator.vlm.completion_logits(clean, encoded)[:, -1][:, evaluator.vlm.letter_ids[:n_options]]  # [24, n]
+    logits = evaluator.vlm.completion_logits(clean, opened(evaluator, "<answer>"))[:, -1]
+    logits = logits[:, letter_ids(evaluator.vlm)[:n_options]]  # [24, n]
     for i, g in enumerate(gold.tolist()):
         others = [logits[i, j].item() for j in range(n_options) if j != g]
         assert margin[i].item() == pytest.approx(max(others) - logits[i, g].item(), abs=1e-4)

@@ -130,8 +130,8 @@ def test_noise_belongs_to_its_name_and_names_do_not_share_it():
 def test_a_choice_is_the_most_likely_letter_after_words_that_do_not_depend_on_the_image(skilled, shown, variant):
     evaluator, rows = Evaluator(skilled, shown, variant, 24), torch.tensor([5, 0, 17])
     images = to_float(evaluator.images[rows], torch.device("cpu"))
-    prefixes = evaluator.prefixes([OPENING[variant]] * 3, rows)
-    logits = losses.letter_logits(evaluator.vlm, images, prefixes, evaluator.n_options[rows])
+    places = evaluator.letter_places([OPENING[variant]] * 3, rows)
+    logits = losses.letter_logits(evaluator.vlm, images, places, evaluator.n_options[rows])
     assert evaluator.choices(images, rows) == ["ABCD"[i] for i in logits.argmax(1)]
     before = evaluator.vlm.passes.forward
     evaluator.choices(images, rows)

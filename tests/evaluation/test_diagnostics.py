@@ -9,7 +9,7 @@ from safemed.attacks import engine, losses, threat_model
 from safemed.attacks.engine import Attacked
 from safemed.attacks.threat_model import l2_levels
 from safemed.evaluation import diagnostics
-from safemed.evaluation.evaluator import LOSSES, Evaluator, before_letter
+from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float, to_uint8
 from safemed.models.vlm import VLM
 from safemed.report.figures.sanity import sanity as sanity_figure
@@ -67,9 +67,9 @@ def in_normalised_space(monkeypatch):
 def own_argmax_as_target(monkeypatch):
     """Away from whatever the model says now, not from the gold answer."""
 
-    def away(vlm, prefixes, gold, n_options):
+    def away(vlm, places, gold, n_options):
         def attack_loss(images, rows):
-            logits = losses.letter_logits(vlm, images, prefixes[rows], n_options[rows])
+            logits = losses.letter_logits(vlm, images, places[rows], n_options[rows])
             own = logits.argmax(1)
             return F.cross_entropy(logits, own, reduction="none"), logits.argmax(1) != own
 
@@ -240,10 +240,6 @@ def test_no_order_of_attacks_is_told_where_one_of_them_failed(sound, attack):
 def test_a_model_that_is_never_right_passes_no_check_for_want_of_rows(untrained, shown):
     table = checked(probed(Evaluator(untrained, shown, "instruct", 4)))
     assert not table.passed["eps 0: images or answers changed"] and table.value.isna().any()
-
-
-def test_the_clean_words_before_the_letter_are_what_the_loss_stands_after():
-    assert before_letter("<think> a </think><answer> B </answer>") == "<think> a </think><answer>"
 
 
 def test_probes_spend_the_steps_they_say(sound):

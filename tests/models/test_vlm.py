@@ -181,7 +181,7 @@ def test_a_saved_folder_loads_with_transformers_own_class(tiny_model, evaluator)
         expected, found = (vlm.completion_logits(images, evaluator.asked) for vlm in (evaluator.vlm, theirs))
     assert torch.allclose(found, expected, atol=1e-5)
     again = VLM.load(tiny_model)
-    assert again.letter_ids == evaluator.vlm.letter_ids and again.geometry == evaluator.vlm.geometry
+    assert again.chat.opened == evaluator.vlm.chat.opened and again.geometry == evaluator.vlm.geometry
     assert not again.model.training and not any(p.requires_grad for p in again.model.parameters())
 
 

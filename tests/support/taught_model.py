@@ -1,5 +1,6 @@
 """A model that has learned a handful of questions, so that attacks have something to break."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,14 +28,14 @@ def one_question_about_everything(questions: Dataset, n: int) -> Dataset:
     return Dataset.from_list(rows, features=FEATURES)
 
 
-def teach(start: Path, questions: Dataset, out: Path, steps: int = 120) -> None:
-    """Fit a saved model to all the questions in both variants at once, and save it."""
+def teach(start: Path, questions: Dataset, out: Path, steps: int = 120, variants: Sequence[str] = prompts.VARIANTS):
+    """Fit a saved model to all the questions in all variants at once, and save it."""
     vlm = VLM.load(start)
     vlm.model.requires_grad_(True).train()
     rows, images = list(questions), Evaluator(vlm, questions, "instruct", 1).images
-    asked = [prompts.conversation(row, variant) for variant in prompts.VARIANTS for row in rows]
-    targets = [prompts.target(row, v) + vlm.tokenizer.eos_token for v in prompts.VARIANTS for row in rows]
-    encoded, pixels = vlm.encode(asked, targets, SIDE), to_float(images, vlm.device).repeat(2, 1, 1, 1)
+    asked = [prompts.conversation(row, variant) for variant in variants for row in rows]
+    targets = [prompts.target(row, v) + vlm.tokenizer.eos_token for v in variants for row in rows]
+    encoded, pixels = vlm.encode(asked, targets, SIDE), to_float(images, vlm.device).repeat(len(variants), 1, 1, 1)
     ids = encoded.completion_ids.masked_fill(encoded.completion_mask == 0, -100)
     optimiser = torch.optim.AdamW(vlm.model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps, pct_start=0.1)

@@ -58,7 +58,7 @@ def test_sfts_loss_is_on_the_completion_alone(tiny_model, questions):
     batch = AugmentingCollator(processor)([rows[i] for i in range(4)])
     for labels, row in zip(batch["labels"], rows, strict=False):
         text = processor.tokenizer.decode(labels[labels != -100])
-        assert text.strip().removesuffix("<|im_end|>") == row["target"]
+        assert text == row["target"] + "<|im_end|>"
 
 
 def question(number: int, image: str, kind: str, gold: str, **more) -> dict:
@@ -102,7 +102,6 @@ def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_
     rows = common.training_rows(asked, "think", earlier_answers(asked))
     expected = {name: f"<think> {thought} </think><answer> B </answer>" for name, thought in THOUGHTS.items()}
     assert {row["question_id"]: row["target"] for row in rows.remove_columns("image")} == expected
-    assert all(row["completion"][0]["content"] == row["target"] for row in rows.remove_columns("image"))
     plain = common.training_rows(asked, "think").remove_columns("image")
     assert {row["target"] for row in plain if row["question_id"] == "q1"} == {
         "<think> CT, nodule: nodule </think><answer> B </answer>"

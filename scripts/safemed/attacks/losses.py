@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safemed.models.vlm import VLM, Encoded
+from safemed.models.vlm import VLM, Encoded, LetterPlaces
 from safemed.utils.noise import gaussian
 
 # Images [b, 3, H, W] in [0, 1] and their rows [b] -> the loss [b] to ascend, and whether each row looks broken [b].
@@ -74,24 +74,24 @@ def _sequence(vlm: VLM, images: Tensor, encoded: Encoded) -> tuple[Tensor, Tenso
     return (loss * mask).sum(1), ((logits.argmax(-1) == ids) | ~mask).all(1)
 
 
-def letter_logits(vlm: VLM, images: Tensor, prefixes: Encoded, n_options: Tensor) -> Tensor:
-    """Logits [b, 8] of the option letters that may come next, -inf for those not offered.
+def letter_logits(vlm: VLM, images: Tensor, places: LetterPlaces, n_options: Tensor) -> Tensor:
+    """Logits [b, 8] of the option letters where the letter comes next, -inf for those not offered; n_options [b].
 
-    prefixes: prompts that end before the letter (`Encoded.joined`); n_options [b]. Only the last position is computed.
+    Only the last position is computed.
     """
-    logits = vlm.completion_logits(images, prefixes)[:, -1, vlm.letter_ids]
+    logits = vlm.completion_logits(images, places.prompts)[:, -1].gather(1, places.tokens)
     return logits.masked_fill(_letters(logits) >= n_options[:, None], -torch.inf)
 
 
-def letter_margin(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor) -> AttackLoss:
-    """Margin of the best wrong letter over the gold one where the letter comes next, after the given prefixes.
+def letter_margin(vlm: VLM, places: LetterPlaces, gold: Tensor, n_options: Tensor) -> AttackLoss:
+    """Margin of the best wrong letter over the gold one where the letter comes next.
 
-    prefixes: prompts that end before the letter. gold [B]: index of the gold option. n_options [B]. The margin (Carlini
+    gold [B]: index of the gold option. n_options [B]. The margin (Carlini
     & Wagner 2017) keeps a gradient where a confident model's cross entropy has none left.
     """
 
     def attack_loss(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        found = margin(letter_logits(vlm, images, prefixes[rows], n_options[rows]), gold[rows])
+        found = margin(letter_logits(vlm, images, places[rows], n_options[rows]), gold[rows])
         return found, found > 0
 
     return attack_loss
@@ -103,17 +103,17 @@ def margin(logits: Tensor, gold: Tensor) -> Tensor:
     return wrong - logits.gather(1, gold[:, None])[:, 0]
 
 
-def letter_cross_entropy(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor) -> AttackLoss:
+def letter_cross_entropy(vlm: VLM, places: LetterPlaces, gold: Tensor, n_options: Tensor) -> AttackLoss:
     """Cross entropy of the gold letter among those offered; the arguments are those of `letter_margin`."""
 
     def attack_loss(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = letter_logits(vlm, images, prefixes[rows], n_options[rows])
+        logits = letter_logits(vlm, images, places[rows], n_options[rows])
         return F.cross_entropy(logits, gold[rows], reduction="none"), logits.argmax(1) != gold[rows]
 
     return attack_loss
 
 
-def letter_towards(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor, place: int) -> AttackLoss:
+def letter_towards(vlm: VLM, places: LetterPlaces, gold: Tensor, n_options: Tensor, place: int) -> AttackLoss:
     """Margin of ONE wrong letter over the gold one: the `place`-th after gold, counted round the options offered.
 
     The places 0 .. n_options - 2 are all wrong letters; larger ones begin again. Otherwise as `letter_margin`.
@@ -121,7 +121,7 @@ def letter_towards(vlm: VLM, prefixes: Encoded, gold: Tensor, n_options: Tensor,
     target = (gold + 1 + place % (n_options - 1)) % n_options
 
     def attack_loss(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = letter_logits(vlm, images, prefixes[rows], n_options[rows])
+        logits = letter_logits(vlm, images, places[rows], n_options[rows])
         right, wanted = (logits.gather(1, index[rows, None])[:, 0] for index in (gold, target))
         return wanted - right, logits.argmax(1) != gold[rows]
 

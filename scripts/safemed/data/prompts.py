@@ -17,6 +17,7 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*\)?\s*[.:]?")
+_LAST_ANSWER = re.compile(r".*<answer>\s*\(?\s*([A-Za-z])", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,9 @@ def conversation(question: dict, variant: str) -> list[dict]:
 
 
 def posed(question: dict, variant: str, target: str) -> dict:
-    """What a training row says of a question: prompt and completion as chat messages, target, n_options and variant."""
+    """What a training row says of a question: prompt as chat messages, target, n_options and variant."""
     return {
         "prompt": conversation(question, variant),
-        "completion": [{"role": "assistant", "content": target}],
         "target": target,
         "n_options": len(question["options"]),
         "variant": variant,
@@ -107,6 +107,14 @@ def parse(text: str, n_options: int) -> Completion:
     letter = _LETTER.fullmatch(answers[0].strip())
     offered = letter and letter[1].upper() in LETTERS[:n_options]
     return Completion(letter[1].upper() if offered else None, thinking, rest)
+
+
+def letter_at(text: str) -> int:
+    """The place in a completion of the letter that it answers with. Raises ValueError where there is none."""
+    found = _LAST_ANSWER.match(text)
+    if not found:
+        raise ValueError(f"no answer in {text!r}")
+    return found.start(1)
 
 
 def _thought_start(text: str) -> int:

@@ -73,7 +73,7 @@ class ShownRows(nn.Module):
         super().__init__()
         self.model = evaluator.vlm.model  # torchattacks asks a model's parameters for the device
         self.evaluator, self.k, self.rounded = evaluator, k, rounded
-        self.prefixes, self.n_options = evaluator.prefixes(words, rows), evaluator.n_options[rows]
+        self.letters, self.n_options = evaluator.letter_places(words, rows), evaluator.n_options[rows]
         images = to_float(evaluator.images[rows], evaluator.vlm.device)
         self.bits = max(1, math.ceil(math.log2(len(rows))))
         if self.bits > images[0, 0].numel():
@@ -92,9 +92,8 @@ class ShownRows(nn.Module):
         rows = ((labelled[:, 3].flatten(1)[:, : self.bits] > 0.5).long() << places).sum(1)
         stored = self.images_of(labelled)
         images = to_float(stored, labelled.device) if self.rounded else labelled[:, :3]
-        logits = losses.letter_logits(self.evaluator.vlm, images, self.prefixes[rows], self.n_options[rows])[
-            :, : self.k
-        ]
+        offered = losses.letter_logits(self.evaluator.vlm, images, self.letters[rows], self.n_options[rows])
+        logits = offered[:, : self.k]
         self._remember(rows.cpu(), stored, losses.margin(logits, self.gold[rows]).detach().cpu())
         return logits
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import re
 from typing import Self
 
 import torch
@@ -15,14 +14,15 @@ from safemed.attacks.losses import AttackLoss
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float
-from safemed.models.vlm import VLM, Encoded
+from safemed.models.vlm import VLM, Encoded, LetterPlaces
 from safemed.utils.noise import gaussian
 
 FUNCTIONS = ("choice", "generate")  # what can be smoothed
 # The losses that together make up the standard attack on a variant; see `Evaluator.attack_loss`.
 LOSSES = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
-EMPTY_THOUGHT = "<think> </think><answer>"
-OPENING = {"instruct": "<answer>", "think": EMPTY_THOUGHT}  # what a choice is made after: no word depends on the image
+# Answers without a word that depends on the image: a choice is made where the letter stands.
+EMPTY_THOUGHT = "<think> </think><answer> A </answer>"
+OPENING = {"instruct": "<answer> A </answer>", "think": EMPTY_THOUGHT}
 SAMPLED_THOUGHTS = 3
 
 
@@ -49,7 +49,7 @@ class Evaluator:
         self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
         everything = torch.arange(len(rows))
         self.asked = self._encoded(everything, [""] * len(rows))
-        self._openings = self.prefixes([OPENING[self.variant]] * len(rows), everything)
+        self._openings = self.letter_places([OPENING[self.variant]] * len(rows), everything)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,7 +63,7 @@ class Evaluator:
         return self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
 
     def choices(self, images: Tensor, rows: Tensor) -> list[str]:
-        """The most likely of the letters offered, right after OPENING: one forward pass on float images, as above."""
+        """The most likely of the letters offered in OPENING: one forward pass on float images, as above."""
         with torch.no_grad():
             logits = losses.letter_logits(self.vlm, images, self._openings[rows], self.n_options[rows])
         if not logits.amax(1).isfinite().all():
@@ -78,10 +78,10 @@ class Evaluator:
         answers = [self.answer(text, int(row)) for text, row in zip(texts, rows, strict=True)]
         found = [math.nan] * len(texts)
         if read := [i for i, answer in enumerate(answers) if answer]:
-            prefixes = self.prefixes([texts[i] for i in read], rows[read])
+            places = self.letter_places([texts[i] for i in read], rows[read])
             with torch.no_grad():
                 shown = to_float(images[read], self.vlm.device)
-                logits = losses.letter_logits(self.vlm, shown, prefixes, self.n_options[rows[read]])
+                logits = losses.letter_logits(self.vlm, shown, places, self.n_options[rows[read]])
             if not logits.amax(1).isfinite().all():
                 raise FloatingPointError("the model's logits are not finite")
             for i, row in zip(read, logits.softmax(1).tolist(), strict=True):
@@ -141,13 +141,13 @@ class Evaluator:
             return losses.words_towards(self.vlm, self._encoded(rows, self._ended(wanted)))
         if name == "sampled":
             thoughts = [self._sampled(words, rows, seed + draw) for draw in range(SAMPLED_THOUGHTS)]
-            margins = [losses.letter_margin(self.vlm, self.prefixes(t, rows), gold, n_options) for t in thoughts]
+            margins = [losses.letter_margin(self.vlm, self.letter_places(t, rows), gold, n_options) for t in thoughts]
             return losses.expectation(margins)
-        prefixes = self.prefixes([EMPTY_THOUGHT] * len(words) if name == "empty" else words, rows)
+        places = self.letter_places([EMPTY_THOUGHT] * len(words) if name == "empty" else words, rows)
         if name == "other":
-            return losses.letter_towards(self.vlm, prefixes, gold, n_options, place)
+            return losses.letter_towards(self.vlm, places, gold, n_options, place)
         loss = losses.letter_cross_entropy if name == "ce" else losses.letter_margin
-        return loss(self.vlm, prefixes, gold, n_options)
+        return loss(self.vlm, places, gold, n_options)
 
     def attack(self, words: list[str], rows: Tensor, config: AttackConfig, eps: float, seed: int) -> Attacked:
         """A white-box attack on the questions `rows` [b], whose right clean texts are `words`.
@@ -169,9 +169,9 @@ class Evaluator:
         names = [f"{seed}:{config.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
         return engine.attack(made, is_right, clean8, names, eps, config, device)
 
-    def prefixes(self, words: list[str], rows: Tensor) -> Encoded:
-        """Prompts that go on with the words up to where the letter comes next."""
-        return self._encoded(rows, [before_letter(text) for text in words]).joined()
+    def letter_places(self, words: list[str], rows: Tensor) -> LetterPlaces:
+        """Where each text's letter stands after the words before it."""
+        return self.vlm.letter_places(self.asked[rows], words)
 
     def batches(self, rows: Tensor, size: int) -> list[Tensor]:
         """The rows in batches of questions alike in number of options and length: little padding, one K a batch."""
@@ -192,7 +192,8 @@ class Evaluator:
         """Texts sampled on the clean images; the clean words where no answer came."""
         images = to_float(self.images[rows], self.vlm.device)
         texts = self.vlm.sample(images, self.asked[rows], self.max_new_tokens, seed)
-        return [text if "<answer>" in text else own for text, own in zip(texts, words, strict=True)]
+        answered = [bool(self.answer(text, int(row))) for text, row in zip(texts, rows, strict=True)]
+        return [text if said else own for text, own, said in zip(texts, words, answered, strict=True)]
 
     def _encoded(self, rows: Tensor, completions: list[str]) -> Encoded:
         asked = [prompts.conversation(self.rows[i], self.variant) for i in rows.tolist()]
@@ -229,17 +230,14 @@ class SmoothedEvaluator(Evaluator):
     def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
         if self.function == "generate":
             return super().answers_to(images, rows)
-        return [f"{OPENING[self.variant]} {letter} </answer>" for letter in self.choices(images, rows)]
+        opening = OPENING[self.variant]
+        at = prompts.letter_at(opening)
+        return [opening[:at] + letter + opening[at + 1 :] for letter in self.choices(images, rows)]
 
     def _majority(self, texts: tuple[str, ...], row: int) -> str:
         """The first text with the most frequent answer."""
         answers = [self.answer(text, row) for text in texts]
         return texts[answers.index(max(answers, key=answers.count))]
-
-
-def before_letter(text: str) -> str:
-    """A right completion up to where its letter comes next."""
-    return text[: re.search(r".*<answer>", text, re.DOTALL).end()]
 
 
 UNPARSABLE = "?"

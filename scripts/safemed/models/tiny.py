@@ -12,7 +12,7 @@ from safemed.models.processor import PLACEHOLDERS, build_processor
 SPLIT = Regex(r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+")
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *PLACEHOLDERS]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
-# The rendering of Qwen3-VL's own template for messages without tools and videos.
+# Qwen3-VL's own template for messages without tools and videos, but for its line breaks.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}<|im_start|>{{ message.role }}\n"
     "{%- if message.content is string %}{{ message.content }}{%- else %}"
@@ -48,13 +48,17 @@ def train_tokenizer(corpus: list[str], vocab_size: int) -> PreTrainedTokenizerFa
 
 
 def build_tiny(corpus: list[str], settings: dict, side: int, seed: int):
-    """A randomly initialised Qwen3-VL and its processor.
+    """A randomly initialised Qwen3-VL with a tokenizer of the corpus, and its processor; otherwise as `assemble`."""
+    return assemble(train_tokenizer(corpus, settings["vocab_size"]), settings, side, seed)
+
+
+def assemble(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int, seed: int):
+    """A randomly initialised Qwen3-VL with a tokenizer, whose chat template it is given, and its processor.
 
     settings: the config's `model.tiny` (hidden, layers, vision_hidden, vision_layers, heads, patch, merge, vocab_size,
     initializer_range). The initialisation is wider than the library's: with std 0.02 the binding of letters to options
     takes four times the steps. side: image side in pixels, a multiple of patch * merge.
     """
-    tokenizer = train_tokenizer(corpus, settings["vocab_size"])
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(_config(tokenizer, settings, side))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -66,7 +70,7 @@ def build_tiny(corpus: list[str], settings: dict, side: int, seed: int):
         image_std=[0.5] * 3,
         size={"shortest_edge": side * side, "longest_edge": side * side},
     )
-    return model, build_processor(image_processor, tokenizer, CHAT_TEMPLATE)
+    return model, build_processor(image_processor, tokenizer, tokenizer.chat_template)
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int) -> Qwen3VLConfig:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from transformers import AutoConfig, LogitsProcessorList, Qwen3VLForConditionalG
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
-from safemed.data.prompts import LETTERS
+from safemed.data.prompts import LETTERS, letter_at
+from safemed.models.chat import Chat
 from safemed.models.geometry import Geometry, patchify, rope_positions
 from safemed.models.model_type import MODEL_TYPE
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
@@ -106,6 +107,21 @@ class Encoded:
 
 
 @dataclass
+class LetterPlaces:
+    """B prompts that end where the letter of an answer comes next.
+
+    prompts: without completions. tokens [B, 8]: the token that each option letter would take there; after `>`, say, it
+    may hold the bracket, too.
+    """
+
+    prompts: Encoded
+    tokens: Tensor
+
+    def __getitem__(self, rows: Tensor) -> LetterPlaces:
+        return LetterPlaces(self.prompts[rows], self.tokens[rows])
+
+
+@dataclass
 class Passes:
     """Images that went forward, and backward, through the vision tower."""
 
@@ -125,7 +141,7 @@ class VLM:
         self.processor = processor
         self.geometry = Geometry.of(processor.image_processor)
         self.image_token_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
-        self.letter_ids = [self._single_token(f" {letter}") for letter in LETTERS]
+        self.chat = Chat(processor)
         self.passes = Passes()
         quicken(self.visual)
         self.count(self.visual)
@@ -155,10 +171,29 @@ class VLM:
     def encode(self, prompts: list[list[dict]], completions: list[str], side: int) -> Encoded:
         """Chat prompts, each with one image of side x side, and the completions to teacher-force ('' for none)."""
         n = (side // self.geometry.patch // self.geometry.merge) ** 2
-        render = self.processor.apply_chat_template
-        texts = [render(prompt, add_generation_prompt=True, tokenize=False) for prompt in prompts]
-        texts = [text.replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for text in texts]
-        return Encoded(*self.tokenise(texts, "left"), *self.tokenise(completions, "right"))
+        texts = [self.chat.prompt(prompt).replace(IMAGE_TOKEN, IMAGE_TOKEN * n) for prompt in prompts]
+        written = [self.chat.written(completion) for completion in completions]
+        return Encoded(*self.tokenise(texts, "left"), *self.tokenise(written, "right"))
+
+    def letter_places(self, asked: Encoded, completions: list[str]) -> LetterPlaces:
+        """Where the letter of each completion's answer stands after its prompt; `asked` has no completions.
+
+        Raises ValueError for a completion without an answer, and where the tokenizer cannot tell two letters apart.
+        """
+        places = [self._letter_place(completion) for completion in completions]
+        before = self.encode_ids(asked, [ids for ids, _ in places])
+        return LetterPlaces(before.joined(), torch.tensor([tokens for _, tokens in places], device=self.device))
+
+    def _letter_place(self, completion: str) -> tuple[list[int], list[int]]:
+        """The tokens of a completion that all letters would share, and the next one of each letter."""
+        at = letter_at(completion)
+        cased = LETTERS if completion[at].isupper() else LETTERS.lower()
+        texts = [self.chat.written(completion[:at] + letter + completion[at + 1 :]) for letter in cased]
+        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        for place, tokens in enumerate(zip(*ids, strict=False)):
+            if len(set(tokens)) > 1:
+                return ids[0][:place], list(tokens)
+        raise ValueError(f"the tokenizer cannot tell the letters of {completion!r} apart")
 
     def columns(self, images: Tensor) -> int:
         """Image tokens a side of images [B, 3, H, W]."""
@@ -193,7 +228,7 @@ class VLM:
 
     @torch.no_grad()
     def generate(self, images: Tensor, encoded: Encoded, max_new_tokens: int) -> list[str]:
-        """Greedy completions of the prompts, without special tokens; placeholders are never produced.
+        """Greedy completions of the prompts, whole and without special tokens; placeholders are never produced.
 
         Raises FloatingPointError where the model's logits are not numbers: its words would be scored, and mean nothing.
         """
@@ -221,11 +256,15 @@ class VLM:
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self.tokenizer.eos_token_id,
         )
-        return self.tokenizer.batch_decode(ids[:, encoded.prompt_ids.shape[1] :], skip_special_tokens=True)
+        return [self.text(row) for row in ids[:, encoded.prompt_ids.shape[1] :]]
 
-    def encode_ids(self, prompts: Encoded, completions: list[tuple[int, ...]]) -> Encoded:
+    def text(self, ids: Sequence[int] | Tensor) -> str:
+        """The completion that these tokens after a prompt make, without special tokens."""
+        return self.chat.whole(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def encode_ids(self, prompts: Encoded, completions: Sequence[Sequence[int]]) -> Encoded:
         """Prompts with completions that are token ids already, one each."""
-        rows = [torch.tensor(words) for words in completions]
+        rows = [torch.tensor(words, dtype=torch.long) for words in completions]
         pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
         ids, mask = pad(rows), pad([torch.ones_like(row) for row in rows])
         return Encoded(prompts.prompt_ids, prompts.prompt_mask, ids.to(self.device), mask.to(self.device))
@@ -234,12 +273,6 @@ class VLM:
         """Ids and mask [B, L] of texts, padded on the side given."""
         out = self.tokenizer(texts, add_special_tokens=False, padding=True, padding_side=side, return_tensors="pt")
         return out["input_ids"].long().to(self.device), out["attention_mask"].long().to(self.device)
-
-    def _single_token(self, text: str) -> int:
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(ids) != 1:
-            raise ValueError(f"the tokenizer cuts the option letter {text!r} into {len(ids)} tokens; one is needed")
-        return ids[0]
 
     def count(self, visual: torch.nn.Module) -> None:
         """Count the images that pass through a vision tower, this model's or its reference's, in `passes`."""

@@ -43,7 +43,8 @@ class Rollouts:
 
 def taught(vlm: VLM, rows: list[dict]) -> Rollouts:
     """The target of each of P rows where its rollouts would be, with an advantage of 1: supervised fine-tuning."""
-    ids, mask = vlm.tokenise([row["target"] + vlm.tokenizer.eos_token for row in rows], "right")
+    texts = [vlm.chat.written(row["target"]) + vlm.tokenizer.eos_token for row in rows]
+    ids, mask = vlm.tokenise(texts, "right")
     targets = [tuple(words[:length]) for words, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
     ones = torch.ones(len(rows))
     return Rollouts([*range(len(rows))], targets, ones, ones, {}, ones[:, None])
@@ -58,7 +59,7 @@ def roll_out(
     rewards (name -> weight) and scale_rewards. limit: tokens of a completion.
     """
     groups = sample_groups(vlm, images, asked, settings["num_generations"], settings["temperature"], limit, draws)
-    texts = [[vlm.tokenizer.decode(words, skip_special_tokens=True) for words in group] for group in groups]
+    texts = [[vlm.text(words) for words in group] for group in groups]
     rewards = {
         name: torch.tensor([[reward(text, row) for text in group] for group, row in zip(texts, rows, strict=True)])
         for name, reward in REWARDS.items()

@@ -13,6 +13,7 @@ from safemed.attacks.losses import words_away
 from safemed.data.clinical_stages import STAGE_OF, STAGES
 from safemed.data.dataset import as_arrays
 from safemed.data.prompts import gold_text
+from safemed.models.chat import Chat
 from safemed.models.geometry import patchify, to_float
 from safemed.models.vlm import VLM
 from safemed.training.augmentation import Augmentation, augment_step
@@ -41,18 +42,25 @@ def _before(question_type: str, chain: dict[str | None, str]) -> list[str]:
 class AugmentingCollator:
     """TRL's collator, which also hands on the images, the prompts and the targets that an augmentation is made from.
 
+    It is given rendered texts: where a template opens the answer, TRL would render prompt and target otherwise than
+    they are everywhere else.
+
     altered: what a row becomes before all else.
     """
 
     def __init__(self, processor, altered: Callable[[dict], dict] = lambda row: row):
         self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-        self.altered = altered
+        self.altered, self.chat, self.end = altered, Chat(processor), processor.tokenizer.eos_token
 
     def __call__(self, rows: list[dict]) -> dict:
         examples = [self.altered(row) for row in rows]
         images = torch.from_numpy(as_arrays(example["image"] for example in examples))
-        kept = [{key: example[key] for key in ("question_id", "prompt", "completion")} for example in examples]
-        return {**self.collate(examples), "clean_images": images, "rows": kept}
+        kept = [{key: example[key] for key in ("question_id", "prompt", "target")} for example in examples]
+        return {**self.collate([self._rendered(row) for row in examples]), "clean_images": images, "rows": kept}
+
+    def _rendered(self, row: dict) -> dict:
+        prompt, written = self.chat.prompt(row["prompt"]), self.chat.written(row["target"]) + self.end
+        return {"image": row["image"], "prompt": prompt, "completion": written}
 
 
 class AugmentedSFTTrainer(SFTTrainer):
@@ -77,7 +85,7 @@ class AugmentedSFTTrainer(SFTTrainer):
 
     def _augmented(self, images: Tensor, rows: list[dict]) -> Tensor:
         """Float augmentations [B, 3, H, W] of 8-bit images [B, H, W, 3]."""
-        targets = [row["completion"][0]["content"] for row in rows]
+        targets = [row["target"] for row in rows]
         encoded = self.vlm.encode([row["prompt"] for row in rows], targets, images.shape[1])
         clean, attack_loss = to_float(images, self.vlm.device), words_away(self.vlm, encoded)
         return augment_step(self, attack_loss, clean, [row["question_id"] for row in rows])

@@ -1,0 +1,68 @@
+"""A model's chat template: how a conversation becomes a prompt, and where its completion begins.
+
+A template may end the prompt inside the answer: that of Qwen3-VL's Thinking checkpoints ends it with `<think>` and a
+line break, which the model then does not write. Everywhere else a completion is the WHOLE answer, what the prompt has
+opened included: it is what the parser reads and what targets are. This module alone knows which part the model writes.
+"""
+
+import re
+
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+
+from safemed.data import prompts
+
+OPENED = re.compile(r"<think>\s*\Z")
+THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+
+
+class Chat:
+    """A processor's template.
+
+    opened: what of every completion the prompt already has; empty for a template that leaves all to the model.
+    """
+
+    def __init__(self, processor: Qwen3VLProcessor):
+        self._render = processor.apply_chat_template
+        found = OPENED.search(self.prompt([{"role": "user", "content": [{"type": "text", "text": "?"}]}]))
+        self.opened = found[0] if found else ""
+
+    def prompt(self, conversation: list[dict]) -> str:
+        """The text that the model goes on from; an image is one placeholder."""
+        return self._render(conversation, add_generation_prompt=True, tokenize=False)
+
+    def written(self, completion: str) -> str:
+        """What the model writes of a completion; after an opened thought, one without a thought ends it at once."""
+        if not self.opened or not completion:
+            return completion
+        if completion.startswith(self.opened):
+            return completion.removeprefix(self.opened)
+        if completion.startswith(THOUGHT):
+            return completion.removeprefix(THOUGHT).lstrip()
+        return END_OF_THOUGHT + completion
+
+    def whole(self, written: str) -> str:
+        """The completion of which the model has written this."""
+        return self.opened + written
+
+
+def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) -> None:
+    """Whether a prepared question survives the template: posed, answered as it is taught, and read back.
+
+    Raises ValueError where the prompt lacks the question or its one image, or where the target, cut into tokens and
+    decoded as a model's answer is, does not come back, or is not read as the right answer in the variant's format.
+    """
+    chat, tokenizer = Chat(processor), processor.tokenizer
+    shown, target = chat.prompt(prompts.conversation(question, variant)), prompts.target(question, variant)
+    asked = prompts.render(question["question"], question["options"], variant)
+    if shown.count(processor.image_token) != 1 or asked not in shown:
+        raise ValueError(f"{variant}: the chat template does not show the question and one image, but {shown!r}")
+    ids = tokenizer.encode(chat.written(target) + tokenizer.eos_token, add_special_tokens=False)
+    heard = chat.whole(tokenizer.decode(ids, skip_special_tokens=True))
+    if heard != chat.whole(chat.written(target)):
+        raise ValueError(f"{variant}: the tokenizer makes {heard!r} of the target {target!r}")
+    read = prompts.parse(heard, len(question["options"]))
+    if read.answer != question["gold"] or not prompts.well_formed(read, variant):
+        raise ValueError(
+            f"{variant}: after this chat template the target reads {heard!r}, which is no answer of this variant; give "
+            "the variant a checkpoint whose template ends the prompt as it does"
+        )

