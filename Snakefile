@@ -70,7 +70,7 @@ rule data:
 
 rule base:
     input:
-        f"{RESULTS}/models/base",
+        trainings.bases(),
 
 
 # A target for each method, of the same name: its models in all variants.

@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+from datasets import Dataset
 
 from safemed.data.dataset import IDENTITY, load_questions
+from safemed.models.chat import check_template
 from safemed.models.geometry import check_resize
 from safemed.models.processor import load_processor
 from safemed.models.tiny import build_tiny
@@ -22,6 +24,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the study's data folder")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     parser.add_argument("--out", type=Path, required=True, help="model folder to write")
+    parser.add_argument("--name", required=True, help="the model's name, for cost.json")
     parser.add_argument(
         "--fetched", nargs="*", type=Path, default=[], help="what download_model.py wrote, of a hub's model"
     )
@@ -35,7 +38,7 @@ def main() -> None:
 
 def train_tiny(args) -> None:
     """Train the tiny model on the training split."""
-    meter = cost.CostMeter("base", "base")
+    meter = cost.CostMeter("base", args.name)
     settings, side = args.settings, args.settings["image_size"]
     questions = load_questions(args.data, "train")
     check_guessed(settings["base"]["guessed"], set(questions["question_type"]))
@@ -64,9 +67,19 @@ def check_guessed(guessed: list[str], types: set[str]) -> None:
         )
 
 
+def check_templates(processor, questions: Dataset, variants: list[str]) -> None:
+    """End with one line where the chat template does not serve a variant; some questions stand for all."""
+    try:
+        for variant in variants:
+            for question in questions.remove_columns("image").select(range(min(20, len(questions)))):
+                check_template(processor, question, variant)
+    except ValueError as error:
+        raise SystemExit(f"config: model.name: {error}") from error
+
+
 def fetch(args) -> None:
     """Copy a local checkpoint, or what was fetched from the hub into its cache: no network is needed here."""
-    meter = cost.CostMeter("base", "base")
+    meter = cost.CostMeter("base", args.name)
     name, revision = args.settings["model"]["name"], args.settings["model"]["revision"]
     source = Path(json.loads(args.fetched[0].read_text())["path"]) if args.fetched else Path(name)
     if not source.is_dir():
@@ -75,6 +88,7 @@ def fetch(args) -> None:
         )
     vlm = VLM.load(source)
     check_resize(vlm.processor, args.settings["image_size"])
+    check_templates(vlm.processor, load_questions(args.data, "train"), args.settings["variants"])
     with files.atomic_folder(args.out) as folder:
         save_model(vlm.model, load_processor(source), folder)
         pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)

@@ -19,6 +19,7 @@ from safemed.training import common
 from safemed.training.rollouts import roll_out, taught
 from safemed.training.sft import AugmentingCollator
 from support import qwen
+from support.commands import here
 from support.settings import SIDE, TINY
 from support.taught_model import teach
 
@@ -53,9 +54,8 @@ def published(request, vocabulary, made_once) -> tuple[str, Path]:
 @pytest.fixture(scope="module")
 def asked(shown):
     """Eight questions with the same text, two of each answer."""
-    return shown.select(
-        [i for letter in "ABCD" for i in [i for i, gold in enumerate(shown["gold"]) if gold == letter][:2]]
-    )
+    places = [[i for i, gold in enumerate(shown["gold"]) if gold == letter][:2] for letter in "ABCD"]
+    return shown.select([i for pair in places for i in pair])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,8 @@ def test_a_taught_model_is_right_under_the_one_parser(evaluator):
     assert all(prompts.well_formed(prompts.parse(text, 4), evaluator.variant) for text in texts)
     assert min(evaluator.confidences(evaluator.images, EVERYTHING, texts)) > 0.3  # the likeliest of four
     clean = to_float(evaluator.images, evaluator.vlm.device)
-    for function in FUNCTIONS:
+    taught = FUNCTIONS if evaluator.variant == "instruct" else ["generate"]  # a choice has no thought before it
+    for function in taught:
         assert evaluator.classes(function, clean, EVERYTHING) == [row["gold"] for row in evaluator.rows]
 
 
@@ -169,6 +170,21 @@ def test_rollouts_are_rewarded_for_the_whole_completion(evaluator, asked):
 def test_a_template_is_checked_with_a_question_of_the_study(published, shown):
     variant, folder = published
     check_template(load_processor(folder), shown[0], variant)
+
+
+def test_a_checkpoint_whose_template_does_not_serve_a_variant_is_no_base(published, study_data, tmp_path):
+    kind, folder = published
+    model = {"name": str(folder), "revision": None}
+    line = ["make_base.py", "--data", study_data, "--name", "base", "--checkpoint", tmp_path / "checkpoint"]
+    for variants in (["think"], ["instruct", "think"]):
+        out, settings = tmp_path / "-".join(variants), {"model": model, "image_size": SIDE, "variants": variants}
+        if kind == "think" and "instruct" in variants:
+            with pytest.raises(SystemExit, match=r"^config: model\.name: instruct: after this chat template"):
+                here(*line, "--out", out, settings=settings)
+            assert not out.exists()
+        else:
+            here(*line, "--out", out, settings=settings)
+            assert (out / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from support.hub import REVISION
 from support.settings import SIDE
 
 MODEL = "someone/Tiny"
-BASE = {"model": {"name": MODEL, "revision": REVISION}, "image_size": SIDE}
+BASE = {"model": {"name": MODEL, "revision": REVISION}, "image_size": SIDE, "variants": ["instruct", "think"]}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_is_fetched_is_the_base_and_needs_no_network_again(
     download(tmp_path / "again.json")  # from the cache
     assert (tmp_path / "again.json").read_text() == (tmp_path / "model.json").read_text()
     folders = ["--data", study_data, "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "base"]
-    command("make_base.py", *folders, "--fetched", tmp_path / "model.json", settings=BASE)
+    command("make_base.py", *folders, "--name", "base", "--fetched", tmp_path / "model.json", settings=BASE)
     fetched, start = (load_file(path / "model.safetensors") for path in (tmp_path / "base", tiny_model))
     assert fetched.keys() == start.keys() and all((fetched[name] == start[name]).all() for name in start)
 
@@ -57,5 +57,7 @@ def test_a_model_that_cannot_be_had_is_one_clear_error(hub, cache, tmp_path):
 def test_a_cache_that_is_gone_is_one_clear_error(study_data, tmp_path):
     (tmp_path / "model.json").write_text(json.dumps({"path": str(tmp_path / "gone")}))
     folders = ["--data", study_data, "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "base"]
-    said = command("make_base.py", *folders, "--fetched", tmp_path / "model.json", settings=BASE, fails=True)
+    said = command(
+        "make_base.py", *folders, "--name", "base", "--fetched", tmp_path / "model.json", settings=BASE, fails=True
+    )
     assert f"{tmp_path / 'gone'}: no such folder" in said and "model.json" in said and "Traceback" not in said

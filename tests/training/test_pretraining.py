@@ -123,5 +123,5 @@ def test_a_type_to_unlearn_that_the_data_lack_is_refused_before_training(study_d
     settings = {"model": {"name": "tiny", "tiny": TINY}, "image_size": SIDE, "base": {**SETTINGS, "guessed": ["Sizes"]}}
     folders = ["--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "model"]
     with pytest.raises(SystemExit, match=r"^config: base.guessed: .* type Sizes; its types are .*Lesion Grading"):
-        here("make_base.py", "--data", study_data, *folders, settings=settings)
+        here("make_base.py", "--data", study_data, "--name", "base", *folders, settings=settings)
     assert not list(tmp_path.iterdir())

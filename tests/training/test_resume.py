@@ -41,7 +41,16 @@ class Trainings:
     def arguments(self, name: str, folder: Path, start: Path | None = None) -> list:
         """What the script of a training is given beside its settings."""
         if name == "base":
-            return ["--data", self.data, "--checkpoint", folder / "checkpoint", "--out", folder / "model"]
+            return [
+                "--data",
+                self.data,
+                "--name",
+                "base",
+                "--checkpoint",
+                folder / "checkpoint",
+                "--out",
+                folder / "model",
+            ]
         return training_arguments(self.data, start or self.start, folder, altered=name == "at-grpo-hints")
 
     def run(self, name: str, folder: Path, *more, start: Path | None = None, settings: dict | None = None) -> Path:

@@ -129,7 +129,7 @@ REFUSED = [
     (
         "attack: {suite: [pgd, a], attacks: {a: {kind: pgd, steps: 2, losses: {think: [ce]}, restarts: {}}}}",
         "attack.attacks.a.restarts.think",
-        "missing; give one number for all variants, or one for each",
+        "missing; give one value for all variants, or one for each",
     ),
     (
         "attack: {suite: [pgd, two], attacks: {two: {kind: apgd, steps: 2}}}",
@@ -258,6 +258,8 @@ REFUSED = [
         r"5 processes cannot share the batch_size of sft \(32\), fare \(32\), at-grpo \(32\) evenly",
     ),
     ("attack: {replay_on: docs}", "attack.replay_on", "docs holds no config.json that names its model_type"),
+    ("model: {name: {think: tiny}}", "model.name.instruct", "missing; give one value for all variants"),
+    ("model: {name: {instruct: tiny, think: someone/Model}}", "model.revision", "someone/Model is no local folder"),
     ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
     ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),

@@ -192,6 +192,20 @@ def test_what_the_hub_has_is_fetched_by_the_driver_itself(untouched):
     assert all(f"    {name},\n" in local for name in ("download_archive", "download_model"))
 
 
+def test_each_variant_may_have_a_checkpoint_of_its_own(untouched):
+    names = {"instruct": "someone/Model", "think": "someone/Thinker"}
+    pair = {"model": {"name": names, "revision": {"instruct": "abc", "think": "def"}}}
+    done = changed(untouched, pair, "sft")
+    assert [planned(done)[name] for name in ("download_model", "make_base", "train_sft")] == [2, 2, 2]
+    for variant, snapshot in (("instruct", "Model-abc"), ("think", "Thinker-def")):
+        base = f"results/phantoms/models/base-{variant}"
+        (made,) = [job for job in commands(done, "make_base.py") if job["--out"] == [base]]
+        assert made["--fetched"] == [f"resources/models/someone--{snapshot}.json"]
+        assert made["--name"] == [f"base-{variant}"]
+        (trained,) = [job for job in commands(done, "train_sft.py") if job["--variant"] == [variant]]
+        assert trained["--start"] == [base]
+
+
 def test_an_archive_of_the_users_is_unpacked_and_nothing_is_fetched(untouched):
     (untouched / "own.zip").touch()
     jobs = planned(changed(untouched, {"data": {"source": "own.zip"}}, "data"))

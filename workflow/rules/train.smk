@@ -3,34 +3,35 @@
 # The download runs where Snakemake itself does: a cluster's nodes may have no network.
 rule download_model:
     output:
-        snapshot=f"resources/models/{{name}}-{config['model']['revision']}.json",
+        snapshot="resources/models/{name}-{revision}.json",
     log:
-        f"{RESULTS}/logs/download_model-{{name}}.log",
+        f"{RESULTS}/logs/download_model-{{name}}-{{revision}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/download_model-{{name}}.tsv"
+        f"{RESULTS}/benchmarks/download_model-{{name}}-{{revision}}.tsv"
+    wildcard_constraints:
+        revision="[^-/]+",
     conda:
         "../../envs/train.yaml"
     resources:
         mem_mb=1000,
         runtime=grown(600),
     params:
-        model=config["model"]["name"],
-        revision=config["model"]["revision"],
+        model=lambda wildcards: wildcards.name.replace("--", "/"),
     shell:
-        "python scripts/download_model.py --model {params.model} --revision {params.revision} --out {output.snapshot} "
-        "> {log} 2>&1"
+        "python scripts/download_model.py --model {params.model} --revision {wildcards.revision} "
+        "--out {output.snapshot} > {log} 2>&1"
 
 
 rule make_base:
     input:
         **AUDITED,
-        fetched=trainings.fetched(),
+        fetched=trainings.fetched,
     output:
-        folder=directory(f"{RESULTS}/models/base"),
+        folder=directory(f"{RESULTS}/models/{{base}}"),
     log:
-        f"{RESULTS}/logs/make_base.log",
+        f"{RESULTS}/logs/make_{{base}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/make_base.tsv"
+        f"{RESULTS}/benchmarks/make_{{base}}.tsv"
     priority: 10
     conda:
         "../../envs/train.yaml"
@@ -42,12 +43,13 @@ rule make_base:
     params:
         code=fingerprint("make_base.py"),
         data=data_folder,
-        checkpoint=f"{RESULTS}/checkpoints/base",
-        settings=trainings.base_settings(),
+        checkpoint=f"{RESULTS}/checkpoints/{{base}}",
+        settings=trainings.base_settings,
         seed=config["seed"],
     shell:
         "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
-        "--fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "--name {wildcards.base} --fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} "
+        "> {log} 2>&1"
 
 
 # A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 LETTERS = "ABCDEFGH"
 VARIANTS = ("instruct", "think")
@@ -20,6 +21,9 @@ _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*\)?\s*[.:]?")
 _LAST_ANSWER = re.compile(r".*<answer>\s*\(?\s*([A-Za-z])", re.DOTALL)
 
 
+Setting = TypeVar("Setting")
+
+
 @dataclass(frozen=True)
 class Completion:
     """A completion taken apart.
@@ -34,8 +38,8 @@ class Completion:
     rest: str
 
 
-def of_variant(setting: int | dict[str, int], variant: str) -> int:
-    """A setting that is one number for all variants, or one for each."""
+def of_variant(setting: Setting | dict[str, Setting], variant: str) -> Setting:
+    """A setting that is one for all variants, or one for each."""
     return setting[variant] if isinstance(setting, dict) else setting
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from safemed.data.prompts import of_variant
 from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import CLEAN, COMPLETE
 
@@ -122,7 +123,7 @@ def _header(study: Study) -> str:
         ("Hardware", "; ".join(sorted(machines))),
         ("Software", f"Python {environments[0]['python']}, {versions}"),
         ("Seed", f"{study.config['seed']}; one training a model"),
-        ("Model", f"`{study.config['model']['name']}`"),
+        ("Model", ", ".join(f"`{name}`" for name in _model_names(study))),
         (
             "Images",
             f"`{study.config['data']['source'] or 'phantoms'}`, {study.config['data']['image_size']} pixels a side",
@@ -147,6 +148,12 @@ def _origin(study: Study) -> str:
         f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, seed {seed}; its jobs took {took} one after "
         "another. [All results](docs/results.md)."
     )
+
+
+def _model_names(study: Study) -> list[str]:
+    """The models that the variants' trainings start from, each once."""
+    name = study.config["model"]["name"]
+    return list(dict.fromkeys(of_variant(name, variant) for variant in study.config["variants"]))
 
 
 def _finding(study: Study) -> str:

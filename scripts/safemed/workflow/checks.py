@@ -10,7 +10,7 @@ from safemed.certificates import smoothing
 from safemed.models.model_type import MODEL_TYPE, model_type
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
-from safemed.workflow.config import BASE, ROOT, chain, sweeps, training_settings
+from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps, training_settings
 
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
 GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
@@ -72,13 +72,22 @@ def _data(data: dict) -> Iterator[str]:
 
 
 def _model(config: dict) -> Iterator[str]:
-    name, revision, tiny = (config["model"][key] for key in ("name", "revision", "tiny"))
+    for key in ("name", "revision"):
+        if absent := list(_of_variants(key, config["model"][key], config["variants"])):
+            yield from (f"model.{fault}" for fault in absent)
+            return
+    for base in bases(config):
+        yield from _one_model(config, base_model(config, base))
+    yield from _pretraining(config["base"])
+    yield from _of_supported_kind("attack.replay_on", config["attack"]["replay_on"])
+
+
+def _one_model(config: dict, model: dict) -> Iterator[str]:
+    name, revision, tiny = (model[key] for key in ("name", "revision", "tiny"))
     side, grid = config["data"]["image_size"], tiny["patch"] * tiny["merge"]
     if name == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
-    yield from _pretraining(config["base"])
     yield from _of_supported_kind("model.name", name)
-    yield from _of_supported_kind("attack.replay_on", config["attack"]["replay_on"])
     if name != "tiny" and not revision and not Path(name).is_dir():
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit that it is pinned to"
 
@@ -134,11 +143,11 @@ def _sanity(sanity: dict, variants: list[str]) -> Iterator[str]:
         yield "restarts: 1; at least 2 for instruct: its attack on one loss is compared with one start"
 
 
-def _of_variants(key: str, value: int | dict[str, int], variants: list[str]) -> Iterator[str]:
-    """The variants that are left out where a number is given for each."""
+def _of_variants(key: str, value: object, variants: list[str]) -> Iterator[str]:
+    """The variants that are left out where a value is given for each."""
     for variant in variants:
         if isinstance(value, dict) and variant not in value:
-            yield f"{key}.{variant}: missing; give one number for all variants, or one for each"
+            yield f"{key}.{variant}: missing; give one value for all variants, or one for each"
 
 
 def _named_attacks(config: dict) -> Iterator[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import yaml
 from snakemake.utils import update_config
 
+from safemed.data.prompts import of_variant
+
 ROOT = Path(__file__).resolve().parents[3]
 FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
 BASE = "base"
@@ -89,6 +91,19 @@ def chain(config: dict, name: str) -> list[str]:
         if names.count(start) > 1:
             break
     return names
+
+
+def bases(config: dict) -> dict[str, list[str]]:
+    """The model folders that all trainings start from -> the variants that each serves."""
+    if isinstance(config["model"]["name"], dict):
+        return {f"{BASE}-{variant}": [variant] for variant in config["variants"]}
+    return {BASE: config["variants"]}
+
+
+def base_model(config: dict, base: str) -> dict:
+    """The `model` section of the config as it is for one of `bases`: one name, and one revision."""
+    (variant, *_), model = bases(config)[base], config["model"]
+    return model | {key: of_variant(model[key], variant) for key in ("name", "revision")}
 
 
 def methods_of(config: dict, trainer: str) -> list[str]:

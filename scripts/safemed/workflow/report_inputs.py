@@ -14,7 +14,8 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     attacked = evaluations.sweeps(evaluations.studied) + evaluations.suite(evaluations.studied)
     folders = _evaluated(evaluations)
     examples = _examples(config, evaluations)
-    everything = [f"{results}/models/base", *trained, *(folder for found in folders.values() for folder in found)]
+    bases = [f"{results}/models/{base}" for base in configs.bases(config)]
+    everything = [*bases, *trained, *(folder for found in folders.values() for folder in found)]
     return {
         **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples).items()},
         "attacks": _files(attacked, "rows.parquet"),

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from safemed.utils.dependencies import fingerprint
-from safemed.workflow.config import BASE, models, training_settings
+from safemed.workflow import config as configs
 
 ALTERATIONS = (
     "safemed.training.alterations"  # what alters questions; a method without alterations does not depend on it
@@ -21,21 +21,29 @@ class Trainings:
         self.monitoring = json.dumps(config["monitoring"], sort_keys=True)
         self.nodes, self.processes, self.gpus = asked["train_nodes"], asked["train_processes"], asked["gpus"]
 
-    def fetched(self) -> list[str]:
-        """The file that says where a model of the hub was fetched to; none for the tiny model or a local folder."""
-        name, revision = self.config["model"]["name"], self.config["model"]["revision"]
-        if name == "tiny" or Path(name).is_dir():
+    def bases(self) -> list[str]:
+        """The folders of the models that all trainings start from."""
+        return [f"{self.results}/models/{base}" for base in configs.bases(self.config)]
+
+    def fetched(self, wildcards) -> list[str]:
+        """The file that says where a base was fetched to from the hub; none for the tiny model or a local folder."""
+        model = configs.base_model(self.config, wildcards.base)
+        if model["name"] == "tiny" or Path(model["name"]).is_dir():
             return []
-        return [f"resources/models/{'--'.join(Path(name).parts)}-{revision}.json"]
+        return [f"resources/models/{'--'.join(Path(model['name']).parts)}-{model['revision']}.json"]
 
     def models(self, method: str) -> list[str]:
         """The model folders of a method, one a variant."""
-        return [f"{self.results}/models/{model}" for model in models(self.config, [method])]
+        return [f"{self.results}/models/{model}" for model in configs.models(self.config, [method])]
 
     def start(self, wildcards) -> str:
         """The folder of the model that a training starts from."""
         start = self.config["methods"][wildcards.method]["start"]
-        return f"{self.results}/models/" + (start if start == BASE else f"{start}-{wildcards.variant}")
+        if start == configs.BASE:
+            (start,) = (base for base, served in configs.bases(self.config).items() if wildcards.variant in served)
+        else:
+            start = f"{start}-{wildcards.variant}"
+        return f"{self.results}/models/{start}"
 
     def script(self, wildcards) -> str:
         """The script of the method's trainer, below scripts/."""
@@ -47,17 +55,22 @@ class Trainings:
 
     def settings(self, wildcards) -> str:
         """The script's --settings: the trainer's defaults, overridden by the method's own keys."""
-        return json.dumps(training_settings(self.config, wildcards.method), sort_keys=True)
+        return json.dumps(configs.training_settings(self.config, wildcards.method), sort_keys=True)
 
-    def base_settings(self) -> str:
+    def base_settings(self, wildcards) -> str:
         """The --settings of the base model's script."""
-        config = self.config
-        settings = {"model": config["model"], "base": config["base"], "image_size": config["data"]["image_size"]}
+        config, base = self.config, wildcards.base
+        settings = {
+            "model": configs.base_model(config, base),
+            "variants": configs.bases(config)[base],
+            "base": config["base"],
+            "image_size": config["data"]["image_size"],
+        }
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:
         """The module that alters the questions, where the method draws hints or erases."""
-        augmentation = training_settings(self.config, wildcards.method)["augmentation"]
+        augmentation = configs.training_settings(self.config, wildcards.method)["augmentation"]
         return [ALTERATIONS] if augmentation.get("hints") or augmentation.get("erased") else []
 
     def templates(self, wildcards) -> list[str]:
