@@ -1,6 +1,7 @@
 """Pixels reach the model exactly as Hugging Face's processor would send them, and gradients come back."""
 
 import copy
+import json
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from safemed.data import prompts
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
+from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, frozen
 from safemed.training.common import load_policy
 from support.settings import SIDE
@@ -78,6 +80,26 @@ def test_a_checkpoint_that_lacks_tensors_is_refused(copied, load):
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 2 .*, such as model\.language_model\.norm\.weight"):
         load(copied)
+
+
+def test_a_template_that_stands_in_a_file_of_the_processors_is_read(copied):
+    template = (copied / "chat_template.jinja").read_text()
+    (copied / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="model: no chat template"):
+        load_processor(copied)
+    (copied / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    assert load_processor(copied).chat_template == template
+
+
+def test_words_are_the_logits_alone_whatever_a_checkpoint_asks_of_decoding(copied, evaluator):
+    file = copied / "generation_config.json"
+    wishes = {"repetition_penalty": 30.0, "top_k": 1, "temperature": 0.1, "no_repeat_ngram_size": 1}
+    file.write_text(json.dumps(json.loads(file.read_text()) | wishes))
+    images, wilful = to_float(evaluator.images, evaluator.vlm.device), VLM.load(copied)
+    plain = evaluator.vlm.generate(images, evaluator.asked, 8)
+    assert wilful.generate(images, evaluator.asked, 8) == plain
+    assert wilful.model.generation_config.repetition_penalty == 30  # still there to be saved
+    assert wilful.sample(images, evaluator.asked, 8, seed=0) == evaluator.vlm.sample(images, evaluator.asked, 8, seed=0)
 
 
 @LOADERS

@@ -15,7 +15,7 @@ def asked(skilled, shown):
     """A model, images in [0, 1] and the attack_loss on the gold targets of 24 questions."""
     evaluator = Evaluator(skilled, shown, "instruct", 8)
     rows = common.training_rows(shown, "instruct")
-    targets = evaluator._encoded(torch.arange(24), list(rows["target"]))
+    targets = evaluator._encoded(torch.arange(24), [row["target"] for row in rows])
     return skilled.model, to_float(evaluator.images, skilled.device), words_away(skilled, targets)
 
 

@@ -31,10 +31,19 @@ def build_processor(image_processor, tokenizer, chat_template: str) -> Qwen3VLPr
 
 
 def load_processor(path: Path | str, revision: str | None = None) -> Qwen3VLProcessor:
-    """The processor of a saved Qwen3-VL model, images and text only."""
+    """The processor of a saved Qwen3-VL model, images and text only.
+
+    Raises ValueError where neither its tokenizer nor its processor has a chat template.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(path, revision=revision)
-    return build_processor(image_processor, tokenizer, tokenizer.chat_template)
+    # Older checkpoints have their template in chat_template.json, which tokenizers do not read.
+    template = tokenizer.chat_template or Qwen3VLProcessor.get_processor_dict(path, revision=revision)[0].get(
+        "chat_template"
+    )
+    if not template:
+        raise ValueError(f"{path}: no chat template, neither the tokenizer's nor the processor's; fetch it again")
+    return build_processor(image_processor, tokenizer, template)
 
 
 def placeholder_ids(tokenizer) -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, LogitsProcessorList, Qwen3VLForConditionalGeneration
+from transformers import AutoConfig, GenerationConfig, LogitsProcessorList, Qwen3VLForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
@@ -243,19 +243,20 @@ class VLM:
 
     def _decode(self, images: Tensor, encoded: Encoded, max_new_tokens: int, **how) -> list[str]:
         pixel_values, grid = patchify(images, self.geometry)
-        ids = self.model.generate(
-            input_ids=encoded.prompt_ids,
-            attention_mask=encoded.prompt_mask,
-            mm_token_type_ids=(encoded.prompt_ids == self.image_token_id).long(),
-            pixel_values=pixel_values,
-            image_grid_thw=grid,
-            max_new_tokens=max_new_tokens,
-            **how,
-            logits_processor=LogitsProcessorList([_refuse_nan]),
-            suppress_tokens=placeholder_ids(self.tokenizer),
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.tokenizer.eos_token_id,
-        )
+        with undirected(self.model):
+            ids = self.model.generate(
+                input_ids=encoded.prompt_ids,
+                attention_mask=encoded.prompt_mask,
+                mm_token_type_ids=(encoded.prompt_ids == self.image_token_id).long(),
+                pixel_values=pixel_values,
+                image_grid_thw=grid,
+                max_new_tokens=max_new_tokens,
+                **how,
+                logits_processor=LogitsProcessorList([_refuse_nan]),
+                suppress_tokens=placeholder_ids(self.tokenizer),
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
         return [self.text(row) for row in ids[:, encoded.prompt_ids.shape[1] :]]
 
     def text(self, ids: Sequence[int] | Tensor) -> str:
@@ -287,6 +288,23 @@ class VLM:
 
     def _count_backward(self, images: int) -> None:
         self.passes.backward += images
+
+
+@contextlib.contextmanager
+def undirected(model: torch.nn.Module) -> Iterator[None]:
+    """Inside the block, what a checkpoint asks of generation, such as a penalty of repetitions, is not heeded.
+
+    Rollouts, attacks and certificates are of the logits, and so is what they are compared with.
+    """
+    owners = [model, model.get_base_model()] if hasattr(model, "peft_config") else [model]
+    asked = [owner.generation_config for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in zip(owners, asked, strict=True):
+            owner.generation_config = config
 
 
 def _refuse_nan(ids: Tensor, logits: Tensor) -> Tensor:

@@ -101,14 +101,20 @@ def train_questions(args: argparse.Namespace) -> Dataset:
 def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]] | None = None) -> Dataset:
     """The rows of SFT and GRPO: what is READ of a question, and how it is `prompts.posed`.
 
-    earlier: question_id -> what stepwise targets go through; None for plain ones.
+    They are made when they are read, so that no copy of the images is cached in the data folder. earlier: question_id
+    -> what stepwise targets go through; None for plain ones.
     """
 
     def row(question: dict) -> dict:
         known = earlier[question["question_id"]] if earlier else None
-        return prompts.posed(question, variant, prompts.target(question, variant, known))
+        read = {name: question[name] for name in READ if name in question}
+        return read | prompts.posed(question, variant, prompts.target(question, variant, known))
 
-    return questions.map(row, remove_columns=[c for c in questions.column_names if c not in READ], desc="rows")
+    def rows(batch: dict[str, list]) -> dict[str, list]:
+        made = [row(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
+        return {name: [row[name] for row in made] for name in made[0]}
+
+    return questions.with_transform(rows)
 
 
 def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneration:
