@@ -3,6 +3,7 @@
 from transformers import TrainingArguments
 
 from safemed.models.processor import load_processor
+from safemed.models.vlm import load_weights
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.fare import FARETrainer, one_row_an_image
@@ -13,7 +14,7 @@ def main() -> None:
     args, meter = common.begin(__doc__, __file__)
     settings = args.settings
     trainer = FARETrainer(
-        common.load_policy(args.start, settings["peft"]),
+        load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),
         train_dataset=one_row_an_image(common.train_questions(args)),
         processing_class=load_processor(args.start),

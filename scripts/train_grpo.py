@@ -4,6 +4,7 @@ from transformers import TrainingArguments
 
 from safemed.data.prompts import of_variant
 from safemed.models.processor import load_processor
+from safemed.models.vlm import load_weights
 from safemed.training import common
 from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
@@ -16,7 +17,7 @@ def main() -> None:
     settings, alterations = args.settings, common.alterations(args)
     settings |= {"num_generations": of_variant(settings["num_generations"], args.variant)}
     trainer = ATGRPOTrainer(
-        common.load_policy(args.start, settings["peft"]),
+        load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),
         train_dataset=common.training_rows(common.train_questions(args), args.variant),
         processing_class=load_processor(args.start),

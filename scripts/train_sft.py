@@ -4,6 +4,7 @@ from trl import SFTConfig
 
 from safemed.data.dataset import load_questions
 from safemed.models.processor import load_processor
+from safemed.models.vlm import load_weights
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlier_answers
@@ -17,7 +18,7 @@ def main() -> None:
     alter = alterations.for_sft(settings["augmentation"], args.templates, args.seed) if alterations else _unaltered
     earlier = earlier_answers(load_questions(args.data, "train")) if settings["targets"] == "stepwise" else None
     trainer = AugmentedSFTTrainer(
-        model=common.load_policy(args.start, settings["peft"]),
+        model=load_weights(args.start),
         args=SFTConfig(**common.shared_arguments(args), max_length=None),
         train_dataset=common.training_rows(common.train_questions(args), args.variant, earlier),
         processing_class=processor,

@@ -16,8 +16,7 @@ from safemed.data import prompts
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
 from safemed.models.processor import load_processor
-from safemed.models.vlm import VLM, frozen
-from safemed.training.common import load_policy
+from safemed.models.vlm import VLM, frozen, load_weights
 from support.settings import SIDE
 
 
@@ -69,7 +68,7 @@ def copied(tiny_model, tmp_path):
     return shutil.copytree(tiny_model, tmp_path / "model")
 
 
-LOADERS = pytest.mark.parametrize("load", [VLM.load, lambda path: load_policy(path, None)], ids=["scored", "trained"])
+LOADERS = pytest.mark.parametrize("load", [VLM.load, load_weights], ids=["scored", "trained"])
 
 
 @LOADERS

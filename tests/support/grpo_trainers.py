@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
 from safemed.models.processor import load_processor
-from safemed.models.vlm import VLM
+from safemed.models.vlm import VLM, load_weights
 from safemed.training import at_grpo, common
 from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
@@ -104,7 +104,7 @@ def grpo_trainer(
     """A trainer of `steps` steps on four prompts; settings: what differs in the config's."""
     settings = {**GRPO, "steps": steps, "batch_size": batch_size, "gradient_accumulation": accumulate, **settings}
     trainer = kind(
-        common.load_policy(start, peft),
+        load_weights(start),
         TrainingArguments(**trainer_arguments(folder, settings)),
         train_dataset=common.training_rows(questions, "instruct"),
         processing_class=load_processor(start),

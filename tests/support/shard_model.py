@@ -20,7 +20,7 @@ from safemed.data.dataset import as_arrays, load_questions
 from safemed.models.geometry import to_float
 from safemed.models.packing import pack, packed_logits
 from safemed.models.processor import load_processor
-from safemed.models.vlm import VLM, save_model
+from safemed.models.vlm import VLM, load_weights, save_model
 from safemed.training import common
 from safemed.training.at_grpo import features_seen
 from safemed.training.augmentation import Augmentation
@@ -28,7 +28,7 @@ from safemed.training.augmentation import Augmentation
 
 def loaded(start: Path, sharded: bool) -> VLM:
     """The policy in training mode, sharded as accelerate does it from `training.sharding`."""
-    model = common.load_policy(start, None).train()
+    model = load_weights(start).train()
     if sharded:
         mesh = init_device_mesh("cpu", (dist.get_world_size(),))
         layers = [module for module in model.modules() if type(module).__name__ in common.SHARDED]
@@ -84,7 +84,7 @@ def main() -> None:
     (out / f"{process}.json").write_text(json.dumps(found))
     torch.optim.SGD(sharded.model.parameters(), lr=0.1).step()
     torch.optim.SGD(whole.model.parameters(), lr=0.1).step()
-    saved = common.load_policy(start, None)
+    saved = load_weights(start)
     common.gather(sharded.model, saved)
     if process == 0:
         save_model(saved, sharded.processor, out / "model")

@@ -9,7 +9,7 @@ from transformers import TrainerCallback
 from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_array, as_arrays
 from safemed.models.geometry import to_float
-from safemed.training import common
+from safemed.models.vlm import load_weights
 from safemed.training.at_grpo import forward_kl
 from safemed.training.augmentation import Augmentation
 from support.grpo_trainers import Watched, grpo_trainer, nearest, trained
@@ -62,7 +62,7 @@ def test_the_attack_does_not_change_the_callers_rows(adversarial, questions):
 
 
 def test_the_reference_stays_and_the_policy_moves(adversarial, tiny_model):
-    start = common.load_policy(tiny_model, None).state_dict()
+    start = load_weights(tiny_model).state_dict()
     assert all(torch.equal(value, start[name]) for name, value in adversarial.reference.model.state_dict().items())
     assert any(not torch.equal(value, start[name]) for name, value in adversarial.vlm.model.state_dict().items())
 
@@ -231,7 +231,7 @@ def test_the_reference_answers_as_the_model_that_training_started_from(tiny_mode
         for parameter in trainer.start_trainable:
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
     trained(trainer)
-    start = type(trainer.vlm)(common.load_policy(tiny_model, peft).eval(), trainer.processing_class)
+    start = type(trainer.vlm)(load_weights(tiny_model).eval(), trainer.processing_class)
     assert len(calls) == 2
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())

@@ -13,7 +13,7 @@ from safemed.attacks.threat_model import Ball, random_start
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
 from safemed.models.processor import load_processor
-from safemed.models.vlm import VLM, save_model
+from safemed.models.vlm import VLM, load_weights, save_model
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.fare import FARETrainer, one_row_an_image
@@ -25,7 +25,7 @@ from support.trainings import trainer_arguments, training_arguments
 def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:
     """A trainer on some questions' images."""
     return FARETrainer(
-        common.load_policy(start, peft),
+        load_weights(start),
         TrainingArguments(**trainer_arguments(folder, {**FARE, **changes})),
         train_dataset=one_row_an_image(questions),
         processing_class=load_processor(start),
@@ -151,7 +151,7 @@ def test_adapters_are_drawn_from_the_trainings_seed(tiny_model, train_questions,
 
 
 def test_a_model_whose_weights_are_not_finite_is_refused_by_the_name_of_the_weights(tiny_model, tmp_path):
-    model, folder = common.load_policy(tiny_model, None), tmp_path / "fare-think"
+    model, folder = load_weights(tiny_model), tmp_path / "fare-think"
     save_model(model, load_processor(tiny_model), folder)
     name, parameter = next(iter(model.named_parameters()))
     parameter.data.view(-1)[0] = float("nan")

@@ -8,6 +8,7 @@ from trl import SFTConfig
 from safemed.data import prompts
 from safemed.data.dataset import FEATURES, load_questions
 from safemed.models.processor import load_processor
+from safemed.models.vlm import load_weights
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlier_answers
@@ -29,7 +30,7 @@ def test_sfts_loss_pass_sees_the_augmentation(tiny_model, questions, tmp_path, k
     processor = load_processor(tiny_model)
     settings = {**TRAINING, "steps": 2, "batch_size": 4, "save_steps": 100}
     trainer = AugmentedSFTTrainer(
-        model=common.load_policy(tiny_model, None),
+        model=load_weights(tiny_model),
         args=SFTConfig(**trainer_arguments(tmp_path, settings), max_length=None),
         train_dataset=common.training_rows(questions, "think"),
         processing_class=processor,

@@ -47,15 +47,18 @@ def save_model(model, processor, folder: Path) -> None:
     (folder / "video_preprocessor_config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
 
-def load_weights(path: Path | str, dtype: torch.dtype) -> Qwen3VLForConditionalGeneration:
-    """A saved Qwen3-VL, every tensor of it from the checkpoint.
+def load_weights(path: Path | str) -> Qwen3VLForConditionalGeneration:
+    """A saved Qwen3-VL in fp32, every tensor of it from the checkpoint.
+
+    A GPU computes in bf16 all the same, by autocast. In bf16 weights small steps, and adapters that are merged, would
+    round to nothing: what is evaluated must be what was trained.
 
     Raises ValueError where it is another model, or lacks tensors: those would be random, and the model would be scored.
     """
     kind = AutoConfig.from_pretrained(path).model_type
     if kind != MODEL_TYPE:
         raise ValueError(f"{path}: a model of type {kind}; only {MODEL_TYPE} is supported")
-    model, found = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    model, found = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     if absent := sorted(found["missing_keys"]):
         raise ValueError(
             f"{path}: the checkpoint lacks {len(absent)} of the model's tensors, such as {absent[0]}; fetch or save it "
@@ -150,7 +153,7 @@ class VLM:
     def load(cls, path: Path | str) -> VLM:
         """A saved model for evaluation: fp32, eval mode, frozen, on a GPU if there is one; raises as load_weights."""
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_weights(path, torch.float32)
+        model = load_weights(path)
         return cls(model.to(device).eval().requires_grad_(False), load_processor(path))
 
     @property

@@ -20,11 +20,10 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from transformers import Qwen3VLForConditionalGeneration
 
 from safemed.data import prompts
 from safemed.data.dataset import IDENTITY, load_questions
-from safemed.models.vlm import load_weights, save_model
+from safemed.models.vlm import save_model
 from safemed.training.callbacks import CostCallback, of_all
 from safemed.training.checkpoints import last_whole_checkpoint
 from safemed.training.monitoring import curves, probe_callback
@@ -115,15 +114,6 @@ def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]
         return {name: [row[name] for row in made] for name in made[0]}
 
     return questions.with_transform(rows)
-
-
-def load_policy(path: Path, peft: dict | None) -> Qwen3VLForConditionalGeneration:
-    """The model to be trained: fp32 weights, or bf16 ones that stay frozen under an adapter on a GPU.
-
-    Fully trained weights stay in fp32 (autocast computes in bf16): in bf16 a small step rounds to none.
-    """
-    dtype = torch.bfloat16 if peft and torch.cuda.is_available() else torch.float32
-    return load_weights(path, dtype)
 
 
 def adapter(settings: dict | None) -> LoraConfig | None:
