@@ -18,9 +18,9 @@ from safemed.stress.hints import Templates
 from safemed.training import alterations, common
 from safemed.training.abstention import offered
 from safemed.training.alterations import GRPOAlterations
-from safemed.training.at_grpo import forward_kl
 from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentingCollator
+from safemed.training.token_losses import forward_kl
 from support.commands import here
 from support.grpo_trainers import Watched, grpo_trainer, nearest, trained
 from support.paths import TEMPLATES

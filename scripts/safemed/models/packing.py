@@ -76,7 +76,7 @@ def _attention(prompt_mask: Tensor, owner: Tensor) -> Tensor:
 
 
 def packed_logits(model: torch.nn.Module, vlm: VLM, images: Tensor, packed: Packed) -> Tensor:
-    """The logits [N, V], in fp32, that predict each token of packed completions.
+    """The logits [N, V] that predict each token of packed completions.
 
     model: what is called, vlm.model or what wraps it. images: [B, 3, H, W], of the packed prompts.
     """
@@ -90,4 +90,4 @@ def packed_logits(model: torch.nn.Module, vlm: VLM, images: Tensor, packed: Pack
         use_cache=False,
         logits_to_keep=packed.kept,
     ).logits
-    return logits[packed.row, packed.place].float()
+    return logits[packed.row, packed.place]

@@ -35,6 +35,7 @@ from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
 from safemed.training.rollouts import Rollouts, roll_out, taught
 from safemed.training.step_rows import Alter, target_loss, unaltered
+from safemed.training.token_losses import token_losses
 from safemed.utils.draws import draw
 
 
@@ -94,16 +95,17 @@ class ATGRPOTrainer(LoggingTrainer):
         packed = pack(self.vlm, asked, seen, found.rows, found.completions)
         with features_seen(self.vlm) as features:
             logits = packed_logits(model, self.vlm, seen, packed)  # [N, V]
-        drawn_by = (logits / self.settings["temperature"]).log_softmax(-1)
-        chosen = drawn_by.gather(1, packed.token[:, None])[:, 0]
-        loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
+        wanted, kept = None, None
         if self.settings["anchor"]:
             wanted, kept = self._reference(pack(self.vlm, anchor[1], clean, found.rows, found.completions), clean)
-            kl = (forward_kl(wanted, logits.log_softmax(-1)) * self._of_tokens(found.counts, packed)).sum() / draws
-            self.note(anchor_kl=kl)
-            loss = loss + self.settings["anchor"] * kl
         elif self.settings["features"]:
             kept = self._features(clean)
+        chosen, kl = token_losses(logits, packed.token, self.settings["temperature"], wanted)
+        loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
+        if self.settings["anchor"]:
+            kl = (kl * self._of_tokens(found.counts, packed)).sum() / draws
+            self.note(anchor_kl=kl)
+            loss = loss + self.settings["anchor"] * kl
         if self.settings["features"]:
             distance = feature_distance(features[0], kept).mean()
             self.note(feature_distance=distance)
@@ -116,10 +118,10 @@ class ATGRPOTrainer(LoggingTrainer):
 
     @torch.no_grad()
     def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The reference's log-probabilities [N, V] of the rollouts' tokens, and its features of the images."""
+        """The reference's logits [N, V] that predict the rollouts' tokens, and its features of the images."""
         with self._as_at_the_start(), features_seen(self.reference) as features:
             logits = packed_logits(self.reference.model, self.reference, images, packed)
-        return logits.log_softmax(-1), features[0]
+        return logits, features[0]
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
@@ -167,8 +169,3 @@ def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     copied = type(model)(model.config).to(model.device, model.dtype)
     copied.load_state_dict(model.state_dict())
     return copied.eval().requires_grad_(False)
-
-
-def forward_kl(reference: Tensor, policy: Tensor) -> Tensor:
-    """KL(reference || policy) [N] of log-probabilities [N, V]; zero exactly where the two agree."""
-    return (reference.exp() * (reference - policy)).sum(-1)
