@@ -18,7 +18,7 @@ from safemed.attacks.threat_model import l2_levels
 from safemed.data.dataset import subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry
-from safemed.evaluation.batching import Failure, for_each, halving
+from safemed.evaluation.batching import Failure, Halving, for_each
 from safemed.evaluation.evaluator import LOSSES, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.report.tables import robustness, suite, transfer
@@ -274,12 +274,25 @@ def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_r
     with pytest.raises(RuntimeError, match="DefaultCPUAllocator: can't allocate memory"):
         out_of_memory()
     failure = Failure("FloatingPointError: not a number")
-    parts = [(rows.tolist(), found) for rows, found in halving(torch.arange(10), work)]
+    parts = [(rows.tolist(), found) for rows, found in Halving()(torch.arange(10), work)]
     assert [rows for rows, _ in parts] == [[0, 1, 2], [3, 4], [5], [6], [7], [8, 9]]  # every row once, in order
     assert [found for _, found in parts] == [failure if rows == [6] else rows for rows, _ in parts]
     assert done == [rows for rows, _ in parts if rows != [6]]
     each = for_each(torch.arange(10).split(5), work)
     assert each == {row: failure if row == 6 else row for row in range(10)}
+
+
+def test_a_size_that_did_not_fit_is_tried_once():
+    tried = []
+
+    def work(rows: torch.Tensor) -> list[int]:
+        tried.append(len(rows))
+        if len(rows) > 3:
+            out_of_memory()
+        return rows.tolist()
+
+    assert for_each(torch.arange(30).split(10), work) == {row: row for row in range(30)}
+    assert tried[:4] == [10, 5, 3, 2] and max(tried[4:]) <= 5 and sum(n > 3 for n in tried) == 3
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("eps")])
@@ -288,7 +301,7 @@ def test_halving_raises_what_is_neither_short_memory_nor_a_number_that_is_none(e
         raise error
 
     with pytest.raises(type(error), match=str(error)):
-        list(halving(torch.arange(4), work))
+        list(Halving()(torch.arange(4), work))
 
 
 def test_a_row_alone_that_needs_too_much_memory_is_given_up_with_the_reason():

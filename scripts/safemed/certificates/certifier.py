@@ -9,7 +9,7 @@ from torch import Tensor
 
 from safemed.certificates.smoothing import Procedure, Votes
 from safemed.data.prompts import FAILED
-from safemed.evaluation.batching import Failure, halving
+from safemed.evaluation.batching import Failure, Halving
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import to_float
 from safemed.utils.noise import gaussian, uniform
@@ -41,7 +41,7 @@ class Certifier:
 
     def __init__(self, evaluator: Evaluator, function: str, procedure: Procedure, batch_size: int, seed: int):
         self.evaluator, self.function, self.procedure = evaluator, function, procedure
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.halving = batch_size, seed, Halving()
 
     def run(self, rows: list[int]) -> Iterator[tuple[int, Open]]:
         """The questions `rows`, each as soon as it is done; one that cannot be evaluated is done as failed."""
@@ -72,7 +72,7 @@ class Certifier:
             wanted = [i for i in part.tolist() if not under_way[portion[i][0]].why]  # none of what has failed already
             return dict(zip(wanted, self._hear([portion[i] for i in wanted]) if wanted else [], strict=True))
 
-        for part, found in halving(torch.arange(len(portion)), work):
+        for part, found in self.halving(torch.arange(len(portion)), work):
             if isinstance(found, Failure):
                 under_way[portion[int(part)][0]].why = found.why
                 continue

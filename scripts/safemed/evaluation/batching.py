@@ -20,36 +20,50 @@ class Failure:
     why: str
 
 
-def halving(rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
-    """`work` on the rows [b], in halves where it runs out of memory (CPU or GPU) or raises FloatingPointError.
+class Halving:
+    """Work in batches, which are halved where the memory does not suffice; later ones begin at the size that fitted."""
 
-    Yields parts of the rows, in order, each with what `work` returned for it as soon as it is done. A row on which
-    `work` fails alone is a part with a Failure. Any other error is raised.
-    """
-    try:
-        yield rows, work(rows)
-        return
-    except Exception as error:
-        short_of_memory = isinstance(error, MemoryError) or should_reduce_batch_size(error)
-        if not (short_of_memory or isinstance(error, FloatingPointError)):
-            raise
-        why = f"{type(error).__name__}: {error}"
-    log.warning("%d rows not evaluated: %s", len(rows), why)
-    if short_of_memory:
-        clear_device_cache(garbage_collection=True)
-    if len(rows) == 1:
-        yield rows, Failure(why)
-        return
-    for half in rows.split((len(rows) + 1) // 2):
-        yield from halving(half, work)
+    def __init__(self):
+        self.fits: int | None = None  # rows at once, once a larger batch has run out of memory
+
+    def __call__(self, rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
+        """`work` on the rows [b], in halves where it runs out of memory (CPU or GPU) or raises FloatingPointError.
+
+        Yields parts of the rows, in order, each with what `work` returned for it as soon as it is done. A row on which
+        `work` fails alone is a part with a Failure. Any other error is raised.
+        """
+        for part in rows.split(self.fits or max(1, len(rows))):
+            yield from self._in_halves(part, work)
+
+    def _in_halves(self, rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
+        try:
+            yield rows, work(rows)
+            return
+        except Exception as error:
+            short_of_memory = isinstance(error, MemoryError) or should_reduce_batch_size(error)
+            if not (short_of_memory or isinstance(error, FloatingPointError)):
+                raise
+            why = f"{type(error).__name__}: {error}"
+        log.warning("%d rows not evaluated: %s", len(rows), why)
+        half = max(1, (len(rows) + 1) // 2)
+        if short_of_memory:
+            clear_device_cache(garbage_collection=True)
+        if len(rows) == 1:
+            yield rows, Failure(why)
+            return
+        if short_of_memory:
+            self.fits = min(half, self.fits or half)
+        for part in rows.split(half):
+            yield from self._in_halves(part, work)
 
 
 def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], Sequence[Result]]) -> dict[int, Result | Failure]:
     """Each row of the batches with its result of `work`, which returns one for each of the rows [b] that it is given.
 
-    Batches are halved as by `halving`.
+    Batches are halved as by `Halving`.
     """
     found: dict[int, Result | Failure] = {}
+    halving = Halving()
     for batch in batches:
         for part, results in halving(batch, work):
             each = [results] if isinstance(results, Failure) else results

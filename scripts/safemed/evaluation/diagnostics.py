@@ -19,7 +19,7 @@ from safemed.attacks.threat_model import Ball, l2_levels
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED, of_variant
 from safemed.evaluation import results
-from safemed.evaluation.batching import Failure, halving
+from safemed.evaluation.batching import Failure, Halving
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
@@ -44,7 +44,7 @@ def probe_rows(evaluator: Evaluator, settings: dict, seed: int) -> pd.DataFrame:
     climb of the variant's first loss by pgd, with the most steps unless they vary the steps. A question that cannot be
     probed has one row, of the probe "failed".
     """
-    tables = []
+    tables, halving = [], Halving()
     for batch in evaluator.batches(torch.arange(len(evaluator)), settings["batch_size"]):
         for part, found in halving(batch, lambda part: _probed(evaluator, part, settings, seed)):
             tables.append(_table(evaluator, part, probe=FAILED) if isinstance(found, Failure) else found)

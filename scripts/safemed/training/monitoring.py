@@ -20,26 +20,24 @@ log = logging.getLogger(__name__)
 
 
 def probe(vlm: VLM, questions: Dataset, variant: str, settings: dict, seed: int) -> dict[str, float]:
-    """Clean and PGD accuracy of generated answers on a small fixed batch, for training curves.
+    """Clean and PGD accuracy of generated answers on a few fixed questions, for training curves.
 
-    settings: the config's monitoring.probe, of which eps, steps and restarts (per loss) are read, and max_new_tokens.
+    settings: the config's monitoring.probe, of which eps, steps and restarts (per loss) are read, max_new_tokens, and
+    batch_size, the questions that are asked together: as many as a training step sees, which fit.
     """
+    config = AttackConfig(
+        steps=settings["steps"], losses=LOSSES[variant], restarts=of_variant(settings["restarts"], variant)
+    )
+    right = robust = 0
     with frozen(vlm.model):
         evaluator = Evaluator(vlm, questions, variant, settings["max_new_tokens"][variant])
-        everything = torch.arange(len(evaluator))
-        words = evaluator.answers(evaluator.images, everything)
-        right = evaluator.right(words, everything)
-        kept = [text for text, ok in zip(words, right, strict=True) if ok]
-        restarts = of_variant(settings["restarts"], variant)
-        config = AttackConfig(steps=settings["steps"], losses=LOSSES[variant], restarts=restarts)
-        robust = 0
-        if kept:
-            broken = evaluator.attack(kept, everything[right], config, settings["eps"], seed).broken
-            robust = (~broken).sum().item()
-    return {
-        "clean_accuracy": right.float().mean().item(),
-        "robust_accuracy": robust / len(evaluator),
-    }
+        for rows in torch.arange(len(evaluator)).split(settings["batch_size"]):
+            words = evaluator.answers(evaluator.images[rows], rows)
+            known = evaluator.right(words, rows)
+            right += known.sum().item()
+            if kept := [text for text, ok in zip(words, known, strict=True) if ok]:
+                robust += (~evaluator.attack(kept, rows[known], config, settings["eps"], seed).broken).sum().item()
+    return {"clean_accuracy": right / len(evaluator), "robust_accuracy": robust / len(evaluator)}
 
 
 def probe_callback(vlm: VLM, args: argparse.Namespace) -> "ProbeCallback":
@@ -64,7 +62,8 @@ class ProbeCallback(TrainerCallback):
             return
         if not (state.is_world_process_zero or self.settings["together"]):
             return
-        found = probe(self.vlm, self.batch, self.variant, self.settings, self.seed)
+        settings = self.settings | {"batch_size": args.per_device_train_batch_size}
+        found = probe(self.vlm, self.batch, self.variant, settings, self.seed)
         state.log_history.append({"step": state.global_step, **found})
         log.info("step %d: %s", state.global_step, found)
 

@@ -25,9 +25,7 @@ def token_losses(logits: Tensor, tokens: Tensor, temperature: float, reference: 
     return chosen, kl
 
 
-def _of_chunk(
-    logits: Tensor, tokens: Tensor, reference: Tensor | None, temperature: float
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+def _of_chunk(logits: Tensor, tokens: Tensor, reference: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
     logits = logits.float()
     chosen = (logits / temperature).log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     if reference is None:
