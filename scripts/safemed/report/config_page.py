@@ -46,7 +46,7 @@ def _rows(path: str, part: dict, values: list, shared: dict, listed: dict[str, s
     if below and name:
         listed[name] = path
     described = found.get("description", "")
-    shown = values if not below else [value for value in values if value is None]  # an object's keys have their own
+    shown = values if not below else [value for value in values if not isinstance(value, dict)]  # keys have their own
     yield _row(path, _type(found, shared), _default(shown, {} if below else found), described)
     for key, inner in below:
         yield from _rows(f"{path}.{key}", inner, _values(values, key), shared, listed)
