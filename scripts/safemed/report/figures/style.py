@@ -51,6 +51,7 @@ COLOURS = {
     "sft": "#D55E00",
     "stepwise-sft": "#882255",
     "fare": "#56B4E9",
+    "fare-at-grpo": "#1B2A6B",
     "grpo": "#B8578F",
     "noisy-sft": "#E3B23C",
     "noisy-grpo": "#C98A00",
@@ -62,6 +63,7 @@ NAMES = {
     "sft": "SFT",
     "stepwise-sft": "stepwise SFT",
     "fare": "FARE",
+    "fare-at-grpo": "FARE + AT-GRPO",
     "grpo": "GRPO",
     "noisy-sft": "noisy SFT",
     "noisy-grpo": "noisy GRPO",
@@ -73,6 +75,7 @@ MARKERS = {  # a method has one in every figure, so that grey print tells method
     "sft": "o",
     "stepwise-sft": "P",
     "fare": "^",
+    "fare-at-grpo": "X",
     "grpo": "v",
     "noisy-sft": "<",
     "noisy-grpo": ">",
@@ -81,7 +84,7 @@ MARKERS = {  # a method has one in every figure, so that grey print tells method
 }
 LINES = {"instruct": (0, (4, 1.6)), "think": "-", "": (0, (1, 1.2))}
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (7, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3))]
-ABLATION_MARKERS = "DX*pdH"
+ABLATION_MARKERS = "D*pdH1"
 GREY = "#777777"
 
 MODALITIES = ["CT", "MR", "X-ray", "ultrasound", "dermoscopy", "fundus photography", "OCT", "microscopy"]
