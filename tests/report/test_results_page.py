@@ -190,7 +190,7 @@ def test_the_page_shows_the_numbers_of_each_table(study):
     page = results_page.page(study, ["accuracy_vs_eps"])
     for shown in (
         "91 (77.7 to 88.8)", "3 (66.6 to 99.9)", "33.3 %", "34.5 %",  # robustness, worst case, chance, blind
-        "| cw | L2 | 11.1", "1 of 2 | more steps",
+        "| model | pgd | apgd-t | cw (L2) |", "| sft-instruct | 44.4 | 22.2 | 11.1 |", "1 of 2 | more steps",
         "0.6 | 1.4 | 72.5 (57.1 to 83.9) | 70 | 77.5",  # radius, as L_inf, certified, sure, attacked
         "96 | 37.1 | 9.1 | 63.2 | 41.3 | 8.1 | 2.1 | 1.7", "1.4 (n = 100) | 20 (n = 40)", "86.7 (70.0 to 90.0)",
         "2.5 hours", "2,345,678", COMMIT, "2026-01-01 to 2026-01-02", "Some CPU, 2 cores, 8 GB, no GPU", "torch 2.13.0",

@@ -14,7 +14,7 @@ from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import CLEAN, COMPLETE
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
-README_METHODS = ("sft", "grpo", "at-grpo-no-reward", "at-grpo")
+README_METHODS = ("sft", "grpo", "at-sft", "at-grpo-no-reward", "at-grpo", "fare-at-grpo")
 ARMS = {"at-grpo-no-reward": "the rewards", "grpo": "the attack in training"}  # what AT-GRPO has more than each
 FIGURES = {
     "accuracy_vs_eps": "Accuracy against the radius of the PGD attack",
@@ -235,19 +235,15 @@ def _by_attack(study: Study) -> str:
     suite = study.tables.get("suite")
     if suite is None:
         return ""
-    models = study.models("suite")
-    names = suite.drop_duplicates("attack")
+    norms = suite.drop_duplicates("attack").set_index("attack").norm
     cells = suite.set_index(["attack", "model"]).accuracy
     rows = [
-        [
-            row.attack,
-            "L2" if row.norm == "l2" else "L_inf",
-            *(_value(cells.get((row.attack, m), float("nan"))) for m in models),
-        ]
-        for row in names.itertuples()
+        [model, *(_value(cells.get((attack, model), float("nan"))) for attack in norms.index)]
+        for model in study.models("suite")
     ]
-    said = "Accuracy after each attack of the suite, in %. L2 attacks are no part of the worst case."
-    return f"{said}\n\n{_markdown(['attack', 'norm', *models], rows)}"
+    head = ["model", *(f"{attack} (L2)" if norm == "l2" else attack for attack, norm in norms.items())]
+    said = "Accuracy after each attack of the suite, in %. Those in L2 are no part of the worst case."
+    return f"{said}\n\n{_markdown(head, rows)}"
 
 
 def _comparisons(study: Study) -> str:
