@@ -53,7 +53,7 @@ def priced(path: Path, args, small: dict, large: dict) -> dict | None:
     """stage, what, jobs, passes and hours of one result at the large study's scale; None for what is not run there."""
     cost, (stage, model, *rest) = json.loads(path.read_text()), path.parent.relative_to(args.results).parts
     method = model.rpartition("-")[0]
-    if stage == "models" and not method:  # the tiny base; a pretrained one is taken as it is
+    if stage == "models" and method not in small["methods"]:  # a base: a pretrained one is taken as it is
         return None
     what = method if stage == "models" else rest[0] if rest else "all"
     ratio = scale(stage, what, small, large)

@@ -16,7 +16,7 @@ from safemed.attacks.engine import AttackConfig
 from safemed.attacks.threat_model import l2_levels
 from safemed.certificates.certifier import Certifier
 from safemed.certificates.smoothing import Procedure, lower_bound
-from safemed.evaluation.evaluator import FUNCTIONS, OPENING, Evaluator, SmoothedEvaluator
+from safemed.evaluation.evaluator import FUNCTIONS, WORDLESS, Evaluator, SmoothedEvaluator
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
 from safemed.report.tables.certified import certified as certified_table
@@ -130,7 +130,7 @@ def test_noise_belongs_to_its_name_and_names_do_not_share_it():
 def test_a_choice_is_the_most_likely_letter_after_words_that_do_not_depend_on_the_image(skilled, shown, variant):
     evaluator, rows = Evaluator(skilled, shown, variant, 24), torch.tensor([5, 0, 17])
     images = to_float(evaluator.images[rows], torch.device("cpu"))
-    places = evaluator.letter_places([OPENING[variant]] * 3, rows)
+    places = evaluator.letter_places([WORDLESS[variant]] * 3, rows)
     logits = losses.letter_logits(evaluator.vlm, images, places, evaluator.n_options[rows])
     assert evaluator.choices(images, rows) == ["ABCD"[i] for i in logits.argmax(1)]
     before = evaluator.vlm.passes.forward

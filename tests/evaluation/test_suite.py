@@ -291,8 +291,23 @@ def test_a_size_that_did_not_fit_is_tried_once():
             out_of_memory()
         return rows.tolist()
 
-    assert for_each(torch.arange(30).split(10), work) == {row: row for row in range(30)}
-    assert tried[:4] == [10, 5, 3, 2] and max(tried[4:]) <= 5 and sum(n > 3 for n in tried) == 3
+    halving = Halving()
+    for batch in torch.arange(30).split(10):  # a call a batch, as sweeps have
+        assert for_each([batch], work, halving) == {row: row for row in batch.tolist()}
+    assert tried == [10, 5, 3, 2, 5, 3, 2] + 2 * [3, 3, 3, 1]
+
+
+def test_a_row_that_is_too_large_by_itself_does_not_make_later_batches_small():
+    tried = []
+
+    def work(rows: torch.Tensor) -> list[int]:
+        tried.append(len(rows))
+        if 5 in rows:
+            out_of_memory()
+        return rows.tolist()
+
+    found = for_each(torch.arange(24).split(8), work)
+    assert [row for row, one in found.items() if isinstance(one, Failure)] == [5] and tried[-2:] == [8, 8]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("eps")])

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
@@ -17,7 +18,8 @@ from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import Geometry, check_resize, patchify, to_float, to_uint8
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, frozen, load_weights
-from support.settings import SIDE
+from safemed.training.common import adapter
+from support.settings import LORA, SIDE
 
 
 def random_images(n: int, height: int, width: int) -> np.ndarray:
@@ -97,6 +99,8 @@ def test_words_are_the_logits_alone_whatever_a_checkpoint_asks_of_decoding(copie
     images, wilful = to_float(evaluator.images, evaluator.vlm.device), VLM.load(copied)
     plain = evaluator.vlm.generate(images, evaluator.asked, 8)
     assert wilful.generate(images, evaluator.asked, 8) == plain
+    adapted = VLM(get_peft_model(load_weights(copied), adapter(LORA)), wilful.processor)  # fresh: no logit changes
+    assert adapted.generate(to_float(evaluator.images, wilful.device), evaluator.asked, 8) == plain
     assert wilful.model.generation_config.repetition_penalty == 30  # still there to be saved
     assert wilful.sample(images, evaluator.asked, 8, seed=0) == evaluator.vlm.sample(images, evaluator.asked, 8, seed=0)
 

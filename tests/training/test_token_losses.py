@@ -53,7 +53,8 @@ def test_chunks_change_neither_losses_nor_gradients(drawn, monkeypatch, chunk):
         assert wanted.norm() > 0 and (found - wanted).norm() < 1e-6 * wanted.norm()
 
 
-def test_chunks_keep_no_more_than_the_logits(drawn):
+def test_chunks_keep_no_more_than_the_logits(drawn, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 16)
     logits, reference, tokens = drawn
     logits_bytes = logits.numel() * 4
     plain = saved_bytes(lambda: at_once(logits, tokens, 0.7, reference))

@@ -260,6 +260,8 @@ REFUSED = [
     ("attack: {replay_on: docs}", "attack.replay_on", "docs holds no config.json that names its model_type"),
     ("model: {name: {think: tiny}}", "model.name.instruct", "missing; give one value for all variants"),
     ("model: {name: {instruct: tiny, think: someone/Model}}", "model.revision", "someone/Model is no local folder"),
+    ("model: {revision: {instruct: a, think: b}}", "model.revision", "one model.name for all"),
+    ("model: {name: someone/Model, revision: my-branch}", "model.revision", "does not match"),
     ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
     ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),

@@ -25,6 +25,7 @@ class Halving:
 
     def __init__(self):
         self.fits: int | None = None  # rows at once, once a larger batch has run out of memory
+        self._short = False
 
     def __call__(self, rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
         """`work` on the rows [b], in halves where it runs out of memory (CPU or GPU) or raises FloatingPointError.
@@ -32,8 +33,13 @@ class Halving:
         Yields parts of the rows, in order, each with what `work` returned for it as soon as it is done. A row on which
         `work` fails alone is a part with a Failure. Any other error is raised.
         """
-        for part in rows.split(self.fits or max(1, len(rows))):
-            yield from self._in_halves(part, work)
+        self._short, sizes = False, []
+        for batch in rows.split(self.fits or max(1, len(rows))):
+            for part, found in self._in_halves(batch, work):
+                sizes.append(0 if isinstance(found, Failure) else len(part))
+                yield part, found
+        if self._short and all(sizes):  # a row that is too large by itself says nothing of others
+            self.fits = max(sizes)
 
     def _in_halves(self, rows: Tensor, work: Callable[[Tensor], Result]) -> Iterator[tuple[Tensor, Result | Failure]]:
         try:
@@ -45,25 +51,25 @@ class Halving:
                 raise
             why = f"{type(error).__name__}: {error}"
         log.warning("%d rows not evaluated: %s", len(rows), why)
-        half = max(1, (len(rows) + 1) // 2)
         if short_of_memory:
             clear_device_cache(garbage_collection=True)
+            self._short = True
         if len(rows) == 1:
             yield rows, Failure(why)
             return
-        if short_of_memory:
-            self.fits = min(half, self.fits or half)
-        for part in rows.split(half):
-            yield from self._in_halves(part, work)
+        for half in rows.split((len(rows) + 1) // 2):
+            yield from self._in_halves(half, work)
 
 
-def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], Sequence[Result]]) -> dict[int, Result | Failure]:
+def for_each(
+    batches: Iterable[Tensor], work: Callable[[Tensor], Sequence[Result]], halving: Halving | None = None
+) -> dict[int, Result | Failure]:
     """Each row of the batches with its result of `work`, which returns one for each of the rows [b] that it is given.
 
-    Batches are halved as by `Halving`.
+    halving: what has been learned of sizes in earlier calls.
     """
     found: dict[int, Result | Failure] = {}
-    halving = Halving()
+    halving = halving or Halving()
     for batch in batches:
         for part, results in halving(batch, work):
             each = [results] if isinstance(results, Failure) else results

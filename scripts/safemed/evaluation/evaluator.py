@@ -20,9 +20,9 @@ from safemed.utils.noise import gaussian
 FUNCTIONS = ("choice", "generate")  # what can be smoothed
 # The losses that together make up the standard attack on a variant; see `Evaluator.attack_loss`.
 LOSSES = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
-# Answers without a word that depends on the image: a choice is made where the letter stands.
-EMPTY_THOUGHT = "<think> </think><answer> A </answer>"
-OPENING = {"instruct": "<answer> A </answer>", "think": EMPTY_THOUGHT}
+# Answers without a word that depends on the image: a choice is made at the place of their letter, whichever it is.
+THOUGHTLESS = "<think> </think><answer> A </answer>"
+WORDLESS = {"instruct": "<answer> A </answer>", "think": THOUGHTLESS}
 SAMPLED_THOUGHTS = 3
 
 
@@ -49,7 +49,7 @@ class Evaluator:
         self.n_options = torch.tensor([len(row["options"]) for row in rows], device=self.vlm.device)
         everything = torch.arange(len(rows))
         self.asked = self._encoded(everything, [""] * len(rows))
-        self._openings = self.letter_places([OPENING[self.variant]] * len(rows), everything)
+        self._wordless = self.letter_places([WORDLESS[self.variant]] * len(rows), everything)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,9 +63,9 @@ class Evaluator:
         return self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
 
     def choices(self, images: Tensor, rows: Tensor) -> list[str]:
-        """The most likely of the letters offered in OPENING: one forward pass on float images, as above."""
+        """The most likely of the letters offered, at the place of WORDLESS's: one forward pass on float images."""
         with torch.no_grad():
-            logits = losses.letter_logits(self.vlm, images, self._openings[rows], self.n_options[rows])
+            logits = losses.letter_logits(self.vlm, images, self._wordless[rows], self.n_options[rows])
         if not logits.amax(1).isfinite().all():
             raise FloatingPointError("the model's logits are not finite")
         return [prompts.LETTERS[choice] for choice in logits.argmax(1).tolist()]
@@ -143,7 +143,7 @@ class Evaluator:
             thoughts = [self._sampled(words, rows, seed + draw) for draw in range(SAMPLED_THOUGHTS)]
             margins = [losses.letter_margin(self.vlm, self.letter_places(t, rows), gold, n_options) for t in thoughts]
             return losses.expectation(margins)
-        places = self.letter_places([EMPTY_THOUGHT] * len(words) if name == "empty" else words, rows)
+        places = self.letter_places([THOUGHTLESS] * len(words) if name == "empty" else words, rows)
         if name == "other":
             return losses.letter_towards(self.vlm, places, gold, n_options, place)
         loss = losses.letter_cross_entropy if name == "ce" else losses.letter_margin
@@ -205,7 +205,7 @@ class SmoothedEvaluator(Evaluator):
 
     sigma in [0, 1] pixel units; draws: noisy images a gradient step averages over; votes: noisy images an answer is the
     majority of; function: one of FUNCTIONS. The noise of the votes is a question's own: equal images get equal answers
-    in any batch. Where the function has no text, the text is the choice after its opening.
+    in any batch. Where the function has no text, the text is the choice alone.
     """
 
     def __init__(
@@ -230,9 +230,9 @@ class SmoothedEvaluator(Evaluator):
     def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
         if self.function == "generate":
             return super().answers_to(images, rows)
-        opening = OPENING[self.variant]
-        at = prompts.letter_at(opening)
-        return [opening[:at] + letter + opening[at + 1 :] for letter in self.choices(images, rows)]
+        wordless = WORDLESS[self.variant]
+        at = prompts.letter_at(wordless)
+        return [wordless[:at] + letter + wordless[at + 1 :] for letter in self.choices(images, rows)]
 
     def _majority(self, texts: tuple[str, ...], row: int) -> str:
         """The first text with the most frequent answer."""

@@ -17,6 +17,7 @@ from safemed.evaluation import registry, results
 from safemed.evaluation.arguments import model_columns
 from safemed.evaluation.batching import Failure, for_each
 from safemed.evaluation.evaluator import Evaluator
+from safemed.models.chat import check_template
 from safemed.models.vlm import VLM
 from safemed.utils import cli, cost
 
@@ -27,6 +28,7 @@ def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a source model, attack, eps and question, cost, provenance."""
     meter, vlm = cost.CostMeter("replay", args.model), VLM.load(args.weights)
     questions, tables = load_questions(args.data, "test"), []
+    check_template(vlm.processor, questions.remove_columns("image")[0], args.variant)  # another model may be meant
     for folder in tqdm(args.attacks, desc="replay", disable=not cli.watched()):
         tables.append(replayed(vlm, questions, folder, args))
         right = tables[-1].groupby("eps").outcome.agg(lambda outcomes: (outcomes == "right").mean())

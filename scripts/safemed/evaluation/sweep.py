@@ -3,7 +3,8 @@
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry, results
 from safemed.evaluation.arguments import model_columns
-from safemed.evaluation.batching import Failure, for_each
+from safemed.evaluation.batching import Failure, Halving, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.models.vlm import VLM
@@ -41,6 +42,8 @@ class Task:
     model: dict[str, str]
     seed: int
     survivors: bool
+    reading: Halving = field(default_factory=Halving)  # batches that are answered, and those that are attacked
+    attacking: Halving = field(default_factory=Halving)
 
     @classmethod
     def of(cls, args: Namespace) -> "Task":
@@ -144,7 +147,7 @@ class Sweep:
             return
         live = self._live()
         self.attacked[live] = True
-        found = self._evaluated(live, lambda part: self._broken_or_not(part, eps))
+        found = self._evaluated(live, lambda part: self._broken_or_not(part, eps), self.task.attacking)
         for i, (text, image, steps) in found.items():
             self.texts[i], self.stored[i], self.steps[i] = text, image, steps
 
@@ -191,12 +194,18 @@ class Sweep:
 
     def _read(self, texts: list[str], which: Tensor, images: Tensor) -> None:
         """Put the texts that are generated from the images [b of the batch] of some questions into their places."""
-        found = self._evaluated(which, lambda part: self.evaluator.answers(images[part], self.rows[part]))
+        answers = partial(self._answers, images)
+        found = self._evaluated(which, answers, self.task.reading)
         for i, text in found.items():
             texts[i] = text
 
-    def _evaluated(self, which: Tensor, work: Callable[[Tensor], Sequence[Result]]) -> dict[int, Result]:
+    def _answers(self, images: Tensor, part: Tensor) -> list[str]:
+        return self.evaluator.answers(images[part], self.rows[part])
+
+    def _evaluated(
+        self, which: Tensor, work: Callable[[Tensor], Sequence[Result]], halving: Halving
+    ) -> dict[int, Result]:
         """The results of `work` on some of the questions, but for those that fail."""
-        found = for_each([which] if len(which) else [], work)
+        found = for_each([which] if len(which) else [], work, halving)
         self.failed |= {i: one.why for i, one in found.items() if isinstance(one, Failure)}
         return {i: one for i, one in found.items() if i not in self.failed}

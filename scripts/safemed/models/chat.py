@@ -46,7 +46,7 @@ class Chat:
 
 
 def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) -> None:
-    """Whether a prepared question survives the template: posed, answered as it is taught, and read back.
+    """Pose a prepared question, answer it as it is taught, and read that back.
 
     Raises ValueError where the prompt lacks the question or its one image, or where the target, cut into tokens and
     decoded as a model's answer is, does not come back, or is not read as the right answer in the variant's format.

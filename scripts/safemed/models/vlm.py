@@ -50,8 +50,8 @@ def save_model(model, processor, folder: Path) -> None:
 def load_weights(path: Path | str) -> Qwen3VLForConditionalGeneration:
     """A saved Qwen3-VL in fp32, every tensor of it from the checkpoint.
 
-    A GPU computes in bf16 all the same, by autocast. In bf16 weights small steps, and adapters that are merged, would
-    round to nothing: what is evaluated must be what was trained.
+    In bf16 weights, small steps and merged adapters would round to nothing: what is evaluated must be what was trained.
+    A training step on a GPU computes in bf16 by autocast.
 
     Raises ValueError where it is another model, or lacks tensors: those would be random, and the model would be scored.
     """
@@ -181,7 +181,8 @@ class VLM:
     def letter_places(self, asked: Encoded, completions: list[str]) -> LetterPlaces:
         """Where the letter of each completion's answer stands after its prompt; `asked` has no completions.
 
-        Raises ValueError for a completion without an answer, and where the tokenizer cannot tell two letters apart.
+        Raises ValueError for a completion without an answer, and where all letters are one to the tokenizer. Two may
+        share a token: no token of Qwen's is `>g` or `>h`, so that both go on with `>`.
         """
         places = [self._letter_place(completion) for completion in completions]
         before = self.encode_ids(asked, [ids for ids, _ in places])

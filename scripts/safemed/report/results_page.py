@@ -146,7 +146,7 @@ def _origin(study: Study) -> str:
     name, seed, took = study.config["study"], study.config["seed"], _duration(study.tables["cost"])
     return (
         f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, seed {seed}; its jobs took {took} one after "
-        "another. [All results](docs/results.md)."
+        "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
     )
 
 

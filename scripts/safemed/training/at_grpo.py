@@ -119,14 +119,14 @@ class ATGRPOTrainer(LoggingTrainer):
     @torch.no_grad()
     def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
         """The reference's logits [N, V] that predict the rollouts' tokens, and its features of the images."""
-        with self._as_at_the_start(), features_seen(self.reference) as features:
+        with self._as_at_the_start(), self.accelerator.autocast(), features_seen(self.reference) as features:
             logits = packed_logits(self.reference.model, self.reference, images, packed)
         return logits, features[0]
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
         """The reference's features [B, L, n, D]."""
-        with self._as_at_the_start():
+        with self._as_at_the_start(), self.accelerator.autocast():
             return self.reference.features(images)
 
     def _as_at_the_start(self) -> contextlib.AbstractContextManager:

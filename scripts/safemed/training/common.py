@@ -1,4 +1,4 @@
-"""What the three trainers share: rows, loading with or without adapters, curves, checkpoints, and processes.
+"""What the three trainers share: rows, adapters, curves, checkpoints, and processes.
 
 A training runs in one process or, started by torchrun, in several (data parallelism): every script does the same in all
 of them, and the first one writes.

@@ -67,7 +67,7 @@ class AugmentedSFTTrainer(SFTTrainer):
     """SFTTrainer whose training steps see an augmentation of each image.
 
     augmentation: clean (plain SFT), noisy, or adversarial (at-sft: the attack climbs the loss of the same target). What
-    it erases, the collator has erased. Rows carry question_id beside TRL's prompt, completion and image.
+    it erases, the collator has erased. Rows are `common.training_rows`.
     """
 
     def __init__(self, *args, augmentation: Augmentation, **kwargs):

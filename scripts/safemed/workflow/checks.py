@@ -76,6 +76,8 @@ def _model(config: dict) -> Iterator[str]:
         if absent := list(_of_variants(key, config["model"][key], config["variants"])):
             yield from (f"model.{fault}" for fault in absent)
             return
+    if isinstance(config["model"]["revision"], dict) and not isinstance(config["model"]["name"], dict):
+        yield "model.revision: one for each variant, but one model.name for all; give a name for each variant, too"
     for base in bases(config):
         yield from _one_model(config, base_model(config, base))
     yield from _pretraining(config["base"])

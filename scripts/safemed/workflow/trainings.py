@@ -59,13 +59,10 @@ class Trainings:
 
     def base_settings(self, wildcards) -> str:
         """The --settings of the base model's script."""
-        config, base = self.config, wildcards.base
-        settings = {
-            "model": configs.base_model(config, base),
-            "variants": configs.bases(config)[base],
-            "base": config["base"],
-            "image_size": config["data"]["image_size"],
-        }
+        config, model = self.config, configs.base_model(self.config, wildcards.base)
+        settings = {"model": model, "base": config["base"], "image_size": config["data"]["image_size"]}
+        if model["name"] != "tiny":  # whose pretraining is of all variants
+            settings["variants"] = configs.bases(config)[wildcards.base]
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:
