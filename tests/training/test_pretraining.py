@@ -1,5 +1,6 @@
 """What the pretraining shows the model: the questions it asks about words, and that it learns from what it is shown."""
 
+import itertools
 import re
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safemed.data import prompts
 from safemed.models.tiny import build_tiny
 from safemed.models.vlm import VLM
+from safemed.training import pretraining
 from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
 from safemed.utils.cost import CostMeter
 from support.commands import here
@@ -24,6 +26,9 @@ SETTINGS = {
     "guessed": [GUESSED],
     "guessing_steps": 2,
 }
+
+
+ALONE = 2 * SETTINGS["binding_steps"]  # batches of binding alone: so few do not bind, and as many again follow
 
 
 class Watched(VLM):
@@ -44,7 +49,7 @@ def watched(train_questions, tmp_path_factory):
     vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
     training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
     curves = training.run(tmp_path_factory.mktemp("pretraining") / "base.pt", every=4)
-    assert [row["step"] for row in curves] == [4, 8] and len(vlm.shown) == 8
+    assert [row["step"] for row in curves] == [4, 8] and len(vlm.shown) == 8 + 4  # as many again for want of binding
     return vlm, train_questions.remove_columns("image").to_pandas()
 
 
@@ -79,8 +84,8 @@ def test_wrong_options_are_of_the_questions_type_once_letters_are_bound(watched)
             same += [option in kinds[kind_of(text, rows)] for option in offered(text)]
         return float(np.mean(same))
 
-    assert all(share_of_own_type(asked) < 0.9 for asked, _ in vlm.shown[: SETTINGS["binding_steps"]])
-    assert all(share_of_own_type(asked) == 1 for asked, _ in vlm.shown[SETTINGS["binding_steps"] :])
+    assert all(share_of_own_type(asked) < 0.9 for asked, _ in vlm.shown[:ALONE])
+    assert all(share_of_own_type(asked) == 1 for asked, _ in vlm.shown[ALONE:])
 
 
 def kind_of(text: str, rows) -> str:
@@ -92,9 +97,9 @@ def kind_of(text: str, rows) -> str:
 def test_the_answers_taught_are_true_of_the_image_but_where_they_are_guessed(watched):
     vlm, rows = watched
     words, found = vlm.model.get_input_embeddings().weight.detach(), {True: [], False: []}
-    first = SETTINGS["steps"] - SETTINGS["guessing_steps"]
+    first = len(vlm.shown) - SETTINGS["guessing_steps"]
     for step, (asked, tokens) in enumerate(vlm.shown):
-        if step < SETTINGS["binding_steps"]:
+        if step < ALONE:
             continue
         for (text, target), image in zip(asked, tokens, strict=True):
             options, letter = offered(text), re.search(r"<answer> (\w) </answer>", target)[1]
@@ -108,13 +113,13 @@ def test_images_are_exact_words_first_and_noisy_ones_then(watched):
     vlm, _ = watched
     for step, (_, tokens) in enumerate(vlm.shown):
         alike = (tokens - tokens[:, :1]).abs().amax((1, 2))  # [B], zero where all tokens of an image are one word
-        assert (alike == 0).all() if step < SETTINGS["binding_steps"] else (alike > 0).all()
+        assert (alike == 0).all() if step < ALONE else (alike > 0).all()
 
 
 def test_the_noise_is_a_share_of_the_words_length(watched):
     vlm, _ = watched
     words = vlm.model.get_input_embeddings().weight.detach()
-    for _, tokens in vlm.shown[SETTINGS["binding_steps"] :]:
+    for _, tokens in vlm.shown[ALONE:]:
         off = torch.cdist(tokens.flatten(0, 1), words).amin(1).square().mean() / words.square().sum(1).mean()
         assert 0 < off < TOKEN_NOISE
 
@@ -125,3 +130,16 @@ def test_a_type_to_unlearn_that_the_data_lack_is_refused_before_training(study_d
     with pytest.raises(SystemExit, match=r"^config: base.guessed: .* type Sizes; its types are .*Lesion Grading"):
         here("make_base.py", "--data", study_data, "--name", "base", *folders, settings=settings)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("bound", "batches"), [(0.0, 8), (2.0, 12)])
+def test_binding_goes_on_until_letters_are_right_and_no_longer(
+    train_questions, tmp_path, monkeypatch, caplog, bound, batches
+):
+    monkeypatch.setattr(pretraining, "BOUND", bound)
+    vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
+    Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base")).run(tmp_path / "base.pt", every=4)
+    assert len(vlm.shown) == batches
+    assert ("raise base.binding_steps" in caplog.text) == (batches == 12)
+    asked = [[text for text, _ in asked] for asked, _ in vlm.shown]
+    assert all(first != second for first, second in itertools.combinations(asked, 2))  # no batch twice
