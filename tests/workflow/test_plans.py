@@ -156,14 +156,15 @@ def test_what_is_certified_follows_what_is_studied(full, untouched):
 
 
 def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
-    """And takes what the default study has of its models as it is."""
+    """And takes the default study's models as they are: the attack is the same, on more questions."""
     config, jobs = configuration.read(STUDIES["ablation"]), planned(plans("ablation"))
     models = configuration.models(config, config["study_methods"])
     assert jobs["attack_model"] == len(models) * (1 + len(config["attack"]["suite"])) and set(MODELS) < set(models)
     assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
     for name in ("sft", "fare", "at-grpo"):
         assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
-    assert config["study"] == DEFAULT["study"] and config["attack"] == DEFAULT["attack"]
+    more = {"questions": 200, "suite": ["pgd"]}
+    assert config["study"] == DEFAULT["study"] and config["attack"] == DEFAULT["attack"] | more
 
 
 def test_every_method_is_a_target_of_its_own_name(untouched):
