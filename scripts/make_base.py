@@ -41,7 +41,7 @@ def train_tiny(args) -> None:
     meter = cost.CostMeter("base", args.name)
     settings, side = args.settings, args.settings["image_size"]
     questions = load_questions(args.data, "train")
-    check_guessed(settings["base"]["guessed"], set(questions["question_type"]))
+    check_guessed(settings["base"]["guessed"], set(questions.unique("question_type")))
     model, processor = build_tiny(pretraining.corpus(questions), settings["model"]["tiny"], side, args.seed)
     check_resize(processor, side)
     vlm = VLM(model, processor)

@@ -282,7 +282,7 @@ def test_halving_works_on_halves_where_the_memory_is_short_and_gives_up_on_one_r
     assert each == {row: failure if row == 6 else row for row in range(10)}
 
 
-def test_a_size_that_did_not_fit_is_tried_once():
+def test_later_batches_begin_at_the_size_that_fitted():
     tried = []
 
     def work(rows: torch.Tensor) -> list[int]:

@@ -97,8 +97,8 @@ def test_a_taught_model_is_right_under_the_one_parser(evaluator):
     assert all(prompts.well_formed(prompts.parse(text, 4), evaluator.variant) for text in texts)
     assert min(evaluator.confidences(evaluator.images, EVERYTHING, texts)) > 0.3  # the likeliest of four
     clean = to_float(evaluator.images, evaluator.vlm.device)
-    taught = FUNCTIONS if evaluator.variant == "instruct" else ["generate"]  # a choice has no thought before it
-    for function in taught:
+    known = FUNCTIONS if evaluator.variant == "instruct" else ["generate"]  # a choice has no thought before it
+    for function in known:
         assert evaluator.classes(function, clean, EVERYTHING) == [row["gold"] for row in evaluator.rows]
 
 

@@ -86,8 +86,8 @@ def letter_logits(vlm: VLM, images: Tensor, places: LetterPlaces, n_options: Ten
 def letter_margin(vlm: VLM, places: LetterPlaces, gold: Tensor, n_options: Tensor) -> AttackLoss:
     """Margin of the best wrong letter over the gold one where the letter comes next.
 
-    gold [B]: index of the gold option. n_options [B]. The margin (Carlini
-    & Wagner 2017) keeps a gradient where a confident model's cross entropy has none left.
+    gold [B]: index of the gold option. n_options [B]. The margin (Carlini & Wagner 2017) keeps a gradient where a
+    confident model's cross entropy has none left.
     """
 
     def attack_loss(images: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,6 +121,12 @@ def letter_at(text: str) -> int:
     return found.start(1)
 
 
+def with_letter(text: str, letter: str) -> str:
+    """The completion with another letter in the place and case of its own; raises as `letter_at`."""
+    at = letter_at(text)
+    return text[:at] + (letter if text[at].isupper() else letter.lower()) + text[at + 1 :]
+
+
 def _thought_start(text: str) -> int:
     """Where the thought starts (0 if there is none): an answer given before it was not thought about."""
     return max(text.find("<think>"), 0)

@@ -230,9 +230,7 @@ class SmoothedEvaluator(Evaluator):
     def _texts(self, images: Tensor, rows: Tensor) -> list[str]:
         if self.function == "generate":
             return super().answers_to(images, rows)
-        wordless = WORDLESS[self.variant]
-        at = prompts.letter_at(wordless)
-        return [wordless[:at] + letter + wordless[at + 1 :] for letter in self.choices(images, rows)]
+        return [prompts.with_letter(WORDLESS[self.variant], letter) for letter in self.choices(images, rows)]
 
     def _majority(self, texts: tuple[str, ...], row: int) -> str:
         """The first text with the most frequent answer."""

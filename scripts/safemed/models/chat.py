@@ -22,7 +22,7 @@ class Chat:
     """
 
     def __init__(self, processor: Qwen3VLProcessor):
-        self._render = processor.apply_chat_template
+        self._render, self._end = processor.apply_chat_template, processor.tokenizer.eos_token
         found = OPENED.search(self.prompt([{"role": "user", "content": [{"type": "text", "text": "?"}]}]))
         self.opened = found[0] if found else ""
 
@@ -40,6 +40,10 @@ class Chat:
             return completion.removeprefix(THOUGHT).lstrip()
         return END_OF_THOUGHT + completion
 
+    def taught(self, target: str) -> str:
+        """What a model is taught to write for a target: its part of it, and the end of text."""
+        return self.written(target) + self._end
+
     def whole(self, written: str) -> str:
         """The completion of which the model has written this."""
         return self.opened + written
@@ -56,7 +60,7 @@ def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) ->
     asked = prompts.render(question["question"], question["options"], variant)
     if shown.count(processor.image_token) != 1 or asked not in shown:
         raise ValueError(f"{variant}: the chat template does not show the question and one image, but {shown!r}")
-    ids = tokenizer.encode(chat.written(target) + tokenizer.eos_token, add_special_tokens=False)
+    ids = tokenizer.encode(chat.taught(target), add_special_tokens=False)
     heard = chat.whole(tokenizer.decode(ids, skip_special_tokens=True))
     if heard != chat.whole(chat.written(target)):
         raise ValueError(f"{variant}: the tokenizer makes {heard!r} of the target {target!r}")

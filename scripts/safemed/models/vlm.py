@@ -20,7 +20,7 @@ from transformers import AutoConfig, GenerationConfig, LogitsProcessorList, Qwen
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
 
-from safemed.data.prompts import LETTERS, letter_at
+from safemed.data.prompts import LETTERS, with_letter
 from safemed.models.chat import Chat
 from safemed.models.geometry import Geometry, patchify, rope_positions
 from safemed.models.model_type import MODEL_TYPE
@@ -190,9 +190,7 @@ class VLM:
 
     def _letter_place(self, completion: str) -> tuple[list[int], list[int]]:
         """The tokens of a completion that all letters would share, and the next one of each letter."""
-        at = letter_at(completion)
-        cased = LETTERS if completion[at].isupper() else LETTERS.lower()
-        texts = [self.chat.written(completion[:at] + letter + completion[at + 1 :]) for letter in cased]
+        texts = [self.chat.written(with_letter(completion, letter)) for letter in LETTERS]
         ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         for place, tokens in enumerate(zip(*ids, strict=False)):
             if len(set(tokens)) > 1:

@@ -119,19 +119,22 @@ class ATGRPOTrainer(LoggingTrainer):
     @torch.no_grad()
     def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
         """The reference's logits [N, V] that predict the rollouts' tokens, and its features of the images."""
-        with self._as_at_the_start(), self.accelerator.autocast(), features_seen(self.reference) as features:
+        with self._as_at_the_start(), features_seen(self.reference) as features:
             logits = packed_logits(self.reference.model, self.reference, images, packed)
         return logits, features[0]
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:
         """The reference's features [B, L, n, D]."""
-        with self._as_at_the_start(), self.accelerator.autocast():
+        with self._as_at_the_start():
             return self.reference.features(images)
 
-    def _as_at_the_start(self) -> contextlib.AbstractContextManager:
-        """Within the block the reference's model is without adapters, if the policy's has any."""
-        return getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)()
+    @contextlib.contextmanager
+    def _as_at_the_start(self) -> Iterator[None]:
+        """Within the block the reference's model is without adapters, if any, and as precise as the policy's."""
+        unadapted = getattr(self.reference.model, "disable_adapter", contextlib.nullcontext)
+        with unadapted(), self.accelerator.autocast():
+            yield
 
     def _read(self, rows: list[dict]) -> tuple[Tensor, Encoded]:
         """The rows' clean images [P, 3, H, W] and prompts."""

@@ -43,8 +43,7 @@ class Rollouts:
 
 def taught(vlm: VLM, rows: list[dict]) -> Rollouts:
     """The target of each of P rows where its rollouts would be, with an advantage of 1: supervised fine-tuning."""
-    texts = [vlm.chat.written(row["target"]) + vlm.tokenizer.eos_token for row in rows]
-    ids, mask = vlm.tokenise(texts, "right")
+    ids, mask = vlm.tokenise([vlm.chat.taught(row["target"]) for row in rows], "right")
     targets = [tuple(words[:length]) for words, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
     ones = torch.ones(len(rows))
     return Rollouts([*range(len(rows))], targets, ones, ones, {}, ones[:, None])

@@ -50,7 +50,7 @@ class AugmentingCollator:
 
     def __init__(self, processor, altered: Callable[[dict], dict] = lambda row: row):
         self.collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-        self.altered, self.chat, self.end = altered, Chat(processor), processor.tokenizer.eos_token
+        self.altered, self.chat = altered, Chat(processor)
 
     def __call__(self, rows: list[dict]) -> dict:
         examples = [self.altered(row) for row in rows]
@@ -59,8 +59,8 @@ class AugmentingCollator:
         return {**self.collate([self._rendered(row) for row in examples]), "clean_images": images, "rows": kept}
 
     def _rendered(self, row: dict) -> dict:
-        prompt, written = self.chat.prompt(row["prompt"]), self.chat.written(row["target"]) + self.end
-        return {"image": row["image"], "prompt": prompt, "completion": written}
+        prompt, completion = self.chat.prompt(row["prompt"]), self.chat.taught(row["target"])
+        return {"image": row["image"], "prompt": prompt, "completion": completion}
 
 
 class AugmentedSFTTrainer(SFTTrainer):

@@ -93,11 +93,17 @@ def chain(config: dict, name: str) -> list[str]:
     return names
 
 
+def base_of(config: dict, variant: str) -> str:
+    """The name of the model that a variant's trainings start from: its own, or the one of all variants."""
+    return f"{BASE}-{variant}" if isinstance(config["model"]["name"], dict) else BASE
+
+
 def bases(config: dict) -> dict[str, list[str]]:
-    """The model folders that all trainings start from -> the variants that each serves."""
-    if isinstance(config["model"]["name"], dict):
-        return {f"{BASE}-{variant}": [variant] for variant in config["variants"]}
-    return {BASE: config["variants"]}
+    """The name of each base -> the variants that it serves."""
+    served: dict[str, list[str]] = {}
+    for variant in config["variants"]:
+        served.setdefault(base_of(config, variant), []).append(variant)
+    return served
 
 
 def base_model(config: dict, base: str) -> dict:

@@ -38,12 +38,9 @@ class Trainings:
 
     def start(self, wildcards) -> str:
         """The folder of the model that a training starts from."""
-        start = self.config["methods"][wildcards.method]["start"]
-        if start == configs.BASE:
-            (start,) = (base for base, served in configs.bases(self.config).items() if wildcards.variant in served)
-        else:
-            start = f"{start}-{wildcards.variant}"
-        return f"{self.results}/models/{start}"
+        start, variant = self.config["methods"][wildcards.method]["start"], wildcards.variant
+        model = configs.base_of(self.config, variant) if start == configs.BASE else f"{start}-{variant}"
+        return f"{self.results}/models/{model}"
 
     def script(self, wildcards) -> str:
         """The script of the method's trainer, below scripts/."""
