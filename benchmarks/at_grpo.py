@@ -21,7 +21,7 @@ from safemed.attacks.losses import loss_and_gradient
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays, load_questions, subset
 from safemed.models.geometry import to_float
-from safemed.models.packing import pack, packed_logits
+from safemed.models.packing import pack, packed_hidden
 from safemed.models.tower import QUICK, quicken
 from safemed.models.vlm import VLM
 from safemed.training import common
@@ -93,7 +93,7 @@ def repeated_rollouts(vlm: VLM, images: torch.Tensor, asked) -> list[str]:
 def packed_loss(vlm: VLM, images: torch.Tensor, asked, groups: list) -> None:
     found = [(row, words) for row, group in enumerate(groups) for words in dict.fromkeys(group)]
     packed = pack(vlm, asked, images, [row for row, _ in found], [words for _, words in found])
-    logits = packed_logits(vlm.model, vlm, images, packed).log_softmax(-1)
+    logits = vlm.head(packed_hidden(vlm.model, vlm, images, packed)).log_softmax(-1)
     logits.gather(1, packed.token[:, None]).sum().backward()
 
 

@@ -413,7 +413,14 @@ def test_questions_with_two_and_three_options_are_attacked(skilled, train_questi
 
 
 def test_the_probe_sees_a_skilled_model_break(skilled, shown):
-    settings = {"eps": 32, "steps": 5, "restarts": 1, "max_new_tokens": {"instruct": 24, "think": 24}, "batch_size": 24}
+    settings = {
+        "eps": 32,
+        "steps": 5,
+        "restarts": 1,
+        "max_new_tokens": {"instruct": 24, "think": 24},
+        "precision": "fp32",
+        "batch_size": 24,
+    }
     found = probe(skilled, shown, "instruct", settings, seed=0)
     assert found["clean_accuracy"] == 1.0 and found["robust_accuracy"] <= 0.5
     gentle = probe(skilled, shown, "instruct", {**settings, "eps": 0}, seed=0)
@@ -422,7 +429,14 @@ def test_the_probe_sees_a_skilled_model_break(skilled, shown):
 
 
 def test_the_probe_of_a_model_that_knows_nothing_is_zero(untrained, shown):
-    settings = {"eps": 8, "steps": 1, "restarts": 1, "max_new_tokens": {"instruct": 6, "think": 6}, "batch_size": 24}
+    settings = {
+        "eps": 8,
+        "steps": 1,
+        "restarts": 1,
+        "max_new_tokens": {"instruct": 6, "think": 6},
+        "precision": "fp32",
+        "batch_size": 24,
+    }
     assert probe(untrained, shown, "think", settings, seed=0) == {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
 
 
@@ -441,6 +455,7 @@ def swept(skilled, shown, tmp_path_factory) -> Path:
         "amp": False,
         "pgd": {"kind": "pgd", "steps": 5, "losses": LOSSES},
         "max_new_tokens": {"think": 24},
+        "precision": "fp32",
     }
     wanted = ["--variant", "think", "--attack", "pgd", "--eps", 8, 2, 24, "--out", folder / "rows"]
     here("attack.py", *given, *wanted, settings=settings)

@@ -27,7 +27,7 @@ from support.settings import SIDE
 LONGEST = {"instruct": 24, "think": 24}
 SETTINGS = {
     "questions": 24, "mode": "sequential", "randomised": False, "n0": 8, "n": 64, "alpha": 0.01, "radii": [0.0, 0.05],
-    "batch_size": 50, "max_new_tokens": LONGEST,
+    "batch_size": 50, "max_new_tokens": LONGEST, "precision": "fp32",
 }  # fmt: skip
 FIXED = Procedure(sigma=0.2, n0=8, n=24, alpha=0.01, mode="fixed")
 

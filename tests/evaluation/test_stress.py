@@ -38,10 +38,10 @@ FEW = {
 EPS = 16
 SETTINGS = {
     "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10,
-    "max_new_tokens": {"instruct": 8, "think": 24},
+    "max_new_tokens": {"instruct": 8, "think": 24}, "precision": "fp32",
 }  # fmt: skip
 BUDGET = {"kind": "pgd", "steps": 4, "losses": LOSSES}
-ATTACKS = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24},
+ATTACKS = {"questions": 24, "batch_size": 24, "amp": False, "max_new_tokens": {"think": 24}, "precision": "fp32",
            "pgd": BUDGET, "pgd-hint": BUDGET | {"hint": "negative"}}  # fmt: skip
 
 

@@ -59,7 +59,13 @@ def arguments(data: Path, weights: Path | str, out: Path, attack: str, *eps) -> 
 
 def settings(attack: str, **changes) -> dict:
     attacks = {attack: ATTACKS.get(attack)}
-    asked = {"questions": ASKED.get(attack, 24), "batch_size": 9, "amp": False, "max_new_tokens": {"think": 24}}
+    asked = {
+        "questions": ASKED.get(attack, 24),
+        "batch_size": 9,
+        "amp": False,
+        "max_new_tokens": {"think": 24},
+        "precision": "fp32",
+    }
     return asked | attacks | changes
 
 
@@ -152,7 +158,7 @@ def replay(
     given = [*evaluation_arguments(data, weights, out), "--templates", templates]
     given += [*(["--same"] if same else []), "--attacks", *folders]
     longest = {"think": 24}
-    wanted = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest}
+    wanted = {"batch_size": 7, "eps": eps, "attacks": ATTACKS, "max_new_tokens": longest, "precision": "fp32"}
     here("replay.py", *given, settings=wanted)
     return pd.read_parquet(out / "rows.parquet")
 

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
-from safemed.models.packing import pack, packed_logits, rope_positions
+from safemed.models.packing import pack, packed_hidden, rope_positions
 
 TEXTS = ["<answer> A </answer>", "<answer> B </answer>", "<think> CT </think><answer> C </answer>"]
 PAIRS = [(0, 0), (0, 2), (0, 1), (2, 2), (2, 0)]  # prompt and completion; the second prompt has none
@@ -47,7 +47,7 @@ def test_positions_are_those_of_the_library(untrained, asked):
 def test_each_completion_is_as_likely_as_after_a_prompt_of_its_own(untrained, asked, completions):
     images, encoded = asked
     found = packed(untrained, images, encoded, completions)
-    logits = packed_logits(untrained.model, untrained, images, found)
+    logits = untrained.head(packed_hidden(untrained.model, untrained, images, found))
     for number, ((row, _), words) in enumerate(zip(PAIRS, completions, strict=True)):
         alone = untrained.encode_ids(encoded[torch.tensor([row])], [words])
         wanted = untrained.completion_logits(images[[row]], alone)[0, :-1]
@@ -67,7 +67,7 @@ def test_gradients_are_those_of_unpacked_completions(untrained, asked, completio
 
     def together(pixels):
         found = packed(untrained, pixels, encoded, completions)
-        logp = packed_logits(untrained.model, untrained, pixels, found).log_softmax(-1)
+        logp = untrained.head(packed_hidden(untrained.model, untrained, pixels, found)).log_softmax(-1)
         return (logp.gather(1, found.token[:, None])[:, 0] * weights[found.completion]).sum()
 
     def apart(pixels):
@@ -85,10 +85,11 @@ def test_gradients_are_those_of_unpacked_completions(untrained, asked, completio
 
 def test_a_completion_does_not_see_another(untrained, asked, completions):
     images, encoded = asked
-    first = packed_logits(untrained.model, untrained, images, packed(untrained, images, encoded, completions))
+    found = packed(untrained, images, encoded, completions)
+    first = untrained.head(packed_hidden(untrained.model, untrained, images, found))
     changed = [completions[0], tuple(reversed(completions[1])), *completions[2:]]
     found = packed(untrained, images, encoded, changed)
-    second = packed_logits(untrained.model, untrained, images, found)
+    second = untrained.head(packed_hidden(untrained.model, untrained, images, found))
     same = found.completion != 1
     assert torch.allclose(first[same], second[same], atol=1e-5) and not torch.allclose(first, second, atol=1e-2)
 
@@ -96,5 +97,5 @@ def test_a_completion_does_not_see_another(untrained, asked, completions):
 def test_a_prompt_goes_through_the_tower_once(untrained, asked, completions):
     images, encoded = asked
     before = untrained.passes.forward
-    packed_logits(untrained.model, untrained, images, packed(untrained, images, encoded, completions))
+    packed_hidden(untrained.model, untrained, images, packed(untrained, images, encoded, completions))
     assert untrained.passes.forward - before == 3

@@ -29,6 +29,7 @@ def attack_rows(model="sft-think", attack="clean", eps=0, outcomes=OUTCOMES) -> 
             "outcome": outcomes,
             "answer": [{"right": "B", "wrong": "A", "unparsable": ""}[outcome] for outcome in outcomes],
             "text": "<answer> $B </answer>", "linf": eps, "l2": eps / 10, "steps": 10, "attacked": attack != "clean",
+            "cut": False, "precision": "fp32",
         }
     )  # fmt: skip
 
@@ -71,7 +72,7 @@ def certificate_rows(model="at-grpo-think", sigma=0.5, function="generate") -> p
             "stopped": ["decided"] * 4 + ["futile"],
             "prediction": ["B", "B", "A", "", "?"], "certified": [True, True, False, False, False],
             "radius": radius, "shard": ["1-of-2", "2-of-2"] * 2 + ["1-of-2"],
-            "seconds": [1.0, 2.0, 3.0, 4.0, 5.0],
+            "seconds": [1.0, 2.0, 3.0, 4.0, 5.0], "precision": "fp32",
         }
     )  # fmt: skip
 

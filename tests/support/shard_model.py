@@ -18,7 +18,7 @@ from safemed.attacks.losses import words_away
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.models.geometry import to_float
-from safemed.models.packing import pack, packed_logits
+from safemed.models.packing import pack, packed_hidden
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, load_weights, save_model
 from safemed.training import common
@@ -53,7 +53,7 @@ def learn(vlm: VLM, rows: list[dict]) -> tuple[torch.Tensor, torch.Tensor]:
     words = [tuple(vlm.tokenizer.encode(target)) for target in targets]
     packed = pack(vlm, vlm.encode(asked, [""] * len(rows), clean.shape[-1]), images, range(len(rows)), words)
     with features_seen(vlm) as features:
-        logits = packed_logits(vlm.model, vlm, images, packed)
+        logits = vlm.head(packed_hidden(vlm.model, vlm, images, packed))
     loss = logits.logsumexp(-1).mean() + features[0].square().mean()
     loss.backward()
     return images, loss.detach()

@@ -34,7 +34,7 @@ def row(question: str, answer: str, **changes) -> dict:
         "n_options": 3, "gold": "A", "model": "sft-think", "method": "sft", "variant": "think", "kind": "plain",
         "name": "plain", "polarity": "", "severity": 0, "seen": "clean", "voice": "", "taught": False, "templates": 1,
         "ssim": 1.0, "claimed": "", "outcome": outcome, "answer": answer, "said": answer.lower(), "text": answer,
-        "mentions": False, "confidence": 0.9 if answer else math.nan,
+        "mentions": False, "confidence": 0.9 if answer else math.nan, "precision": "fp32",
     }  # fmt: skip
     return made | changes
 
@@ -57,7 +57,7 @@ def attacked_rows(**changes) -> pd.DataFrame:
     rows = []
     for eps, place in ((0.0, 1), (8.0, 2)):
         shared = {"attack": "pgd-hint", "norm": "linf", "eps": eps, "linf": eps, "l2": eps / 10, "steps": int(eps),
-                "attacked": eps > 0, "function": "generate", "sigma": 0.0}  # fmt: skip
+                "attacked": eps > 0, "function": "generate", "sigma": 0.0, "cut": False}  # fmt: skip
         rows += [row(q, said[place]) | shared | {"hint": said[0]} for q, said in KNOWING.items()]
     return pd.DataFrame(rows)[ATTACK_ROWS].assign(**changes)
 

@@ -69,7 +69,7 @@ def words_towards(vlm: VLM, completions: Encoded) -> AttackLoss:
 def _sequence(vlm: VLM, images: Tensor, encoded: Encoded) -> tuple[Tensor, Tensor]:
     """Sum of the completion's token cross entropies [b], and whether each token is the greedy choice [b]."""
     ids, mask = encoded.completion_ids, encoded.completion_mask.bool()
-    logits = vlm.completion_logits(images, encoded)[:, :-1]  # [b, C, V]
+    logits = vlm.completion_logits(images, encoded)[:, :-1].float()  # [b, C, V]; sums need fp32
     loss = F.cross_entropy(logits.transpose(1, 2), ids, reduction="none")  # [b, C]
     return (loss * mask).sum(1), ((logits.argmax(-1) == ids) | ~mask).all(1)
 
@@ -79,7 +79,7 @@ def letter_logits(vlm: VLM, images: Tensor, places: LetterPlaces, n_options: Ten
 
     Only the last position is computed.
     """
-    logits = vlm.completion_logits(images, places.prompts)[:, -1].gather(1, places.tokens)
+    logits = vlm.completion_logits(images, places.prompts)[:, -1].gather(1, places.tokens).float()
     return logits.masked_fill(_letters(logits) >= n_options[:, None], -torch.inf)
 
 
@@ -170,9 +170,12 @@ def features_away(vlm: VLM, reference: Tensor) -> AttackLoss:
 
 
 def feature_distance(features: Tensor, reference: Tensor) -> Tensor:
-    """Squared distance over the reference's squared norm, [B]; features, reference: [B, L, n, D]."""
-    features, reference = features.float().flatten(1), reference.float().flatten(1)  # a long sum needs fp32
-    return (features - reference).square().sum(1) / reference.square().sum(1)
+    """Squared distance over the reference's squared norm, [B], the mean over layers; features, reference: [B, L, n, D].
+
+    Each layer counts alike: deepstack's norms differ by orders of magnitude, and the largest would decide alone.
+    """
+    features, reference = features.float().flatten(2), reference.float().flatten(2)  # a long sum needs fp32
+    return ((features - reference).square().sum(2) / reference.square().sum(2)).mean(1)
 
 
 def _letters(logits: Tensor) -> Tensor:

@@ -11,10 +11,9 @@ from safemed.certificates.smoothing import ABSTAIN, Certificate, Procedure
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import results
-from safemed.evaluation.arguments import model_columns
+from safemed.evaluation.arguments import load, model_columns
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
-from safemed.models.vlm import VLM
 from safemed.utils import cli, cost
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question, cost.json, provenance.json."""
-    settings, meter, vlm = args.settings, cost.CostMeter("certify", args.model), VLM.load(args.weights)
+    settings, meter, vlm = args.settings, cost.CostMeter("certify", args.model), load(args)
     questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
     evaluator = Evaluator(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
     identity = {"sigma": args.sigma, "function": args.function, "shard": args.shard}

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from safemed.data.prompts import VARIANTS
+from safemed.models.vlm import VLM
 from safemed.utils.cli import parser
 
 
@@ -20,5 +21,11 @@ def evaluation_parser(doc: str) -> argparse.ArgumentParser:
 
 
 def model_columns(args: argparse.Namespace) -> dict[str, str]:
-    """The columns of a row that name the model."""
-    return {"model": args.model, "method": args.method, "variant": args.variant}
+    """The columns of a row that name the model, and the precision in which it is asked."""
+    named = {"model": args.model, "method": args.method, "variant": args.variant}
+    return named | {"precision": args.settings["precision"]}
+
+
+def load(args: argparse.Namespace) -> VLM:
+    """The model that a script evaluates, in the precision that its settings say."""
+    return VLM.load(args.weights, args.settings["precision"])

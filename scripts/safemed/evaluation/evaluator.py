@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -102,6 +103,12 @@ class Evaluator:
     def answer(self, text: str, row: int) -> str:
         """The letter that a text answers question `row` with, "" where it is unparsable."""
         return prompts.parse(text, len(self.rows[row]["options"])).answer or ""
+
+    def cut(self, texts: Sequence[str]) -> list[bool]:
+        """Whether each generated text is as long as max_new_tokens allows: the model may have had more to say."""
+        written = [self.vlm.chat.written(text) for text in texts]
+        lengths = [len(ids) for ids in self.vlm.tokenizer(written, add_special_tokens=False)["input_ids"]]
+        return [length >= self.max_new_tokens for length in lengths]
 
     def outcome(self, text: str, row: int) -> str:
         """right, wrong or unparsable."""

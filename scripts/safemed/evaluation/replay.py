@@ -14,7 +14,7 @@ from tqdm import tqdm
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry, results
-from safemed.evaluation.arguments import model_columns
+from safemed.evaluation.arguments import load, model_columns
 from safemed.evaluation.batching import Failure, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.chat import check_template
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a source model, attack, eps and question, cost, provenance."""
-    meter, vlm = cost.CostMeter("replay", args.model), VLM.load(args.weights)
+    meter, vlm = cost.CostMeter("replay", args.model), load(args)
     questions, tables = load_questions(args.data, "test"), []
     check_template(vlm.processor, questions.remove_columns("image")[0], args.variant)  # another model may be meant
     for folder in tqdm(args.attacks, desc="replay", disable=not cli.watched()):
@@ -89,7 +89,9 @@ def answered(
     failed = {i: Failure(text) for i, text in rows.text.items() if i not in found}
     read = [_read(evaluator, i, (found | failed)[i]) for i in range(len(rows))]
     texts, answers, outcomes = zip(*read, strict=True)
-    return rows.assign(source=rows.model, **model, text=texts, answer=answers, outcome=outcomes)
+    cut = [cut and outcome != FAILED for cut, outcome in zip(evaluator.cut(texts), outcomes, strict=True)]
+    said = {"text": texts, "answer": answers, "outcome": outcomes, "cut": cut}
+    return rows.assign(source=rows.model, **model, **said)
 
 
 def _read(evaluator: Evaluator, row: int, text: str | Failure) -> tuple[str, str, str]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED, LETTERS, parse
 from safemed.evaluation import results
-from safemed.evaluation.arguments import model_columns
+from safemed.evaluation.arguments import load, model_columns
 from safemed.evaluation.batching import Failure, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
@@ -33,7 +33,7 @@ Part = tuple[StressTest, Callable[[], list[StressedQuestion]]]  # a stress test,
 
 def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question and stress test, cost.json, provenance.json."""
-    meter, vlm = cost.CostMeter("stress", args.model), VLM.load(args.weights)
+    meter, vlm = cost.CostMeter("stress", args.model), load(args)
     inputs = [args.templates, args.attack / "rows.parquet"]
     with results.resumable(args, script, meter, vlm, inputs, {}) as (folder, parts):
         ask_all(vlm, args, parts)

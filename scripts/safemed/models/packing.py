@@ -75,19 +75,20 @@ def _attention(prompt_mask: Tensor, owner: Tensor) -> Tensor:
     return ((seen & order.tril()) | torch.eye(p + s, dtype=torch.bool, device=owner.device))[:, None]
 
 
-def packed_logits(model: torch.nn.Module, vlm: VLM, images: Tensor, packed: Packed) -> Tensor:
-    """The logits [N, V] that predict each token of packed completions.
+def packed_hidden(model: torch.nn.Module, vlm: VLM, images: Tensor, packed: Packed) -> Tensor:
+    """The last hidden states [N, D] from which vlm.head predicts each token of packed completions.
 
     model: what is called, vlm.model or what wraps it. images: [B, 3, H, W], of the packed prompts.
     """
     pixel_values, grid = patchify(images, vlm.geometry)
-    logits = model(
-        input_ids=packed.ids,
-        attention_mask=packed.attention,
-        position_ids=packed.positions,
-        pixel_values=pixel_values,
-        image_grid_thw=grid,
-        use_cache=False,
-        logits_to_keep=packed.kept,
-    ).logits
-    return logits[packed.row, packed.place]
+    with vlm.headless():
+        hidden = model(
+            input_ids=packed.ids,
+            attention_mask=packed.attention,
+            position_ids=packed.positions,
+            pixel_values=pixel_values,
+            image_grid_thw=grid,
+            use_cache=False,
+            logits_to_keep=packed.kept,
+        ).logits
+    return hidden[packed.row, packed.place]

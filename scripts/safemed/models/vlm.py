@@ -27,6 +27,8 @@ from safemed.models.model_type import MODEL_TYPE
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
 from safemed.models.tower import quicken
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
 
 def save_model(model, processor, folder: Path) -> None:
     """Save a model and its processor in the Hugging Face layout; adapters are merged into the weights first.
@@ -150,11 +152,14 @@ class VLM:
         self.count(self.visual)
 
     @classmethod
-    def load(cls, path: Path | str) -> VLM:
-        """A saved model for evaluation: fp32, eval mode, frozen, on a GPU if there is one; raises as load_weights."""
+    def load(cls, path: Path | str, precision: str = "fp32") -> VLM:
+        """A saved model for evaluation: eval mode, frozen, on a GPU if there is one; raises as load_weights.
+
+        precision: one of PRECISIONS, that of weights and arithmetic. What is evaluated is the model in this precision.
+        """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_weights(path)
-        return cls(model.to(device).eval().requires_grad_(False), load_processor(path))
+        model = load_weights(path).to(device, PRECISIONS[precision])
+        return cls(model.eval().requires_grad_(False), load_processor(path))
 
     @property
     def device(self) -> torch.device:
@@ -168,8 +173,26 @@ class VLM:
     @property
     def backbone(self) -> torch.nn.Module:
         """Vision tower and language model without the output head, whatever adapters wrap the model."""
-        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
-        return model.model
+        return self._unwrapped.model
+
+    @property
+    def head(self) -> torch.nn.Linear:
+        """The output head: hidden states [..., D] -> logits [..., V]."""
+        return self._unwrapped.lm_head
+
+    @property
+    def _unwrapped(self) -> torch.nn.Module:
+        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+
+    @contextlib.contextmanager
+    def headless(self) -> Iterator[None]:
+        """Inside the block, what the model calls logits are the hidden states that its head would be given."""
+        head = self.head
+        head.forward = lambda hidden: hidden
+        try:
+            yield
+        finally:
+            del head.forward
 
     def encode(self, prompts: list[list[dict]], completions: list[str], side: int) -> Encoded:
         """Chat prompts, each with one image of side x side, and the completions to teacher-force ('' for none)."""

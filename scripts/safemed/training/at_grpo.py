@@ -28,14 +28,14 @@ from transformers import PreTrainedModel, set_seed
 from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float, to_uint8
-from safemed.models.packing import Packed, pack, packed_logits
+from safemed.models.packing import Packed, pack, packed_hidden
 from safemed.models.vlm import VLM, Encoded, frozen, stacked
 from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
 from safemed.training.rollouts import Rollouts, roll_out, taught
 from safemed.training.step_rows import Alter, target_loss, unaltered
-from safemed.training.token_losses import token_losses
+from safemed.training.token_losses import Head, token_losses
 from safemed.utils.draws import draw
 
 
@@ -94,13 +94,15 @@ class ATGRPOTrainer(LoggingTrainer):
         (seen, asked), (clean, _), draws = policy, anchor, found.total.numel()
         packed = pack(self.vlm, asked, seen, found.rows, found.completions)
         with features_seen(self.vlm) as features:
-            logits = packed_logits(model, self.vlm, seen, packed)  # [N, V]
+            hidden = packed_hidden(model, self.vlm, seen, packed)
         wanted, kept = None, None
         if self.settings["anchor"]:
-            wanted, kept = self._reference(pack(self.vlm, anchor[1], clean, found.rows, found.completions), clean)
+            of_reference = pack(self.vlm, anchor[1], clean, found.rows, found.completions)
+            wanted, kept = self._reference(of_reference, clean)
         elif self.settings["features"]:
             kept = self._features(clean)
-        chosen, kl = token_losses(logits, packed.token, self.settings["temperature"], wanted)
+        with self.accelerator.autocast():
+            chosen, kl = token_losses(self.vlm.head, hidden, packed.token, self.settings["temperature"], wanted)
         loss = -(chosen * self._of_tokens(found.advantages, packed)).sum() / draws
         if self.settings["anchor"]:
             kl = (kl * self._of_tokens(found.counts, packed)).sum() / draws
@@ -117,11 +119,11 @@ class ATGRPOTrainer(LoggingTrainer):
         return values.to(packed.completion.device)[packed.completion]
 
     @torch.no_grad()
-    def _reference(self, packed: Packed, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The reference's logits [N, V] that predict the rollouts' tokens, and its features of the images."""
+    def _reference(self, packed: Packed, images: Tensor) -> tuple[tuple[Head, Tensor], Tensor]:
+        """The reference's head, its hidden states [N, D] at the rollouts' tokens, and its features of the images."""
         with self._as_at_the_start(), features_seen(self.reference) as features:
-            logits = packed_logits(self.reference.model, self.reference, images, packed)
-        return logits, features[0]
+            hidden = packed_hidden(self.reference.model, self.reference, images, packed)
+        return (self.reference.head, hidden), features[0]
 
     @torch.no_grad()
     def _features(self, images: Tensor) -> Tensor:

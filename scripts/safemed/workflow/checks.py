@@ -126,6 +126,8 @@ def _attacks(config: dict) -> Iterator[str]:
     attack = config["attack"]
     if attack["headline_eps"] not in attack["eps"]:
         yield f"attack.headline_eps: {attack['headline_eps']} is not in attack.eps {attack['eps']}"
+    if attack["amp"] and config["evaluation_precision"] == "bf16":
+        yield "attack.amp: true is for models in fp32, and evaluation_precision is bf16; write amp: false"
     for fault in _sanity(attack["sanity"], config["variants"]):
         yield f"attack.sanity.{fault}"
     for stage in (_named_attacks, _each_attack, _between_attacks):

@@ -115,7 +115,7 @@ class Evaluations:
                 "amp": self.attack["amp"],
                 "questions": asked["questions"],
                 wildcards.attack: attack or None,
-                "max_new_tokens": self.config["max_new_tokens"],
+                **self._model(),
             }
         )
 
@@ -161,7 +161,7 @@ class Evaluations:
     def certify_settings(self) -> str:
         """The settings of certificates."""
         keys = ("questions", "mode", "randomised", "n0", "n", "alpha", "radii", "batch_size")
-        return _json({key: self.certify[key] for key in keys} | {"max_new_tokens": self.config["max_new_tokens"]})
+        return _json({key: self.certify[key] for key in keys} | self._model())
 
     def certify_arguments(self, wildcards, input) -> str:
         """A certificate table's own arguments."""
@@ -185,7 +185,11 @@ class Evaluations:
         return self._shared() | {"eps": eps, "attacks": {name: self.attack["attacks"][name] for name in attacks}}
 
     def _shared(self) -> dict:
-        return {"batch_size": self.attack["batch_size"], "max_new_tokens": self.config["max_new_tokens"]}
+        return {"batch_size": self.attack["batch_size"]} | self._model()
+
+    def _model(self) -> dict:
+        """How a model is loaded and asked."""
+        return {"max_new_tokens": self.config["max_new_tokens"], "precision": self.config["evaluation_precision"]}
 
 
 def _json(section: dict) -> str:

@@ -21,12 +21,12 @@ from safemed.utils.stats import clustered_wilson
 CERTIFICATE_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
     "function", "sigma", "mode", "randomised", "coin", "alpha", "n0", "n", "successes", "samples", "p_lower", "stopped",
-    "prediction", "certified", "radius", "shard", "seconds",
+    "prediction", "certified", "radius", "shard", "seconds", "precision",
 ]  # fmt: skip
 CERTIFIED = [
     "model", "function", "sigma", "radius", "linf_equivalent", "n", "certified_accuracy", "ci_low", "ci_high", "sure",
     "empirical_accuracy", "clean_accuracy", "unconfirmed", "mean_radius", "abstain", "samples", "seconds", "alpha",
-    "mode", "randomised", "status",
+    "mode", "randomised", "precision", "status",
 ]  # fmt: skip
 SURE = 0.999  # confidence of the bound on all certificates of a table at once
 
@@ -62,6 +62,7 @@ def certified(
     samples, seconds: means a question.
     alpha: bound on the chance that a single certificate is wrong.
     mode, randomised: how samples are drawn.
+    precision: fp32 or bf16: the function that is certified is the model's in this precision.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
 
     Raises ValueError if `check_certificate_rows` or `check_attack_rows` does, a radius is negative, or the attack was
@@ -108,7 +109,7 @@ def check_certificate_rows(rows: pd.DataFrame) -> None:
     refuse(rows, rows.radius > proven + 1e-9, SMOOTHED, "a radius exceeds what p_lower proves")
     refuse(rows, ~rows.stopped.isin([*STOPS, FAILED]), SMOOTHED, "a certificate stopped for no known reason")
     refuse(rows, rows.duplicated([*SMOOTHED, "question_id"]), SMOOTHED, "a question_id appears twice")
-    for column in ("mode", "randomised", "alpha", "n0"):
+    for column in ("mode", "randomised", "alpha", "n0", "precision"):
         mixed = rows.groupby(SMOOTHED)[column].transform("nunique") > 1
         refuse(rows, mixed, SMOOTHED, f"there is more than one {column}")
     _check_shards(rows)
@@ -131,7 +132,10 @@ def _check_shards(rows: pd.DataFrame) -> None:
 def _certified_at(group: pd.DataFrame, radius: float) -> dict:
     """The row of `certified` for one smoothed model at one radius, without its keys and what attacks leave."""
     n, failed = len(group), int((group.stopped == FAILED).sum())
-    record = {name: group[name].iloc[0] for name in ("alpha", "mode", "randomised")} | {"radius": radius, "n": n}
+    record = {name: group[name].iloc[0] for name in ("alpha", "mode", "randomised", "precision")} | {
+        "radius": radius,
+        "n": n,
+    }
     if failed:
         return record | {"status": f"incomplete: {failed} of {n} not evaluated"}
     held = group.certified & (group.radius >= radius)

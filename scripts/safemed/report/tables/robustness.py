@@ -7,8 +7,8 @@ from safemed.report.tables.rows import accuracy, check_attack_rows, require_colu
 PARTS = ("modality", "question_type")  # what robustness is broken down by
 BASELINES = ["kind", "part", "n", "chance", "blind"]
 ROBUSTNESS = [
-    "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "status",
-    "chance", "blind",
+    "model", "method", "variant", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "unparsable", "cut",
+    "precision", "status", "chance", "blind",
 ]  # fmt: skip
 ROBUSTNESS_BY_PART = [
     "model", "kind", "part", "attack", "eps", "n", "accuracy", "ci_low", "ci_high", "status", "chance", "blind",
@@ -29,6 +29,8 @@ def robustness(sweeps: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     accuracy: the share of ALL n questions whose outcome is "right"; an unparsable answer is not.
     ci_low, ci_high: 95 % Wilson interval, with n divided by the design effect of questions that share an image.
     unparsable: the share of answers that name no option.
+    cut: the share of answers as long as max_new_tokens allows; they may have been cut off.
+    precision: fp32 or bf16, that of the model that was attacked and asked.
     status: complete, or "incomplete: k of n not evaluated"; then there is no accuracy.
     chance: mean of 1 / number of options.
     blind: the better of two baselines that see no image, on the whole test split.
@@ -38,7 +40,10 @@ def robustness(sweeps: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     check_attack_rows(sweeps)
     keys = ["model", "method", "variant", "attack", "eps"]
     records = [
-        dict(zip(keys, key, strict=True)) | accuracy(group) | {"blind": _blind(baselines, "questions", "all")}
+        dict(zip(keys, key, strict=True))
+        | accuracy(group)
+        | {"cut": group.cut.mean(), "precision": group.precision.iloc[0]}
+        | {"blind": _blind(baselines, "questions", "all")}
         for key, group in sweeps.groupby(keys)
     ]
     return pd.DataFrame(records, columns=ROBUSTNESS)

@@ -11,7 +11,7 @@ from safemed.utils.stats import clustered_wilson
 ATTACK_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
     "function", "sigma", "attack", "hint", "norm", "eps", "outcome", "answer", "text", "linf", "l2", "steps",
-    "attacked",
+    "attacked", "cut", "precision",
 ]  # fmt: skip
 COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", "peak_rss_mb"]
 SMOOTHED = ["model", "function", "sigma"]  # what identifies a smoothed model

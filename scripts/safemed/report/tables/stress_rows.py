@@ -8,7 +8,7 @@ from safemed.report.tables.rows import check_answers, refuse
 STRESS_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant", "kind",
     "name", "polarity", "severity", "seen", "voice", "taught", "templates", "ssim", "claimed", "outcome", "answer",
-    "said", "text", "mentions", "confidence",
+    "said", "text", "mentions", "confidence", "precision",
 ]  # fmt: skip
 CONDITION = ["kind", "name", "polarity", "severity", "seen"]
 ALL = "all"  # every voice, wording or topic
