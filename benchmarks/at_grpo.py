@@ -24,7 +24,7 @@ from safemed.models.geometry import to_float
 from safemed.models.packing import pack, packed_hidden
 from safemed.models.tower import QUICK, quicken
 from safemed.models.vlm import VLM
-from safemed.training import common
+from safemed.training import common, targets
 from safemed.training.rollouts import sample_groups
 from safemed.training.step_rows import target_loss
 
@@ -39,7 +39,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     vlm, questions = VLM.load(args.weights), subset(load_questions(args.data, "train"), args.questions, 0)
-    rows = list(common.training_rows(questions, "instruct"))
+    rows = list(common.training_rows(questions, "instruct", targets.plain(questions, "instruct")))
     images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), vlm.device)
     compare("attack step", lambda: attack_step(vlm, rows, images), lambda: with_library(vlm, attack_step, rows, images))
     asked = vlm.encode([prompts.conversation(row, "instruct") for row in questions], [""] * len(rows), images.shape[-1])

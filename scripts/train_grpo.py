@@ -5,7 +5,7 @@ from transformers import TrainingArguments
 from safemed.data.prompts import of_variant
 from safemed.models.processor import load_processor
 from safemed.models.vlm import load_weights
-from safemed.training import common
+from safemed.training import common, targets
 from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
 from safemed.training.step_rows import unaltered
@@ -16,12 +16,15 @@ def main() -> None:
     args, meter = common.begin(__doc__, __file__)
     settings, alterations = args.settings, common.alterations(args)
     settings |= {"num_generations": of_variant(settings["num_generations"], args.variant)}
+    processor, questions = load_processor(args.start), common.train_questions(args)
+    plain = targets.plain(questions, args.variant)
+    common.check_targets(plain, processor, args)
     trainer = ATGRPOTrainer(
         load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),
-        train_dataset=common.training_rows(common.train_questions(args), args.variant),
-        processing_class=load_processor(args.start),
-        peft_config=common.adapter(settings["peft"]),
+        train_dataset=common.training_rows(questions, args.variant, plain),
+        processing_class=processor,
+        peft_config=common.adapter(settings["peft"], dropout=False),
         augmentation=Augmentation.read(settings["augmentation"]),
         settings=settings,
         limit=settings["max_new_tokens"][args.variant],

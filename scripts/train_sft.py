@@ -1,32 +1,45 @@
-"""Supervised fine-tuning of a variant: on clean, noisy or adversarial images, towards plain or stepwise targets."""
+"""Supervised fine-tuning of a variant: on clean, noisy or adversarial images, towards targets of one of three kinds."""
 
+from argparse import Namespace
+
+from datasets import Dataset
 from trl import SFTConfig
 
 from safemed.data.dataset import load_questions
 from safemed.models.processor import load_processor
 from safemed.models.vlm import load_weights
-from safemed.training import common
+from safemed.training import common, targets
 from safemed.training.augmentation import Augmentation
-from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlier_answers
+from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
 
 
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, meter = common.begin(__doc__, __file__)
     settings, alterations = args.settings, common.alterations(args)
-    processor = load_processor(args.start)
+    processor, questions = load_processor(args.start), common.train_questions(args)
+    taught = targets_of(questions, args)
+    common.check_targets(taught, processor, args)
     alter = alterations.for_sft(settings["augmentation"], args.templates, args.seed) if alterations else _unaltered
-    earlier = earlier_answers(load_questions(args.data, "train")) if settings["targets"] == "stepwise" else None
     trainer = AugmentedSFTTrainer(
         model=load_weights(args.start),
         args=SFTConfig(**common.shared_arguments(args), max_length=None),
-        train_dataset=common.training_rows(common.train_questions(args), args.variant, earlier),
+        train_dataset=common.training_rows(questions, args.variant, taught),
         processing_class=processor,
         data_collator=AugmentingCollator(processor, alter),
         peft_config=common.adapter(settings["peft"]),
         augmentation=Augmentation.read(settings["augmentation"]),
     )
     common.train(trainer, args, meter, __file__)
+
+
+def targets_of(questions: Dataset, args: Namespace) -> targets.Targets:
+    """The targets that the settings name."""
+    if args.settings["targets"] == "own":
+        return targets.own(questions, args.targets)
+    if args.settings["targets"] == "stepwise":
+        return targets.stepwise(questions, load_questions(args.data, "train"), args.variant)
+    return targets.plain(questions, args.variant)
 
 
 def _unaltered(row: dict) -> dict:

@@ -105,6 +105,37 @@ def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folde
     assert not (folder / attack / "shards").exists()
 
 
+def test_what_an_attack_broke_and_is_right_when_asked_again_is_attacked_again(
+    folder, shown_data, skilled, tmp_path, monkeypatch
+):
+    """In bf16 an answer may change with its batch; here the first attack claims to have broken what it left clean."""
+    seeds, really = [], registry.run_attack
+
+    def claiming(evaluator, words, rows, config, eps, seed):
+        seeds.append(seed)
+        found = really(evaluator, words, rows, config, eps, seed)
+        if seed == 0:
+            found.images, found.broken = evaluator.images[rows].clone(), torch.ones(len(rows), dtype=torch.bool)
+        return found
+
+    monkeypatch.setattr(registry, "run_attack", claiming)
+    weights = skilled.model.name_or_path
+    here("attack.py", *arguments(shown_data, weights, tmp_path / "pgd", "pgd", 8), settings=settings("pgd"))
+    plain, again = (pd.read_parquet(where / "pgd" / "rows.parquet") for where in (folder, tmp_path))
+    assert set(seeds) == {0, 1} and again.steps[again.attacked].min() > 0
+    assert ((again.outcome == "right").sum() - (plain.outcome == "right").sum()) <= 3  # of other starts
+    assert (again.outcome != "right").sum() > (~again.attacked).sum()
+
+
+def test_a_text_as_long_as_it_may_be_is_told_apart(folder, shown_data, skilled, tmp_path):
+    weights = skilled.model.name_or_path
+    short = settings("clean", max_new_tokens={"think": 5})
+    here("attack.py", *arguments(shown_data, weights, tmp_path / "clean", "clean", 0), settings=short)
+    whole, cut = (pd.read_parquet(where / "clean" / "rows.parquet") for where in (folder, tmp_path))
+    assert not whole.cut[whole.outcome == "right"].any()
+    assert cut.cut.all() and (cut.outcome == "unparsable").all()
+
+
 def test_at_radius_0_a_smoothed_model_is_asked_about_its_clean_images(folder, skilled, shown):
     """Larger radii attack what is right there. What fell at a smaller one counts as attacked, and is not again."""
     rows = pd.read_parquet(folder / "smoothed" / "rows.parquet")

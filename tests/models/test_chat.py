@@ -15,13 +15,13 @@ from safemed.models.chat import Chat, check_template
 from safemed.models.geometry import to_float
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, save_model
-from safemed.training import common
 from safemed.training.rollouts import roll_out, taught
 from safemed.training.sft import AugmentingCollator
 from support import qwen
 from support.commands import here
 from support.settings import SIDE, TINY
 from support.taught_model import teach
+from support.trainings import plain_rows
 
 TEMPLATES = {"instruct": qwen.INSTRUCT, "think": qwen.THINKING}
 SMALL = {**TINY, "hidden": 32}  # of 152 thousand tokens
@@ -145,7 +145,7 @@ def test_the_margin_is_of_the_letters_that_the_model_would_write(evaluator):
 
 def test_sft_grpo_and_attacks_share_one_rendering(published, shown):
     variant, folder = published
-    rows, vlm = common.training_rows(shown.select(range(4)), variant), VLM.load(folder)
+    rows, vlm = plain_rows(shown.select(range(4)), variant), VLM.load(folder)
     batch = AugmentingCollator(vlm.processor)(list(rows))
     ends = [row["target"] + vlm.tokenizer.eos_token for row in rows]
     encoded = vlm.encode([row["prompt"] for row in rows], ends, SIDE)
@@ -158,7 +158,7 @@ def test_sft_grpo_and_attacks_share_one_rendering(published, shown):
 
 
 def test_rollouts_are_rewarded_for_the_whole_completion(evaluator, asked):
-    rows = list(common.training_rows(asked, evaluator.variant))
+    rows = list(plain_rows(asked, evaluator.variant))
     images = to_float(evaluator.images, evaluator.vlm.device)
     settings = {"num_generations": 4, "temperature": 1e-3, "scale_rewards": "none"}
     settings["rewards"] = {"accuracy": 1.0, "format": 0.1}

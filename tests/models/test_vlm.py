@@ -210,6 +210,16 @@ def test_a_saved_folder_loads_with_transformers_own_class(tiny_model, evaluator)
     assert not again.model.training and not any(p.requires_grad for p in again.model.parameters())
 
 
+def test_a_model_is_evaluated_in_the_precision_that_is_asked_for(tiny_model, evaluator):
+    images, halved = to_float(evaluator.images, evaluator.vlm.device), VLM.load(tiny_model, "bf16")
+    assert {p.dtype for p in halved.model.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        whole, found = (vlm.completion_logits(images, evaluator.asked).float() for vlm in (evaluator.vlm, halved))
+    assert not torch.equal(whole, found) and (whole - found).abs().max() < 0.1 * whole.abs().max()
+    with pytest.raises(KeyError, match="fp8"):
+        VLM.load(tiny_model, "fp8")
+
+
 def test_frozen_gives_back_mode_and_gradients_even_after_an_error(tiny_model):
     model = VLM.load(tiny_model).model
     parameters = list(model.parameters())

@@ -1,5 +1,7 @@
 """The tables of attacks are what one counts by hand; rows that cannot be counted are refused."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,8 +9,9 @@ from statsmodels.stats.multitest import multipletests
 
 from safemed.report.tables import comparisons, cost, robustness, suite, transfer
 from safemed.report.tables.comparisons import WORST
+from safemed.report.tables.targets import targets
 from safemed.utils.stats import clustered_wilson
-from support.report_rows import BASELINES, MODALITIES, OUTCOMES, attack_costs, attack_rows, failed, study
+from support.report_rows import BASELINES, MODALITIES, OUTCOMES, attack_costs, attack_rows, failed, study, target_rows
 
 
 def test_robustness_counts_by_hand():
@@ -151,3 +154,14 @@ def test_cost_sums_runs():
     assert table.values.tolist() == [["attack", "m", 4.0, 20, 10, 9], ["sft", "m", 2.0, 10, 5, 7]]
     with pytest.raises(ValueError, match="stage sft.*re-run"):
         cost.cost(pd.DataFrame([run | {"stage": "sft", "wall_s": None}]))
+
+
+def test_own_targets_are_counted_and_an_incomplete_count_is_no_share():
+    (found,) = targets(target_rows()).to_dict("records")
+    assert (found["n"], found["with_target"], found["share"], found["status"]) == (4, 3, 0.75, "complete")
+    assert (found["samples"], found["cut"], found["tokens"], found["longest"]) == (2, 0.5, 20, 60)
+    rows = target_rows().assign(why=["", "", "MemoryError", ""])
+    (found,) = targets(rows).to_dict("records")
+    assert found["status"] == "incomplete: 1 of 4 not evaluated" and math.isnan(found["share"])
+    with pytest.raises(ValueError, match="twice"):
+        targets(pd.concat([rows, rows]))

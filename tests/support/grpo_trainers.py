@@ -17,7 +17,7 @@ from safemed.training.at_grpo import ATGRPOTrainer
 from safemed.training.augmentation import Augmentation
 from safemed.training.step_rows import Alter, unaltered
 from support.settings import GRPO
-from support.trainings import trainer_arguments
+from support.trainings import plain_rows, trainer_arguments
 
 LIMIT = 6
 
@@ -106,7 +106,7 @@ def grpo_trainer(
     trainer = kind(
         load_weights(start),
         TrainingArguments(**trainer_arguments(folder, settings)),
-        train_dataset=common.training_rows(questions, "instruct"),
+        train_dataset=plain_rows(questions, "instruct"),
         processing_class=load_processor(start),
         peft_config=common.adapter(peft),
         augmentation=augmentation,

@@ -18,6 +18,7 @@ from support.report_rows import (
     smoothed_and_plain,
     smoothed_rows,
     study,
+    target_rows,
 )
 from support.stress_rows import attacked_rows, every_kind, hint_rows
 
@@ -50,6 +51,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "smoothing/plain": plain,
         "stress": pd.concat([every_kind(), hint_rows(seen="pgd")]),
         "hint_attacks": attacked_rows(),
+        "targets": target_rows(),
     }
     files = {kind: [_written(frame, folder / kind)] for kind, frame in rows.items()}
     for kind in ("examples", "thoughts"):

@@ -108,3 +108,13 @@ def attack_costs(rows: pd.DataFrame) -> pd.DataFrame:
     """A cost record of each attack in the rows."""
     runs = rows[["model", "attack"]].drop_duplicates()
     return runs.assign(stage="attack", wall_s=1.0, forward_passes=1, backward_passes=1, peak_rss_mb=1)
+
+
+def target_rows(model="sft-think") -> pd.DataFrame:
+    """Four training questions, of which the start model answers three rightly itself."""
+    return pd.DataFrame(
+        {
+            "question_id": list("abcd"), "model": model, "target": ["one", "two", "", "three"],
+            "samples": [1, 2, 4, 1], "cut": [0, 1, 3, 0], "tokens": [10, 20, 0, 60], "why": "",
+        }
+    )  # fmt: skip

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
-from safemed.training import common
+from safemed.training import common, targets
 from safemed.workflow.trainings import ALTERATIONS
 from support.checkpoints import complete_checkpoints
 from support.commands import here, kill_once
@@ -42,6 +43,11 @@ def refused(script: str, data: Path, start: Path, folder: Path, *more, settings:
         here(script, *training_arguments(data, start, folder), *more, settings=settings)
     assert not (folder / "model").exists()
     return str(error.value)
+
+
+def plain_rows(questions: Dataset, variant: str) -> Dataset:
+    """The rows of a training towards plain targets."""
+    return common.training_rows(questions, variant, targets.plain(questions, variant))
 
 
 def weights(folder: Path) -> bytes:

@@ -25,7 +25,7 @@ from support.commands import here
 from support.grpo_trainers import Watched, grpo_trainer, nearest, trained
 from support.paths import TEMPLATES
 from support.settings import ADVERSARIAL, SIDE, TRAINING
-from support.trainings import parsed, training_arguments
+from support.trainings import parsed, plain_rows, training_arguments
 
 READ = Templates.read(TEMPLATES)
 HINTS = READ.taught()
@@ -156,7 +156,7 @@ def drawn(question: dict, step: int = 0, seed: int = 0, k: int = K) -> list[str]
 
 
 def test_hints_are_drawn_by_seed_step_and_question_and_mislead(questions):
-    rows = list(common.training_rows(questions, "instruct"))
+    rows = list(plain_rows(questions, "instruct"))
     row = max(rows, key=lambda row: len(row["options"]))
     plain = prompts.render(row["question"], row["options"], "instruct")
     everything = {f"{hint.claim.format(option=option)} {plain}" for hint in HINTS for option in row["options"]}
@@ -199,7 +199,7 @@ def test_checkpoints_belong_to_the_file_of_hints_that_they_were_trained_with(stu
 @pytest.fixture(scope="module")
 def lesions(train_questions) -> list[dict]:
     """Questions that presuppose a lesion whose place is known, as the trainer has them."""
-    rows = common.training_rows(train_questions.select(range(120)), "think")
+    rows = plain_rows(train_questions.select(range(120)), "think")
     return [row for row in rows if row["box"] and presupposes_lesion(row["question_type"])]
 
 

@@ -6,15 +6,15 @@ import torch
 from safemed.attacks.losses import words_away
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.geometry import to_float
-from safemed.training import common
 from safemed.training.augmentation import Augmentation
+from support.trainings import plain_rows
 
 
 @pytest.fixture(scope="module")
 def asked(skilled, shown):
     """A model, images in [0, 1] and the attack_loss on the gold targets of 24 questions."""
     evaluator = Evaluator(skilled, shown, "instruct", 8)
-    rows = common.training_rows(shown, "instruct")
+    rows = plain_rows(shown, "instruct")
     targets = evaluator._encoded(torch.arange(24), [row["target"] for row in rows])
     return skilled.model, to_float(evaluator.images, skilled.device), words_away(skilled, targets)
 

@@ -91,6 +91,15 @@ def test_features_take_in_the_deepstack_of_a_real_qwen(tiny_model, shown):
     assert not torch.allclose(features[:, 0], features[:, 1])
 
 
+def test_no_layer_decides_the_distance_by_its_norm():
+    wanted = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    seen = wanted.clone()
+    seen[:, 2] *= 1.1
+    loud = torch.tensor([1000.0, 1.0, 0.01])[:, None, None]
+    found, scaled = feature_distance(seen, wanted), feature_distance(seen * loud, wanted * loud)
+    assert torch.allclose(found, torch.full((2,), 0.01 / 3)) and torch.allclose(found, scaled)
+
+
 @pytest.mark.parametrize("kind", ["noisy", "adversarial"])
 def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_model, shown, tmp_path):
     questions = shown.select(range(8))

@@ -1,5 +1,9 @@
 """SFT on the real trainer: what its loss pass sees, on what its loss is, and stepwise targets."""
 
+import shutil
+from pathlib import Path
+
+import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -9,13 +13,14 @@ from safemed.data import prompts
 from safemed.data.dataset import FEATURES, load_questions
 from safemed.models.processor import load_processor
 from safemed.models.vlm import load_weights
-from safemed.training import common
+from safemed.report.tables.targets import targets as targets_table
+from safemed.training import common, targets
 from safemed.training.augmentation import Augmentation
-from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator, earlier_answers
+from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
 from support.commands import here
 from support.grpo_trainers import Recorder, nearest
-from support.settings import ADVERSARIAL, TRAINING
-from support.trainings import trainer_arguments, training_arguments, weights
+from support.settings import ADVERSARIAL, GRPO, LORA, TRAINING
+from support.trainings import plain_rows, trainer_arguments, training_arguments, weights
 
 EPS = 8
 
@@ -32,7 +37,7 @@ def test_sfts_loss_pass_sees_the_augmentation(tiny_model, questions, tmp_path, k
     trainer = AugmentedSFTTrainer(
         model=load_weights(tiny_model),
         args=SFTConfig(**trainer_arguments(tmp_path, settings), max_length=None),
-        train_dataset=common.training_rows(questions, "think"),
+        train_dataset=plain_rows(questions, "think"),
         processing_class=processor,
         data_collator=AugmentingCollator(processor),
         augmentation=augmentation,
@@ -54,7 +59,7 @@ def test_sfts_loss_pass_sees_the_augmentation(tiny_model, questions, tmp_path, k
 
 
 def test_sfts_loss_is_on_the_completion_alone(tiny_model, questions):
-    rows = common.training_rows(questions, "instruct")
+    rows = plain_rows(questions, "instruct")
     processor = load_processor(tiny_model)
     batch = AugmentingCollator(processor)([rows[i] for i in range(4)])
     for labels, row in zip(batch["labels"], rows, strict=False):
@@ -100,10 +105,10 @@ THOUGHTS = {
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_its_own(order):
     asked = Dataset.from_list(STUDY[::order], features=FEATURES)
-    rows = common.training_rows(asked, "think", earlier_answers(asked))
+    rows = common.training_rows(asked, "think", targets.stepwise(asked, asked, "think"))
     expected = {name: f"<think> {thought} </think><answer> B </answer>" for name, thought in THOUGHTS.items()}
     assert {row["question_id"]: row["target"] for row in rows.remove_columns("image")} == expected
-    plain = common.training_rows(asked, "think").remove_columns("image")
+    plain = plain_rows(asked, "think").remove_columns("image")
     assert {row["target"] for row in plain if row["question_id"] == "q1"} == {
         "<think> CT, nodule: nodule </think><answer> B </answer>"
     }
@@ -113,11 +118,88 @@ def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_
 def test_stepwise_sft_trains_on_the_whole_images_and_ends_elsewhere_than_plain_sft(study_data, tiny_model, tmp_path):
     """Trained on diagnoses alone, thoughts still go through the other questions of the training split."""
     only = {"question_type": "Disease Diagnosis"}
-    for targets in ("plain", "stepwise"):
-        settings = {**TRAINING, "steps": 3, "targets": targets, "train_on": only}
-        given = training_arguments(study_data, tiny_model, tmp_path / targets, "think")
+    for kind in ("plain", "stepwise"):
+        settings = {**TRAINING, "steps": 3, "targets": kind, "train_on": only}
+        given = training_arguments(study_data, tiny_model, tmp_path / kind, "think")
         here("train_sft.py", *given, settings=settings)
     assert weights(tmp_path / "plain") != weights(tmp_path / "stepwise")
     asked = load_questions(study_data, "train", only)
-    earlier = earlier_answers(load_questions(study_data, "train"))
+    earlier = targets.earlier_answers(load_questions(study_data, "train"))
     assert any(len(earlier[name]) >= 2 for name in asked["question_id"])
+
+
+@pytest.fixture(scope="module")
+def learned(shown_data, tmp_path_factory) -> Path:
+    """The questions that the skilled model has learned, but for a few in the training split."""
+    folder = shutil.copytree(shown_data, tmp_path_factory.mktemp("learned") / "data")
+    splits = pd.read_csv(folder / "splits.csv", dtype=str)
+    splits["split"] = ["train" if i % 4 else "val" for i in range(len(splits))]
+    splits.to_csv(folder / "splits.csv", index=False)
+    return folder
+
+
+def sampled_targets(study_data, start, out, variant="think", **changes) -> pd.DataFrame:
+    """What sample_targets.py writes of a start model, in rounds of batches of nine."""
+    settings = {"target_samples": 2, "train_on": None, "batch_size": 9, "precision": "fp32"}
+    settings |= {"max_new_tokens": {"instruct": 8, "think": 24}, **changes}
+    model = ["--weights", start, "--model", f"own-{variant}", "--method", "own", "--variant", variant]
+    here("sample_targets.py", "--data", study_data, *model, "--out", out, settings=settings)
+    return pd.read_parquet(out / "rows.parquet")
+
+
+def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, skilled, tmp_path):
+    start = skilled.model.name_or_path
+    rows = sampled_targets(learned, start, tmp_path / "targets")
+    questions = load_questions(learned, "train")
+    assert rows.question_id.tolist() == list(questions["question_id"])
+    for row, asked in zip(rows.itertuples(), questions.remove_columns("image"), strict=True):
+        read = prompts.parse(row.target, len(asked["options"]))
+        assert (row.target == "") == (row.tokens == 0) and 1 <= row.samples <= 2
+        if row.target:
+            assert read.answer == asked["gold"] and prompts.well_formed(read, "think")
+        else:
+            assert row.samples == 2
+    found = targets.own(questions, tmp_path / "targets")
+    assert 0 < len(found) < len(rows) and len(set(found.values())) > 3
+    table = targets_table(rows)
+    assert table.with_target.tolist() == [len(found)] and table.share[0] == len(found) / len(rows)
+    taught = common.training_rows(questions, "think", found).remove_columns("image")
+    assert {row["question_id"]: row["target"] for row in taught} == found
+
+
+def test_sft_learns_its_start_models_own_answers_and_resumes_from_no_others(learned, skilled, tmp_path):
+    start = skilled.model.name_or_path
+    sampled_targets(learned, start, tmp_path / "targets")
+    settings = {**TRAINING, "steps": 2, "targets": "own", "max_new_tokens": {"instruct": 8, "think": 24}}
+    given = training_arguments(learned, start, tmp_path / "own", "think")
+    here("train_sft.py", *given, "--targets", tmp_path / "targets", settings=settings)
+    plain = training_arguments(learned, start, tmp_path / "plain", "think")
+    here("train_sft.py", *plain, settings={**settings, "targets": "plain"})
+    assert weights(tmp_path / "own") != weights(tmp_path / "plain")
+
+
+def test_a_start_model_that_is_never_right_teaches_nothing(learned, tiny_model, tmp_path):
+    rows = sampled_targets(learned, tiny_model, tmp_path / "targets", target_samples=1)
+    assert (rows.target == "").all() and rows.cut.sum() > 0
+    with pytest.raises(ValueError, match="raise target_samples"):
+        targets.own(load_questions(learned, "train"), tmp_path / "targets")
+    only = load_questions(learned, "train").select(range(3))
+    with pytest.raises(ValueError, match="other questions"):
+        targets.own(only, tmp_path / "targets")
+
+
+@pytest.mark.parametrize("script", ["train_sft.py", "train_grpo.py"])
+def test_targets_that_the_model_could_never_write_are_refused_before_training(study_data, tiny_model, tmp_path, script):
+    settings = {**(TRAINING if "sft" in script else GRPO), "max_new_tokens": {"instruct": 8, "think": 9}}
+    with pytest.raises(SystemExit, match=r"config: max_new_tokens\.think: 9; \d+ of \d+ targets .* raise it to \d\d"):
+        here(script, *training_arguments(study_data, tiny_model, tmp_path, "think"), settings=settings)
+    assert not (tmp_path / "model").exists()
+
+
+def test_dropout_of_adapters_is_not_in_grpos_loss(study_data, tiny_model, tmp_path):
+    """The policy that is updated is the one that rollouts were drawn from: dropout changes nothing."""
+    for dropout in (0.0, 0.9):
+        settings = {**GRPO, "steps": 2, "peft": {**LORA, "dropout": dropout}, "vision_optimizer": "adamw"}
+        given = training_arguments(study_data, tiny_model, tmp_path / str(dropout))
+        here("train_grpo.py", *given, settings=settings)
+    assert weights(tmp_path / "0.0") == weights(tmp_path / "0.9")

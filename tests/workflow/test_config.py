@@ -175,6 +175,7 @@ REFUSED = [
         "a clean augmentation has no noise",
     ),
     ("attack: {headline_eps: 3}", "attack.headline_eps", "3 is not in attack.eps"),
+    ("{evaluation_precision: bf16, attack: {amp: true}}", "attack.amp", "true is for models in fp32"),
     ("attack: {suite: [pgd, bim]}", "attack.suite", "unknown attack 'bim'; known: noise, fgsm, pgd, "),
     ("attack: {suite: [pgd, fgsmm]}", "attack.suite", "unknown attack 'fgsmm'; did you mean fgsm?"),
     ("attack: {suite: [fgsm]}", "attack.suite", "lacks pgd"),

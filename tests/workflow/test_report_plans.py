@@ -13,6 +13,9 @@ from support.snakemake_runs import checkout, plan
 RESULTS = f"results/{SMALLEST['study']}"
 REPORT = "scripts/safemed/report"
 
+# The smallest study's start model is never right, so that it has no answers of its own to be taught.
+MADE = [product for product in (*TABLES, *FIGURES) if product.name != "targets"]
+
 
 def remade(study, module: str) -> set[str]:
     """The rules that run again after an edit of a module of the report, which is undone."""
@@ -50,7 +53,7 @@ def test_a_change_of_one_table_or_figure_makes_it_its_figures_and_the_report_aga
 
 def test_what_all_tables_share_makes_all_of_them_again_and_evaluates_nothing(study):
     again = remade(study, "tables/rows.py")
-    assert {table.rule for table in TABLES} <= again and {"write_report", "all"} <= again
+    assert {table.rule for table in MADE if table in TABLES} <= again and {"write_report", "all"} <= again
     assert all(name.startswith(("make_", "draw_", "write_report", "all")) for name in again)
 
 
@@ -61,7 +64,7 @@ def test_a_figure_is_drawn_again_by_its_rules_name(study):
 
 def test_the_report_shows_every_table_and_figure_with_its_caption(study):
     page = (study / RESULTS / "report.html").read_text()
-    for product in (*TABLES, *FIGURES):
+    for product in MADE:
         caption = (ROOT / "workflow" / "report" / f"{product.caption}.rst").read_text()
         first = json.dumps(re.split(r"[.:,;(]", caption)[0])[1:-1]
         path = re.escape(product.outputs(RESULTS)[0])

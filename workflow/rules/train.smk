@@ -52,6 +52,35 @@ rule make_base:
         "> {log} 2>&1"
 
 
+# The start model's own answers to the training questions, of which methods with `targets: own` learn the right ones.
+rule sample_targets:
+    input:
+        **AUDITED,
+        weights=trainings.start,
+    output:
+        folder=directory(f"{RESULTS}/targets/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/sample_targets-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sample_targets-{{method}}-{{variant}}.tsv"
+    priority: 10
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=grown(config["resources"]["attack_mem_mb"]),
+        runtime=grown(config["resources"]["train_minutes"]),
+        gpu=config["resources"]["gpus"],
+    params:
+        code=fingerprint("sample_targets.py"),
+        data=data_folder,
+        settings=trainings.sample_settings,
+        seed=config["seed"],
+    shell:
+        "python scripts/sample_targets.py --data {params.data} --weights {input.weights} "
+        "--model {wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
+        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+
+
 # A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.
 # What is monitored is a resource and no param: a change of it trains nothing again.
 rule train_sft:
@@ -59,6 +88,7 @@ rule train_sft:
         **AUDITED,
         start=trainings.start,
         templates=trainings.templates,
+        targets=trainings.targets,
     output:
         folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
     log:
@@ -89,7 +119,7 @@ rule train_sft:
         "{params.launch} scripts/{params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates} "
-        "--alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
+        "--targets {input.targets} --alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
         "--monitoring {resources.monitoring:q} > {log} 2>&1"
 
 

@@ -106,9 +106,11 @@ class Evaluator:
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
         """Whether each generated text is as long as max_new_tokens allows: the model may have had more to say."""
-        written = [self.vlm.chat.written(text) for text in texts]
-        lengths = [len(ids) for ids in self.vlm.tokenizer(written, add_special_tokens=False)["input_ids"]]
-        return [length >= self.max_new_tokens for length in lengths]
+        return [self.length(text) >= self.max_new_tokens for text in texts]
+
+    def length(self, text: str) -> int:
+        """The number of tokens that the model writes of a completion, without the end of text."""
+        return len(self.vlm.tokenizer(self.vlm.chat.written(text), add_special_tokens=False)["input_ids"])
 
     def outcome(self, text: str, row: int) -> str:
         """right, wrong or unparsable."""

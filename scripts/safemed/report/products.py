@@ -117,6 +117,7 @@ TABLES = (
     Table("abstention", "abstention.abstention", ("stress",), "abstention"),
     Table("chain", "chain.chain", ("stress",), "chain"),
     Table("chain_summary", "chain.chain_summary", ("stress",), "chain"),
+    Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
 

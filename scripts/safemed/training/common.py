@@ -23,10 +23,12 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from safemed.data import prompts
 from safemed.data.dataset import IDENTITY, load_questions
+from safemed.models.chat import Chat
 from safemed.models.vlm import save_model
 from safemed.training.callbacks import CostCallback, of_all
 from safemed.training.checkpoints import last_whole_checkpoint
 from safemed.training.monitoring import curves, probe_callback
+from safemed.training.targets import Targets, check_lengths
 from safemed.utils import cli, cost, files, provenance, resume
 
 SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
@@ -45,6 +47,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--checkpoint", type=Path, required=True, help="folder for what a killed run needs to resume")
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
     made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, for a method with alterations")
+    made.add_argument("--targets", nargs="?", type=Path, help="what sample_targets.py wrote, for `targets: own`")
     made.add_argument("--alterations", nargs="?", help="the module that alters the questions of such a method")
     made.add_argument("--monitoring", type=json.loads, required=True, help="what is logged of the training, as JSON")
     return made
@@ -80,6 +83,7 @@ def identity(args: argparse.Namespace, script: str) -> dict:
     """
     inputs = [args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY]
     inputs += [args.templates] if args.templates else []
+    inputs += [args.targets / "rows.parquet"] if args.targets else []
     known = resume.identity(args, script, *inputs, modules=[args.alterations] if args.alterations else [])
     return known | {"variant": args.variant, "processes": joined().num_processes}
 
@@ -97,36 +101,42 @@ def train_questions(args: argparse.Namespace) -> Dataset:
     return load_questions(args.data, "train", args.settings.get("train_on"))
 
 
-def training_rows(questions: Dataset, variant: str, earlier: dict[str, list[str]] | None = None) -> Dataset:
-    """The rows of SFT and GRPO: what is READ of a question, and how it is `prompts.posed`.
+def training_rows(questions: Dataset, variant: str, targets: Targets) -> Dataset:
+    """The rows of SFT and GRPO, of the questions with a target: what is READ of each, and how it is `prompts.posed`.
 
-    They are made when they are read, so that no copy of the images is cached in the data folder. earlier: question_id
-    -> what stepwise targets go through; None for plain ones.
+    They are made when they are read, so that no copy of the images is cached in the data folder.
     """
+    taught = [i for i, name in enumerate(questions["question_id"]) if name in targets]
 
     def row(question: dict) -> dict:
-        known = earlier[question["question_id"]] if earlier else None
         read = {name: question[name] for name in READ if name in question}
-        return read | prompts.posed(question, variant, prompts.target(question, variant, known))
+        return read | prompts.posed(question, variant, targets[question["question_id"]])
 
     def rows(batch: dict[str, list]) -> dict[str, list]:
         made = [row(dict(zip(batch, values, strict=True))) for values in zip(*batch.values(), strict=True)]
         return {name: [row[name] for row in made] for name in made[0]}
 
-    return questions.with_transform(rows)
+    return questions.select(taught).with_transform(rows)
 
 
-def adapter(settings: dict | None) -> LoraConfig | None:
+def check_targets(targets: Targets, processor, args: argparse.Namespace) -> None:
+    """End with one line where a target is longer than the training's variant may write."""
+    limit = args.settings["max_new_tokens"][args.variant]
+    check_lengths(targets, Chat(processor), processor.tokenizer, limit, f"max_new_tokens.{args.variant}")
+
+
+def adapter(settings: dict | None, dropout: bool = True) -> LoraConfig | None:
     """LoRA on every linear layer, vision tower included, or None for full fine-tuning.
 
     settings: the config's `peft` (r, alpha, dropout) or None. Naming q/k/v alone would miss Qwen3-VL's vision tower.
+    dropout: False for GRPO, whose loss is of the very policy that rollouts were drawn from.
     """
     if settings is None:
         return None
     return LoraConfig(
         r=settings["r"],
         lora_alpha=settings["alpha"],
-        lora_dropout=settings["dropout"],
+        lora_dropout=settings["dropout"] if dropout else 0.0,
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )

@@ -1,42 +1,18 @@
 """Supervised fine-tuning on TRL's SFTTrainer, on clean images or on an augmentation of them (at-sft)."""
 
-from collections import defaultdict
 from collections.abc import Callable
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from trl import SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from safemed.attacks.losses import words_away
-from safemed.data.clinical_stages import STAGE_OF, STAGES
 from safemed.data.dataset import as_arrays
-from safemed.data.prompts import gold_text
 from safemed.models.chat import Chat
 from safemed.models.geometry import patchify, to_float
 from safemed.models.vlm import VLM
 from safemed.training.augmentation import Augmentation, augment_step
-
-
-def earlier_answers(questions: Dataset) -> dict[str, list[str]]:
-    """question_id -> the right answers, in the order of STAGES, of its image's questions at the stages before its own.
-
-    What a stepwise target goes through (Med-R2). Of an image's questions at one stage the first by question_id counts,
-    as in the chains that models are evaluated on. A question whose type is no stage has none before it.
-    """
-    texts = list(questions.select_columns(["question_id", "image_path", "question_type", "options", "gold"]))
-    chains: dict[str, dict[str | None, str]] = defaultdict(dict)  # image_path -> stage -> right answer
-    for row in sorted(texts, key=lambda row: row["question_id"]):
-        chains[row["image_path"]].setdefault(STAGE_OF.get(row["question_type"]), gold_text(row))
-    return {row["question_id"]: _before(row["question_type"], chains[row["image_path"]]) for row in texts}
-
-
-def _before(question_type: str, chain: dict[str | None, str]) -> list[str]:
-    """A chain's answers at the stages before a question type's own."""
-    if question_type not in STAGE_OF:
-        return []
-    return [chain[stage] for stage in STAGES[: STAGES.index(STAGE_OF[question_type])] if stage in chain]
 
 
 class AugmentingCollator:

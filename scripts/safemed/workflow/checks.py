@@ -17,6 +17,7 @@ GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
+    "target_samples": ("sft",),
     "vision_optimizer": ("fare", "grpo"),
     **dict.fromkeys(
         (

@@ -14,6 +14,7 @@ from safemed.data.prompts import of_variant
 ROOT = Path(__file__).resolve().parents[3]
 FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
 BASE = "base"
+OWN = "own"  # targets that the start model has written itself
 
 
 def read(*studies: Path) -> dict:
@@ -142,6 +143,12 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
     for name in methods:
         found += [method for method in reversed(chain(config, name)) if method not in found]
     return found
+
+
+def own_targets(config: dict) -> list[str]:
+    """The names of the trained models, {method}-{variant}, that are taught answers of their start model's own."""
+    methods = lineage(config, studied(config))
+    return models(config, [name for name in methods if training_settings(config, name).get("targets") == OWN])
 
 
 def models(config: dict, methods: list[str]) -> list[str]:

@@ -12,7 +12,9 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     """
     results, trained = evaluations.results, trained_models(config, evaluations.results)
     attacked = evaluations.sweeps(evaluations.studied) + evaluations.suite(evaluations.studied)
-    folders = _evaluated(evaluations)
+    folders = _evaluated(evaluations) | {
+        "targets": [f"{results}/targets/{name}" for name in configs.own_targets(config)]
+    }
     examples = _examples(config, evaluations)
     bases = [f"{results}/models/{base}" for base in configs.bases(config)]
     everything = [*bases, *trained, *(folder for found in folders.values() for folder in found)]

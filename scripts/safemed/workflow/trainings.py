@@ -67,6 +67,23 @@ class Trainings:
         augmentation = configs.training_settings(self.config, wildcards.method)["augmentation"]
         return [ALTERATIONS] if augmentation.get("hints") or augmentation.get("erased") else []
 
+    def targets(self, wildcards) -> list[str]:
+        """The folder of the start model's own answers, where the method teaches those."""
+        taught = configs.training_settings(self.config, wildcards.method).get("targets")
+        return [f"{self.results}/targets/{wildcards.method}-{wildcards.variant}"] if taught == configs.OWN else []
+
+    def sample_settings(self, wildcards) -> str:
+        """The --settings of the script that samples those answers."""
+        method = configs.training_settings(self.config, wildcards.method)
+        settings = {
+            "target_samples": method["target_samples"],
+            "train_on": method.get("train_on"),
+            "batch_size": self.config["attack"]["batch_size"],
+            "max_new_tokens": self.config["max_new_tokens"],
+            "precision": self.config["evaluation_precision"],
+        }
+        return json.dumps(settings, sort_keys=True)
+
     def templates(self, wildcards) -> list[str]:
         """The file of templates, where the method alters questions."""
         return [self.config["templates"]] if self.alterations(wildcards) else []
