@@ -6,6 +6,7 @@ from datasets import Dataset
 from trl import SFTConfig
 
 from safemed.data.dataset import load_questions
+from safemed.data.prompts import of_variant
 from safemed.models.processor import load_processor
 from safemed.models.vlm import load_weights
 from safemed.training import common, targets
@@ -35,9 +36,10 @@ def main() -> None:
 
 def targets_of(questions: Dataset, args: Namespace) -> targets.Targets:
     """The targets that the settings name."""
-    if args.settings["targets"] == "own":
+    kind = of_variant(args.settings["targets"], args.variant)
+    if kind == "own":
         return targets.own(questions, args.targets)
-    if args.settings["targets"] == "stepwise":
+    if kind == "stepwise":
         return targets.stepwise(questions, load_questions(args.data, "train"), args.variant)
     return targets.plain(questions, args.variant)
 

@@ -19,7 +19,7 @@ TABLES, FIGURES = (
 DECISIVE = {
     key: value
     for key, value in config.items()
-    if key not in ("resources", "monitoring")
+    if key not in ("resources", "monitoring", "preflight")
 }
 
 for product in PRODUCTS:

@@ -60,7 +60,7 @@ def assemble(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int, seed
     takes four times the steps. side: image side in pixels, a multiple of patch * merge.
     """
     torch.manual_seed(seed)
-    model = Qwen3VLForConditionalGeneration(_config(tokenizer, settings, side))
+    model = Qwen3VLForConditionalGeneration(shape(tokenizer, settings, side, len(tokenizer)))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     image_processor = Qwen2VLImageProcessorPil(
         patch_size=settings["patch"],
@@ -73,11 +73,12 @@ def assemble(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int, seed
     return model, build_processor(image_processor, tokenizer, tokenizer.chat_template)
 
 
-def _config(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int) -> Qwen3VLConfig:
+def shape(tokenizer: PreTrainedTokenizerFast, settings: dict, side: int, vocab_size: int) -> Qwen3VLConfig:
+    """The tiny model's configuration; settings and side are `assemble`'s."""
     shared = {"initializer_range": settings["initializer_range"]}
     ids = dict(zip(PLACEHOLDERS, tokenizer.convert_tokens_to_ids(list(PLACEHOLDERS)), strict=True))
     return Qwen3VLConfig(
-        text_config=_text_config(tokenizer, settings) | shared,
+        text_config=_text_config(tokenizer, settings) | {"vocab_size": vocab_size} | shared,
         vision_config=_vision_config(settings, side) | shared,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
@@ -92,7 +93,6 @@ def _text_config(tokenizer: PreTrainedTokenizerFast, settings: dict) -> dict:
     head = settings["hidden"] // settings["heads"]
     rope = head // 2 // 3  # the three axes share half a head's dimensions, time taking what is left over
     return {
-        "vocab_size": len(tokenizer),
         "hidden_size": settings["hidden"],
         "intermediate_size": 3 * settings["hidden"],
         "num_hidden_layers": settings["layers"],

@@ -16,17 +16,12 @@ class LinearPatchEmbed(qwen.Qwen3VLVisionPatchEmbed):
 
 
 class EqualSizeAttention(qwen.Qwen3VLVisionAttention):
-    """Attention within each image by one call for all images, where the library makes one call an image.
-
-    Raises ValueError for images of different sizes.
-    """
+    """Attention within each image by one call for all images, where the library makes one call an image."""
 
     def forward(self, hidden_states: Tensor, cu_seqlens: Tensor, position_embeddings=None, **kwargs) -> Tensor:
         if is_flash_attention_requested(self.config):
             return super().forward(hidden_states, cu_seqlens, position_embeddings, **kwargs)
         total, images = len(hidden_states), len(cu_seqlens) - 1
-        if total % images or int(cu_seqlens[1]) * images != total:
-            raise ValueError("the images of a batch must have one size")
         query, key, value = self.qkv(hidden_states).view(total, 3, self.num_heads, -1).unbind(1)
         query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
         heads = (part.unflatten(0, (images, -1)).transpose(1, 2) for part in (query, key, value))
@@ -38,7 +33,19 @@ QUICK = {qwen.Qwen3VLVisionPatchEmbed: LinearPatchEmbed, qwen.Qwen3VLVisionAtten
 
 
 def quicken(visual: torch.nn.Module) -> None:
-    """Give a vision tower the classes above; its weights, their names and its hooks stay as they are."""
-    for module in visual.modules():
-        if type(module) in QUICK:
-            module.__class__ = QUICK[type(module)]
+    """Give a vision tower the classes above; its weights, their names and its hooks stay as they are.
+
+    From then on it raises ValueError for images of different sizes.
+    """
+    slow = [module for module in visual.modules() if type(module) in QUICK]
+    for module in slow:
+        module.__class__ = QUICK[type(module)]
+    if slow:
+        visual.register_forward_pre_hook(_check_sizes, with_kwargs=True)
+
+
+def _check_sizes(module, args, kwargs) -> None:
+    """Once for all layers: a look at the numbers waits for a GPU."""
+    grid = args[1] if len(args) > 1 else kwargs["grid_thw"]
+    if not bool((grid == grid[0]).all()):
+        raise ValueError("the images of a batch must have one size")

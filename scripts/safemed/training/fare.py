@@ -20,6 +20,7 @@ from transformers import set_seed
 from safemed.attacks.losses import feature_distance, features_away
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import patchify, to_float
+from safemed.models.tower import quicken
 from safemed.models.vlm import VLM, tower_features
 from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
@@ -66,6 +67,7 @@ class FARETrainer(LoggingTrainer):
         self.augmentation, self.kind = augmentation, vision_optimizer
         self.vlm = VLM(model.to(self.args.device).train(), processing_class)
         self.reference.to(self.vlm.device)
+        quicken(self.reference)
         self.vlm.count(self.reference)
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
@@ -81,5 +83,6 @@ class FARETrainer(LoggingTrainer):
 
     @torch.no_grad()
     def _clean_features(self, clean: Tensor) -> Tensor:
-        """The reference's features [B, L, n, D] of the clean images."""
-        return tower_features(self.reference, *patchify(clean, self.vlm.geometry))
+        """The reference's features [B, L, n, D] of the clean images, as precise as the tower's."""
+        with self.accelerator.autocast():
+            return tower_features(self.reference, *patchify(clean, self.vlm.geometry))

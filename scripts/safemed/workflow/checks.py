@@ -338,8 +338,15 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
         yield "temperature: nothing is drawn where completions are targets; write 1"
     if settings.get("vision_optimizer") == "muon" and (settings["peft"] or settings["sharded"]):
         yield "vision_optimizer: muon is for whole matrices, and not for adapters (peft) or shards; write adamw"
-    if settings.get("targets") == "stepwise" and "instruct" in config["variants"]:
+    yield from _of_variants("targets", settings.get("targets"), config["variants"])
+    if "instruct" in config["variants"] and _taught(settings, "instruct") == "stepwise":
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
+
+
+def _taught(settings: dict, variant: str) -> str | None:
+    """The kind of targets that a variant is taught; None where there are none, or none for it."""
+    targets = settings.get("targets")
+    return targets.get(variant) if isinstance(targets, dict) else targets
 
 
 def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:

@@ -147,8 +147,13 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
 
 def own_targets(config: dict) -> list[str]:
     """The names of the trained models, {method}-{variant}, that are taught answers of their start model's own."""
-    methods = lineage(config, studied(config))
-    return models(config, [name for name in methods if training_settings(config, name).get("targets") == OWN])
+    trained = [(name, variant) for name in lineage(config, studied(config)) for variant in config["variants"]]
+    return [f"{name}-{variant}" for name, variant in trained if teaches_own(config, name, variant)]
+
+
+def teaches_own(config: dict, name: str, variant: str) -> bool:
+    """Whether a method teaches a variant answers of its start model's own."""
+    return of_variant(training_settings(config, name).get("targets"), variant) == OWN
 
 
 def models(config: dict, methods: list[str]) -> list[str]:

@@ -69,8 +69,8 @@ class Trainings:
 
     def targets(self, wildcards) -> list[str]:
         """The folder of the start model's own answers, where the method teaches those."""
-        taught = configs.training_settings(self.config, wildcards.method).get("targets")
-        return [f"{self.results}/targets/{wildcards.method}-{wildcards.variant}"] if taught == configs.OWN else []
+        own = configs.teaches_own(self.config, wildcards.method, wildcards.variant)
+        return [f"{self.results}/targets/{wildcards.method}-{wildcards.variant}"] if own else []
 
     def sample_settings(self, wildcards) -> str:
         """The --settings of the script that samples those answers."""
@@ -78,7 +78,7 @@ class Trainings:
         settings = {
             "target_samples": method["target_samples"],
             "train_on": method.get("train_on"),
-            "batch_size": self.config["attack"]["batch_size"],
+            "batch_size": self.config["certify"]["batch_size"],  # no gradients either
             "max_new_tokens": self.config["max_new_tokens"],
             "precision": self.config["evaluation_precision"],
         }

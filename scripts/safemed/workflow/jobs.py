@@ -1,0 +1,163 @@
+"""What the jobs of a study do on a GPU, counted from its config: how often each kind of step, on how many questions.
+
+Counts are upper bounds: as if every question were right and no attack broke it, and as if every completion were as long
+as max_new_tokens allows. Kinds of steps are those of safemed.preflight.
+"""
+
+from collections.abc import Iterator
+
+from safemed.data.prompts import of_variant
+from safemed.workflow import config as configs
+
+CW_SEARCHES = 4
+LETTER = 8  # tokens of an answer without a thought
+SAMPLED_THOUGHTS = 3
+CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
+
+
+def jobs(config: dict, stress_tests: int) -> list[dict]:
+    """Each kind of job: rule, model, what it is of, how many `jobs` share it, its trainer, and its passes.
+
+    stress_tests: how many conditions each question of the stress tests is asked under. A pass has a step, the rows
+    (questions, prompts or draws) that it is made on in all jobs together, the tokens of each row's completion, and how
+    many rows go `at_once`.
+    """
+    return [*_trainings(config), *_evaluations(config, stress_tests)]
+
+
+def _trainings(config: dict) -> Iterator[dict]:
+    for name in configs.lineage(config, configs.studied(config)):
+        trainer, settings = config["methods"][name]["trainer"], configs.training_settings(config, name)
+        for variant in config["variants"]:
+            limit, model = config["max_new_tokens"][variant], f"{name}-{variant}"
+            if configs.teaches_own(config, name, variant):
+                yield _job("sample_targets", model, "", [_own_answers(config, settings, limit)])
+            passes = [*PASSES[trainer](config, settings, variant, limit)]
+            yield _job(f"train_{trainer}", model, "", passes, trainer=trainer)
+
+
+def _own_answers(config: dict, settings: dict, limit: int) -> dict:
+    """All tries of all training questions, as far as the config tells their number."""
+    published, split = config["data"]["published_counts"] or {}, config["data"]["split"]
+    questions = round(published.get("questions", 0) * split["train"])
+    return _pass("answer", questions * settings["target_samples"], limit, config["certify"]["batch_size"])
+
+
+def _sft(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
+    rows, at_once = _trained_rows(config, settings)
+    yield from _attacked(settings, rows, limit, at_once, "training_attack")
+    yield _pass("sft", rows, limit, at_once)
+
+
+def _fare(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
+    rows, at_once = _trained_rows(config, settings)
+    yield from _attacked(settings, rows, 0, at_once, "tower_attack")
+    yield _pass("fare", rows, 0, at_once)
+
+
+def _grpo(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
+    prompts, at_once = _trained_rows(config, settings)
+    yield from _attacked(settings, prompts, limit, at_once, "training_attack")
+    drawn = of_variant(settings["num_generations"], variant) if settings["completions"] == "rollouts" else 1
+    if settings["completions"] == "rollouts":
+        yield _pass("rollout", prompts * drawn, limit, at_once * drawn, prompts=prompts)
+    yield _pass("grpo", prompts, drawn * limit, at_once)
+
+
+PASSES = {"sft": _sft, "fare": _fare, "grpo": _grpo}
+
+
+def _trained_rows(config: dict, settings: dict) -> tuple[int, int]:
+    """The rows of a training, and how many a process has at once."""
+    processes = config["resources"]["train_nodes"] * config["resources"]["train_processes"]
+    rows = settings["steps"] * settings["batch_size"] * settings["gradient_accumulation"]
+    return rows, settings["batch_size"] // processes
+
+
+def _attacked(settings: dict, rows: int, tokens: int, at_once: int, step: str) -> Iterator[dict]:
+    augmentation = settings["augmentation"]
+    if augmentation["kind"] == "adversarial":
+        share = augmentation.get("share", 1.0)
+        yield _pass(step, round(rows * share) * augmentation["steps"], tokens, max(1, round(at_once * share)))
+
+
+def _evaluations(config: dict, stress_tests: int) -> Iterator[dict]:
+    attack, stress, made = config["attack"], config["stress"], config["evaluations"]
+    studied = configs.models(config, config["study_methods"])
+    certified = configs.models(config, configs.certified_methods(config))
+    for model in dict.fromkeys([*studied, *certified]):
+        variant = model.rpartition("-")[2]
+        limit = config["max_new_tokens"][variant]
+        names = ["clean", *configs.suite(attack, variant)] if model in studied and "attack" in made else []
+        smoothed = configs.smoothed_attacks(config, variant) if model in certified and "certify" in made else []
+        hinted = [stress["adaptive"]] if model in studied and "stress" in made and stress["adaptive"] else []
+        for name in [*names, *smoothed, *hinted]:
+            yield _job("attack_model", model, name, [*_attack(config, variant, name, limit)])
+        if model in studied:
+            yield from _other_evaluations(config, model, len(studied), stress_tests)
+        if model in certified:
+            yield from _certificates(config, model, limit)
+
+
+def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]:
+    attack, own = config["attack"], config["attack"]["attacks"].get(name, {})
+    asked = config["certify"] if "sigma" in own else config["stress"] if "hint" in own else attack
+    questions, votes, at_once = asked["questions"], own.get("votes", 1), attack["batch_size"]
+    rows = questions * len([radius for radius in configs.radii(attack, name) if radius])
+    tries = _tries(own, variant)
+    answers = questions + rows * (1 + max(1, len(tries)))
+    if own.get("kind") == "noise":
+        answers += rows * own["steps"]
+    if own.get("kind") == "square":
+        yield _pass("query", rows * own["steps"], limit, at_once)
+    elif tries:
+        searches = CW_SEARCHES if own["kind"] == "cw" else 1
+        precisions = 2 if attack["amp"] else 1
+        steps = sum(tries) * own["steps"] * searches * precisions * own.get("draws", 1)
+        yield _pass("attack", rows * steps, limit, at_once * own.get("draws", 1))
+    step = "query" if own.get("function") == "choice" else "answer"
+    yield _pass(step, answers * votes, limit, at_once)
+
+
+def _tries(own: dict, variant: str) -> list[int]:
+    """The climbs of an attack on a variant, each as the number of gradients in one of its steps."""
+    losses = own.get("losses", {}).get(variant, [])
+    restarts = 1 if own.get("steps") == 1 else of_variant(own.get("restarts", 1), variant)
+    return [SAMPLED_THOUGHTS if loss == "sampled" else 1 for loss in losses for _ in range(restarts)]
+
+
+def _other_evaluations(config: dict, model: str, models: int, stress_tests: int) -> Iterator[dict]:
+    attack, stress, made = config["attack"], config["stress"], config["evaluations"]
+    variant, at_once = model.rpartition("-")[2], attack["batch_size"]
+    limit = config["max_new_tokens"][variant]
+    if "transfer" in made:
+        yield _job("transfer_images", model, "", [_pass("answer", attack["questions"] * models, limit, at_once)])
+    if "sanity" in made:
+        sanity = attack["sanity"]
+        climbs = len(sanity["radii"]) + len(sanity["steps"]) + 4 + 3 * of_variant(sanity["restarts"], variant)
+        rows = sanity["questions"] * climbs
+        passes = [_pass("attack", rows * max(sanity["steps"]), limit, at_once), _pass("answer", rows, limit, at_once)]
+        yield _job("probe_attacks", model, "", passes)
+    if "stress" in made:
+        rows = stress["questions"] * stress_tests + stress["chains"] * CHAIN
+        passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
+        yield _job("stress_model", model, "", passes)
+
+
+def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:
+    certify = config["certify"]
+    drawn = certify["n"] if certify["mode"] == "fixed" else round(certify["n"] * config["preflight"]["drawn"])
+    draws = certify["questions"] * (certify["n0"] + drawn)
+    for function in certify["functions"]:
+        for sigma in certify["sigma"]:
+            tokens = LETTER if function == "choice" else limit
+            work = _pass("query" if function == "choice" else "answer", draws, tokens, certify["batch_size"])
+            yield _job("certify_model", model, f"{function}, sigma {sigma}", [work], jobs=certify["shards"])
+
+
+def _job(rule: str, model: str, what: str, passes: list[dict], jobs: int = 1, trainer: str | None = None) -> dict:
+    return {"rule": rule, "model": model, "what": what, "jobs": jobs, "trainer": trainer, "passes": passes}
+
+
+def _pass(step: str, rows: int, tokens: int, at_once: int, **more) -> dict:
+    return {"step": step, "rows": rows, "tokens": tokens, "at_once": min(rows, at_once) or 1, **more}

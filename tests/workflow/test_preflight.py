@@ -1,0 +1,80 @@
+"""What the jobs of a study are said to do is no less than what they did; the command prices a study and refuses it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from safemed.workflow import config as configuration
+from safemed.workflow.jobs import jobs
+from support.paths import SMALLEST_STUDY
+from support.settings import SMALLEST
+from support.snakemake_runs import checkout, snakemake
+
+DRAWN = {**SMALLEST, "preflight": {**SMALLEST["preflight"], "drawn": 1.0}}
+TWICE = {"fare", "grpo"}  # a reference goes forward, too
+BACKWARD = {"attack", "sft", "fare", "grpo", "training_attack", "tower_attack"}
+
+
+def counted(job: dict) -> tuple[int, int]:
+    """Images forward and backward through the tower in a job."""
+    rows = [(work["step"], work.get("prompts", work["rows"])) for work in job["passes"]]
+    return sum((1 + (step in TWICE)) * n for step, n in rows), sum(n for step, n in rows if step in BACKWARD)
+
+
+def spent(results: Path, job: dict) -> tuple[int, int]:
+    """The same as its cost.json says, of all jobs together."""
+    model, what = job["model"], job["what"]
+    smoothed = what.replace(", sigma ", "-sigma")
+    folder = {
+        "attack_model": f"attacks/{model}/{what}",
+        "transfer_images": f"transfer/{model}",
+        "stress_model": f"stress/{model}",
+        "probe_attacks": f"sanity/{model}",
+        "certify_model": f"certificates/{model}/{smoothed}/*",
+    }.get(job["rule"], f"models/{model}")
+    found = [json.loads(path.read_text()) for path in results.glob(f"{folder}/cost.json")]
+    assert len(found) == job["jobs"], folder
+    return sum(one["forward_passes"] for one in found), sum(one["backward_passes"] for one in found)
+
+
+def test_no_job_did_more_than_was_counted(study):
+    """The probes of a training are not counted: four questions, twice."""
+    results = study / "results" / SMALLEST["study"]
+    done = jobs(DRAWN, 120)
+    assert {job["rule"] for job in done} >= {"train_sft", "train_fare", "train_grpo", "attack_model", "certify_model"}
+    for job in done:
+        (forward, backward), (more, back) = counted(job), spent(results, job)
+        if job["rule"].startswith("train_"):
+            assert backward <= back <= backward + 2 * 4 * 6 and forward <= more <= forward + 2 * 4 * 16, job
+        else:
+            assert back <= backward and more <= forward, job
+
+
+def test_every_job_of_the_study_is_counted_once(study):
+    results = study / "results" / SMALLEST["study"]
+    parts = ("attacks", "transfer", "stress", "sanity", "certificates", "models")
+    made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
+    assert sum(job["jobs"] for job in jobs(SMALLEST, 1)) == made - len(configuration.bases(SMALLEST))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return checkout(tmp_path_factory.mktemp("preflight") / "repository")
+
+
+def test_the_command_prices_a_study(folder):
+    run = snakemake("preflight", "--cores", "1", "--quiet", "all", "--configfile", SMALLEST_STUDY, cwd=folder)
+    assert run.returncode == 0 and "longest chain" in run.stdout, run.stderr
+    rows = pd.read_csv(folder / "results" / SMALLEST["study"] / "preflight.csv", keep_default_na=False)
+    assert set(rows.rule) == {job["rule"] for job in jobs(SMALLEST, 1)}
+    assert (rows.hours > 0).all() and (rows.memory_gb > 0).all() and (rows.largest > rows.at_once).all()
+
+
+def test_the_command_refuses_what_does_not_fit(folder):
+    small = ["--config", "preflight={memory_gb: 0.005, gpu: pocket}"]
+    run = snakemake("preflight", "--cores", "1", "--configfile", SMALLEST_STUDY, *small, cwd=folder)
+    assert run.returncode != 0
+    said = run.stdout + run.stderr
+    assert "train_sft sft-instruct: sft of 4 at once needs" in said and "and pocket has 0 to use" in said
