@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,16 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIB
 
 # These files take longest. Where several processes share the tests they start first, so that none of them is left at
 # the end; those that mostly wait stand before all others.
-LONGEST = ("test_slurm", "test_conda", "test_study", "test_processes", "test_resume", "test_reruns")
+LONGEST = (
+    "test_slurm",
+    "test_conda",
+    "test_study",
+    "test_thinking_study",
+    "test_processes",
+    "test_resume",
+    "test_reruns",
+    "test_preflight",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +70,17 @@ def hub(monkeypatch):
     with served() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
+
+
+@pytest.fixture(scope="session")
+def vocabulary(made_once) -> Path:
+    """The ranks of Qwen's own vocabulary."""
+    from support import qwen
+
+    try:
+        return made_once("qwen-vocabulary", qwen.fetch)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"no package registry: {error.stderr[-300:]}")
 
 
 @pytest.fixture(scope="session")

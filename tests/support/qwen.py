@@ -67,3 +67,28 @@ def tokenizer(folder: Path, template: str) -> Qwen2Tokenizer:
     made.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])
     made.add_tokens([AddedToken(token, special=False, normalized=False) for token in TOKENS])
     return made
+
+
+def widths_of_4b(text_layers: int, vision_layers: int, deepstack: list[int]) -> dict:
+    """Qwen3-VL-4B's configuration, as its makers publish it, with so many layers."""
+    text = {
+        "vocab_size": 151936, "hidden_size": 2560, "intermediate_size": 9728, "num_hidden_layers": text_layers,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 262144,
+        "rope_parameters": {
+            "rope_type": "default", "mrope_section": [24, 20, 20], "mrope_interleaved": True, "rope_theta": 5e6,
+        },
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+    vision = {
+        "depth": vision_layers, "hidden_size": 1024, "intermediate_size": 4096, "num_heads": 16, "patch_size": 16,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 2560, "num_position_embeddings": 2304,
+        "deepstack_visual_indexes": deepstack,
+    }  # fmt: skip
+    ids = {"image_token_id": 151655, "video_token_id": 151656, "vision_start_token_id": 151652}
+    return {
+        "text_config": text,
+        "vision_config": vision,
+        "tie_word_embeddings": True,
+        "vision_end_token_id": 151653,
+        **ids,
+    }
