@@ -32,6 +32,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/preflight.smk"
 
 
 localrules:
@@ -47,7 +48,6 @@ localrules:
     tables,
     figures,
     report,
-    preflight,
 
 
 # No second writer beside the jobs of a killed driver, and no output of which nobody knows how it was made.
@@ -127,19 +127,6 @@ rule figures:
 rule report:
     input:
         f"{RESULTS}/report.html",
-
-
-# Whether the study fits on the GPUs that it is for, and how long they take; measured here, before anything is submitted.
-rule preflight:
-    log:
-        f"{RESULTS}/logs/preflight.log",
-    conda:
-        "envs/train.yaml"
-    params:
-        settings=settings(config),
-        out=f"{RESULTS}/preflight.csv",
-    shell:
-        "python scripts/preflight.py --settings {params.settings:q} --out {params.out} 2> {log}"
 
 
 onerror:

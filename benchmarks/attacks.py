@@ -25,6 +25,7 @@ from safemed.evaluation import black_box, registry
 from safemed.evaluation.evaluator import Evaluator
 from safemed.models.vlm import VLM
 from safemed.workflow import config as configuration
+from safemed.workflow import config_files
 
 EPS, STEPS = 8, 20
 
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100, help="for PGD")
     parser.add_argument("--few", type=int, default=12, help="for AutoAttack, of four options: it fails with fewer")
     args = parser.parse_args()
-    config = configuration.read()
+    config = config_files.read()
     everything = load_questions(args.data, "test")
     vlm, longest = VLM.load(args.weights), config["max_new_tokens"]["instruct"]
     evaluator = Evaluator(vlm, subset(everything, args.questions, 0), "instruct", longest)

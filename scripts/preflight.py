@@ -9,8 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 from safemed.preflight import factors, shapes, table
-from safemed.stress.hints import Templates
-from safemed.stress.stress_tests import stress_tests
 from safemed.training.common import adapter
 from safemed.utils import cli
 from safemed.workflow import config as configs
@@ -24,10 +22,9 @@ def main() -> None:
     args = parser.parse_args()
     cli.start_logging()
     config = args.settings  # all of it
-    assumed = {key: value for key, value in config["preflight"].items() if key != "text_tokens"}
+    assumed = {key: value for key, value in config["preflight"].items() if key not in ("text_tokens", "stress_tests")}
     machine = table.Machine(**assumed)
-    templates, severities = Templates.read(Path(config["templates"])), config["stress"]["severities"]
-    work = jobs(config, len(list(stress_tests(templates, severities, config["stress"]["attack"]))))
+    work = jobs(config)
     steps = {one["step"] for job in work for one in job["passes"]}
     bases = {base: measured(configs.base_model(config, base), config, steps) for base in configs.bases(config)}
     models = {variant: bases[configs.base_of(config, variant)] for variant in config["variants"]}

@@ -8,7 +8,7 @@ import yaml
 
 from safemed.report import config_page, products, report_pages
 from safemed.utils import files
-from safemed.workflow import config
+from safemed.workflow import config_files
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = ROOT / "workflow" / "schemas" / "config.schema.yaml"
@@ -29,7 +29,7 @@ def pages() -> dict[str, str]:
     docstrings = {table.name: docstring(table.dotted) for table in products.TABLES}
     captions = {figure.name: (CAPTIONS / f"{figure.caption}.rst").read_text() for figure in products.FIGURES}
     return {
-        "config.md": config_page.page(yaml.safe_load(SCHEMA.read_text()), config.read()),
+        "config.md": config_page.page(yaml.safe_load(SCHEMA.read_text()), config_files.read()),
         "tables.md": report_pages.tables(docstrings),
         "figures.md": report_pages.figures(captions),
     }

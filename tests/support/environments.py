@@ -76,5 +76,9 @@ def planned_jobs(folder: Path, *arguments) -> list[Job]:
     done = snakemake("-n", "--printshellcmds", "--cores", 2, *arguments, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     blocks = re.findall(r"^(?:local)?rule (\w+):\n.*?^Shell command: (.*?)$", done.stdout, re.M | re.S)
-    commands = [(rule, line.rpartition("&& ")[2].partition(" > ")[0]) for rule, line in blocks if line != "None"]
+    commands = [
+        (rule, line.rpartition("&& ")[2].partition(" 2> ")[0].partition(" > ")[0])
+        for rule, line in blocks
+        if line != "None"
+    ]
     return [Job(rule, kind_of(rule), tuple(shlex.split(command))) for rule, command in commands]

@@ -1,13 +1,13 @@
 """The smallest study's config, and small settings for the scripts."""
 
-from safemed.workflow import config
+from safemed.workflow import config, config_files
 from support.paths import SMALLEST_STUDY
 
 LORA = {"r": 4, "alpha": 8, "dropout": 0.0}
 ADVERSARIAL = {"kind": "adversarial", "eps": 8, "steps": 2, "ramp": 0.0}
 
 
-SMALLEST = config.read(SMALLEST_STUDY)
+SMALLEST = config_files.read(SMALLEST_STUDY)
 
 
 def training_settings(method: str, **changes) -> dict:

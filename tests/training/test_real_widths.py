@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 SIDE = 384
 LIMIT = {"instruct": 16, "think": 64}
 LORA = {"r": 4, "alpha": 8, "dropout": 0.05}
-SHORT = {"steps": 1, "batch_size": 2, "save_steps": 1, "peft": LORA, "max_new_tokens": LIMIT}
+SHORT = {"steps": 2, "batch_size": 2, "save_steps": 1, "peft": LORA, "max_new_tokens": LIMIT}
 TRAINERS = {
     "train_sft.py": {**TRAINING, **SHORT},
     "train_fare.py": {**FARE, **SHORT, "vision_optimizer": "adamw"},
@@ -40,7 +40,7 @@ TRAINERS = {
 def data(tmp_path_factory) -> Path:
     """Some phantoms of 384 x 384 pixels as a study's data folder."""
     folder = tmp_path_factory.mktemp("wide")
-    command("make_phantoms.py", "--out", folder / "source", "--images", 40, "--side", SIDE)
+    command("make_phantoms.py", "--out", folder / "source", "--images", 80, "--side", SIDE)
     prepared(folder / "source", folder / "data", SIDE)
     command("split.py", "--questions", folder / "data/questions", "--out", folder / "data/splits.csv", settings=SPLIT)
     return folder / "data"
@@ -59,7 +59,7 @@ def wide(vocabulary, tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("script", TRAINERS)
-def test_a_step_of_each_trainer_changes_adapted_weights_alone(script, data, wide, tmp_path):
+def test_two_steps_of_each_trainer_change_adapted_weights_alone(script, data, wide, tmp_path):
     here(script, *training_arguments(data, wide, tmp_path, "think"), settings=TRAINERS[script])
     changed = changed_tensors(tmp_path / "model", wide)
     assert changed and not any("embed_tokens" in name or "norm" in name for name in changed)

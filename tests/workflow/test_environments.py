@@ -64,6 +64,8 @@ def jobs(tmp_path_factory) -> list[Job]:
     return [
         *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
         *planned_jobs(folder, "base", *fetched),
+        *planned_jobs(folder, "preflight"),
+        *planned_jobs(folder, "sft", "tables", "--config", 'training={"sft": {"targets": "own"}}'),
         *planned_jobs(folder, *altered),
     ]
 

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from safemed.workflow import config as configuration
+from safemed.workflow import config_files
 from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout, commands, plan, planned, snakemake
 
-DEFAULT, FULL = configuration.read(), configuration.read(STUDIES["full"])
+DEFAULT, FULL = config_files.read(), config_files.read(STUDIES["full"])
 MODELS = configuration.models(FULL, FULL["study_methods"])
 
 
@@ -84,7 +85,7 @@ def test_every_method_is_attacked_at_the_same_radii(plans):
     """A sweep of other radii would be another attack, with which nothing could be compared."""
     swept = [given for given in commands(plans("ablation"), "attack.py") if given["--attack"] == ["pgd"]]
     radii = {given["--method"][0]: given["--eps"] for given in swept}
-    assert radii.keys() == set(configuration.read(STUDIES["ablation"])["study_methods"])
+    assert radii.keys() == set(config_files.read(STUDIES["ablation"])["study_methods"])
     assert all(found == list(map(str, DEFAULT["attack"]["eps"])) for found in radii.values())
 
 
@@ -142,7 +143,7 @@ def test_what_a_study_leaves_out_is_not_drawn(change, figures, full, untouched):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_study_plans_on_a_folder_of_images(name, plans):
-    config, jobs = configuration.read(STUDIES[name]), planned(plans(name))
+    config, jobs = config_files.read(STUDIES[name]), planned(plans(name))
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
     assert trainings(jobs) == trainings_of(config, configuration.studied(config))
 
@@ -157,7 +158,7 @@ def test_what_is_certified_follows_what_is_studied(full, untouched):
 
 def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
     """And takes the default study's models as they are: the attack is the same, on more questions."""
-    config, jobs = configuration.read(STUDIES["ablation"]), planned(plans("ablation"))
+    config, jobs = config_files.read(STUDIES["ablation"]), planned(plans("ablation"))
     models = configuration.models(config, config["study_methods"])
     assert jobs["attack_model"] == len(models) * (1 + len(config["attack"]["suite"])) and set(MODELS) < set(models)
     assert not jobs.keys() & {"certify_model", "stress_model", "transfer_images", "probe_attacks"}
@@ -174,7 +175,7 @@ def test_every_method_is_a_target_of_its_own_name(untouched):
 
 def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, full):
     """The models trained for noise are certified and attacked as smoothed models, and their own pgd stands beside."""
-    config, more = configuration.read(STUDIES["full"], STUDIES["smoothing"]), planned(plans("full", "smoothing"))
+    config, more = config_files.read(STUDIES["full"], STUDIES["smoothing"]), planned(plans("full", "smoothing"))
     variants, certify = len(config["variants"]), config["certify"]
     added = len(certify["methods"]) - len(config["study_methods"])
     assert added >= 2 and more["train_grpo"] == full["train_grpo"] + added * variants

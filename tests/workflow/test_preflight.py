@@ -6,12 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from safemed.stress.hints import Templates
+from safemed.stress.stress_tests import stress_tests
 from safemed.workflow import config as configuration
+from safemed.workflow import config_files
 from safemed.workflow.jobs import jobs
-from support.paths import SMALLEST_STUDY
+from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.settings import SMALLEST
 from support.snakemake_runs import checkout, snakemake
 
+FULL = config_files.read(STUDIES["full"])
 DRAWN = {**SMALLEST, "preflight": {**SMALLEST["preflight"], "drawn": 1.0}}
 TWICE = {"fare", "grpo"}  # a reference goes forward, too
 BACKWARD = {"attack", "sft", "fare", "grpo", "training_attack", "tower_attack"}
@@ -42,7 +46,7 @@ def spent(results: Path, job: dict) -> tuple[int, int]:
 def test_no_job_did_more_than_was_counted(study):
     """The probes of a training are not counted: four questions, twice."""
     results = study / "results" / SMALLEST["study"]
-    done = jobs(DRAWN, 120)
+    done = jobs(DRAWN)
     assert {job["rule"] for job in done} >= {"train_sft", "train_fare", "train_grpo", "attack_model", "certify_model"}
     for job in done:
         (forward, backward), (more, back) = counted(job), spent(results, job)
@@ -56,7 +60,13 @@ def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
     parts = ("attacks", "transfer", "stress", "sanity", "certificates", "models")
     made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
-    assert sum(job["jobs"] for job in jobs(SMALLEST, 1)) == made - len(configuration.bases(SMALLEST))
+    assert sum(job["jobs"] for job in jobs(SMALLEST)) == made - len(configuration.bases(SMALLEST))
+
+
+def test_stress_tests_are_no_more_than_are_assumed():
+    templates, stress = Templates.read(ROOT / "workflow" / "templates.yaml"), FULL["stress"]
+    asked = list(stress_tests(templates, stress["severities"], stress["attack"]))
+    assert FULL["preflight"]["stress_tests"] / 2 < len(asked) <= FULL["preflight"]["stress_tests"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +78,7 @@ def test_the_command_prices_a_study(folder):
     run = snakemake("preflight", "--cores", "1", "--quiet", "all", "--configfile", SMALLEST_STUDY, cwd=folder)
     assert run.returncode == 0 and "longest chain" in run.stdout, run.stderr
     rows = pd.read_csv(folder / "results" / SMALLEST["study"] / "preflight.csv", keep_default_na=False)
-    assert set(rows.rule) == {job["rule"] for job in jobs(SMALLEST, 1)}
+    assert set(rows.rule) == {job["rule"] for job in jobs(SMALLEST)}
     assert (rows.hours > 0).all() and (rows.memory_gb > 0).all() and (rows.largest > rows.at_once).all()
 
 

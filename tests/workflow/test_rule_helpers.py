@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from safemed.utils.dependencies import fingerprint
-from safemed.workflow import config
+from safemed.workflow import config_files
 from safemed.workflow.evaluations import Evaluations
 from safemed.workflow.sources import Sources
 from safemed.workflow.trainings import Trainings
@@ -19,7 +19,7 @@ SFT = SimpleNamespace(method="sft", variant="think")
 @pytest.fixture
 def study() -> dict:
     """The config of the default study with all evaluations, a test's own."""
-    return json.loads(json.dumps(config.read(STUDIES["full"])))
+    return json.loads(json.dumps(config_files.read(STUDIES["full"])))
 
 
 def changed(study: dict, **sections) -> dict:

@@ -6,23 +6,11 @@ All functions take a config that `checks` has accepted.
 import math
 from pathlib import Path
 
-import yaml
-from snakemake.utils import update_config
-
 from safemed.data.prompts import of_variant
 
 ROOT = Path(__file__).resolve().parents[3]
-FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
 BASE = "base"
 OWN = "own"  # targets that the start model has written itself
-
-
-def read(*studies: Path) -> dict:
-    """The config of the default study, with studies' files laid over it in turn, as Snakemake merges them."""
-    config: dict = {}
-    for path in (*FILES, *studies):
-        update_config(config, yaml.safe_load(path.read_text()))
-    return config
 
 
 def sweeps(attack: dict, variant: str | None = None) -> list[str]:

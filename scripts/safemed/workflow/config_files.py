@@ -1,4 +1,4 @@
-"""Faults of a config file that Snakemake would pass over, or not locate."""
+"""Config files: the default study's, studies laid over it, and faults that Snakemake would pass over, or not locate."""
 
 import json
 import os
@@ -6,6 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+from snakemake.utils import update_config
+
+from safemed.workflow.config import ROOT
+
+FILES = (ROOT / "workflow" / "defaults.yaml", ROOT / "config.yaml")  # the default study
+
+
+def read(*studies: Path) -> dict:
+    """The config of the default study, with studies' files laid over it in turn, as Snakemake merges them."""
+    config: dict = {}
+    for path in (*FILES, *studies):
+        update_config(config, yaml.safe_load(path.read_text()))
+    return config
 
 
 def faults(path: Path) -> list[str]:

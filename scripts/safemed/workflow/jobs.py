@@ -15,14 +15,14 @@ SAMPLED_THOUGHTS = 3
 CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
 
 
-def jobs(config: dict, stress_tests: int) -> list[dict]:
+def jobs(config: dict) -> list[dict]:
     """Each kind of job: rule, model, what it is of, how many `jobs` share it, its trainer, and its passes.
 
-    stress_tests: how many conditions each question of the stress tests is asked under. A pass has a step, the rows
+    A pass has a step, the rows
     (questions, prompts or draws) that it is made on in all jobs together, the tokens of each row's completion, and how
     many rows go `at_once`.
     """
-    return [*_trainings(config), *_evaluations(config, stress_tests)]
+    return [*_trainings(config), *_evaluations(config)]
 
 
 def _trainings(config: dict) -> Iterator[dict]:
@@ -81,7 +81,7 @@ def _attacked(settings: dict, rows: int, tokens: int, at_once: int, step: str) -
         yield _pass(step, round(rows * share) * augmentation["steps"], tokens, max(1, round(at_once * share)))
 
 
-def _evaluations(config: dict, stress_tests: int) -> Iterator[dict]:
+def _evaluations(config: dict) -> Iterator[dict]:
     attack, stress, made = config["attack"], config["stress"], config["evaluations"]
     studied = configs.models(config, config["study_methods"])
     certified = configs.models(config, configs.certified_methods(config))
@@ -94,7 +94,7 @@ def _evaluations(config: dict, stress_tests: int) -> Iterator[dict]:
         for name in [*names, *smoothed, *hinted]:
             yield _job("attack_model", model, name, [*_attack(config, variant, name, limit)])
         if model in studied:
-            yield from _other_evaluations(config, model, len(studied), stress_tests)
+            yield from _other_evaluations(config, model, len(studied))
         if model in certified:
             yield from _certificates(config, model, limit)
 
@@ -126,7 +126,7 @@ def _tries(own: dict, variant: str) -> list[int]:
     return [SAMPLED_THOUGHTS if loss == "sampled" else 1 for loss in losses for _ in range(restarts)]
 
 
-def _other_evaluations(config: dict, model: str, models: int, stress_tests: int) -> Iterator[dict]:
+def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
     attack, stress, made = config["attack"], config["stress"], config["evaluations"]
     variant, at_once = model.rpartition("-")[2], attack["batch_size"]
     limit = config["max_new_tokens"][variant]
@@ -139,7 +139,7 @@ def _other_evaluations(config: dict, model: str, models: int, stress_tests: int)
         passes = [_pass("attack", rows * max(sanity["steps"]), limit, at_once), _pass("answer", rows, limit, at_once)]
         yield _job("probe_attacks", model, "", passes)
     if "stress" in made:
-        rows = stress["questions"] * stress_tests + stress["chains"] * CHAIN
+        rows = stress["questions"] * config["preflight"]["stress_tests"] + stress["chains"] * CHAIN
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
         yield _job("stress_model", model, "", passes)
 
