@@ -93,7 +93,7 @@ rule attack:
         evaluations.of_every("transfer", evaluations.studied),
 
 
-# The stored images scored again, no attack run: fails where a row is not what it was.
+# The stored images scored again, no attack run: fails where a row is not what it was, in fp32.
 rule replay:
     input:
         evaluations.replays(),

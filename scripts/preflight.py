@@ -14,6 +14,8 @@ from safemed.utils import cli
 from safemed.workflow import config as configs
 from safemed.workflow.jobs import jobs
 
+COUNTED = ("text_tokens", "stress_tests", "asked")  # assumptions about a study, and not about a GPU
+
 
 def main() -> None:
     """Print the table and write it; fails with a line for each step that does not fit."""
@@ -22,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     cli.start_logging()
     config = args.settings  # all of it
-    assumed = {key: value for key, value in config["preflight"].items() if key not in ("text_tokens", "stress_tests")}
+    assumed = {key: value for key, value in config["preflight"].items() if key not in COUNTED}
     machine = table.Machine(**assumed)
     work = jobs(config)
     steps = {one["step"] for job in work for one in job["passes"]}
@@ -32,6 +34,8 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found.to_csv(args.out, index=False)
     tell(found, table.summary(found, machine, chains(config)))
+    if configs.own_targets(config) and not config["data"]["published_counts"]:
+        print("not priced: sample_targets, since data.published_counts does not tell how many questions there are")
     print(f"written to {args.out}")
     if lines := table.refusals(found, machine):
         print("\n".join(lines))  # beneath the table: what is written to standard error goes to the log

@@ -213,6 +213,14 @@ def test_a_saved_folder_loads_with_transformers_own_class(tiny_model, evaluator)
 def test_a_model_is_evaluated_in_the_precision_that_is_asked_for(tiny_model, evaluator):
     images, halved = to_float(evaluator.images, evaluator.vlm.device), VLM.load(tiny_model, "bf16")
     assert {p.dtype for p in halved.model.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in halved.model.buffers()} == {torch.float32}  # rotary frequencies
+    theirs = VLM(
+        AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.bfloat16).eval(),
+        evaluator.vlm.processor,
+    )
+    with torch.no_grad():
+        wanted = theirs.completion_logits(images, evaluator.asked)
+        assert torch.equal(halved.completion_logits(images, evaluator.asked), wanted)
     with torch.no_grad():
         whole, found = (vlm.completion_logits(images, evaluator.asked).float() for vlm in (evaluator.vlm, halved))
     assert not torch.equal(whole, found) and (whole - found).abs().max() < 0.1 * whole.abs().max()

@@ -190,7 +190,8 @@ def test_a_start_model_that_is_never_right_teaches_nothing(learned, tiny_model, 
 
 @pytest.mark.parametrize("script", ["train_sft.py", "train_grpo.py"])
 def test_targets_that_the_model_could_never_write_are_refused_before_training(study_data, tiny_model, tmp_path, script):
-    settings = {**(TRAINING if "sft" in script else GRPO), "max_new_tokens": {"instruct": 8, "think": 9}}
+    settings = {**(TRAINING if "sft" in script else GRPO), "completions": "targets"}
+    settings |= {"max_new_tokens": {"instruct": 8, "think": 9}}
     with pytest.raises(SystemExit, match=r"config: max_new_tokens\.think: 9; \d+ of \d+ targets .* raise it to \d\d"):
         here(script, *training_arguments(study_data, tiny_model, tmp_path, "think"), settings=settings)
     assert not (tmp_path / "model").exists()

@@ -70,7 +70,7 @@ use rule attack_model as transfer_images with:
         arguments=evaluations.transfer_arguments,
 
 
-# All stored images of a model's attacks, scored again: on the same model, the rows must be the same.
+# All stored images of a model's attacks, scored again: on the same model in fp32, the rows must be the same.
 use rule attack_model as replay_attacks with:
     input:
         **AUDITED,

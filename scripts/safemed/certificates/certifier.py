@@ -36,7 +36,8 @@ class Certifier:
     """Certifies a function of an evaluator's model, one of FUNCTIONS.
 
     A draw's noise depends on (seed, sigma, question id, number of the draw) alone, and a question's certificate on its
-    own votes alone, so that neither the batches nor the shards, nor a restart, change a certificate.
+    own votes alone, so that neither the batches nor the shards, nor a restart, change a certificate. In bf16 the class
+    of a draw may depend on the others in its batch.
     """
 
     def __init__(self, evaluator: Evaluator, function: str, procedure: Procedure, batch_size: int, seed: int):

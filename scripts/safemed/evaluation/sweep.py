@@ -194,7 +194,7 @@ class Sweep:
         """Attack some of the questions: text, image and steps of each.
 
         What is scored is asked once more. In bf16 an answer may depend on the batch that it is in: a question that the
-        attack broke and that is right now is attacked again, from other starts.
+        attack broke and that is right now is attacked again, from other starts where the attack has random ones.
         """
         words, rows = [self.words[i] for i in part.tolist()], self.rows[part]
         found, texts = self._attacked(words, rows, eps, self.task.seed)

@@ -157,9 +157,11 @@ class VLM:
 
         precision: one of PRECISIONS, that of weights and arithmetic. What is evaluated is the model in this precision.
         """
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_weights(path).to(device, PRECISIONS[precision])
-        return cls(model.eval().requires_grad_(False), load_processor(path))
+        device, dtype = "cuda" if torch.cuda.is_available() else "cpu", PRECISIONS[precision]
+        model = load_weights(path).eval().requires_grad_(False)
+        for parameter in model.parameters():  # not the buffers: rotary frequencies in bf16 would turn far tokens
+            parameter.data = parameter.data.to(dtype)
+        return cls(model.to(device), load_processor(path))
 
     @property
     def device(self) -> torch.device:

@@ -85,7 +85,11 @@ class Model:
             trained = sum(self.peft["r"] * (rows + columns) for rows, columns in self.sizes.matrices)
         reference = self.sizes.tower if trainer == "fare" else self.sizes.parameters if trainer == "grpo" else 0
         kept = reference if trainer == "fare" or not self.peft else 0  # the policy without its adapters is one
-        return 4 * (self.sizes.parameters + kept + (trained if self.peft else 0)) + 8 * trained / self.shards
+        shards = 1 if trainer == "fare" else self.shards  # its tower is small, and not divided
+        gradients = (
+            0 if step in ("sft", "fare", "grpo") else 4 * trained
+        )  # of the batches before, where they accumulate
+        return 4 * (self.sizes.parameters + kept + (trained if self.peft else 0)) + 8 * trained / shards + gradients
 
     def needed(self, step: str, rows: int, tokens: int) -> float:
         """Bytes that a step makes, at most."""

@@ -10,8 +10,9 @@ x_adv, rewards them, and descends
 policy: GRPO's (Shao et al. 2024), A relative to the group. With one update a batch the ratio of new to old policy is 1,
 so nothing is clipped. Tokens are summed, not averaged over a completion's length (Liu et al. 2025). anchor: forward KL
 over the whole vocabulary, summed over the tokens of the rollouts. features: what the language model is given by the
-vision tower phi, as in FARE (Schlarmann et al. 2024). The reference, as the model was at the start, sees the CLEAN
-image: an attacked policy that is confident is wrong in all rollouts of a group, and the reference alone knows better.
+vision tower phi, as in FARE (Schlarmann et al. 2024), the mean over its layers where it has a deepstack. The reference,
+as the model was at the start, sees the CLEAN image: an attacked policy that is confident is wrong in all rollouts of a
+group, and the reference alone knows better.
 
 On transformers' Trainer: TRL's GRPOTrainer renders, generates and evaluates each of a group's repetitions anew, and all
 of that would be overridden.

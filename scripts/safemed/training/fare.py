@@ -3,7 +3,8 @@
     min_theta  E_x  max_{|delta|_inf <= eps}  || phi_theta(x + delta) - phi_ref(x) ||^2
 
 The tower phi_theta keeps, under attack, the features that the tower it started from has of the CLEAN image, so that the
-language model, which is not trained, goes on understanding them. No label and no answer enters. A step costs a fraction
+language model, which is not trained, goes on understanding them. The distance is relative to the norm of the clean
+features, in each layer of a deepstack by itself. No label and no answer enters. A step costs a fraction
 of AT-GRPO's: the language model is not run.
 """
 

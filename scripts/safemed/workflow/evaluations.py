@@ -137,8 +137,11 @@ class Evaluations:
         return _json(self._replay_settings(None, self.attack["attacks"]))
 
     def replay_arguments(self, wildcards, input) -> str:
-        """The arguments of a replay; on the model that was attacked, the rows must be the same."""
-        same = "" if self.replayed_on else " --same"
+        """The arguments of a replay; on the model that was attacked, the rows must be the same.
+
+        In bf16 an answer may depend on the batch that it is in.
+        """
+        same = "" if self.replayed_on or self.config["evaluation_precision"] == "bf16" else " --same"
         return _line(attacks=input.attacks, templates=input.templates) + same
 
     def replay_model(self, wildcards) -> str:

@@ -1,7 +1,8 @@
 """What the jobs of a study do on a GPU, counted from its config: how often each kind of step, on how many questions.
 
-Counts are upper bounds: as if every question were right and no attack broke it, and as if every completion were as long
-as max_new_tokens allows. Kinds of steps are those of safemed.preflight.
+Counts are as if every question were right and no attack broke it, and as if every completion were as long as
+max_new_tokens allows; how often an attack on all of a thinking model's words asks it in vain is assumed
+(`preflight.asked`). Kinds of steps are those of safemed.preflight.
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from collections.abc import Iterator
 from safemed.data.prompts import of_variant
 from safemed.workflow import config as configs
 
-CW_SEARCHES = 4
+CW_SEARCHES, CW_DRAWN_BACK = 4, 6  # of attacks.cw: searches of c, and bisections of what broke
+ASK_EVERY = 2  # steps, of attacks.engine
 LETTER = 8  # tokens of an answer without a thought
 SAMPLED_THOUGHTS = 3
 CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
@@ -30,16 +32,15 @@ def _trainings(config: dict) -> Iterator[dict]:
         trainer, settings = config["methods"][name]["trainer"], configs.training_settings(config, name)
         for variant in config["variants"]:
             limit, model = config["max_new_tokens"][variant], f"{name}-{variant}"
-            if configs.teaches_own(config, name, variant):
+            if configs.teaches_own(config, name, variant) and config["data"]["published_counts"]:
                 yield _job("sample_targets", model, "", [_own_answers(config, settings, limit)])
             passes = [*PASSES[trainer](config, settings, variant, limit)]
             yield _job(f"train_{trainer}", model, "", passes, trainer=trainer)
 
 
 def _own_answers(config: dict, settings: dict, limit: int) -> dict:
-    """All tries of all training questions, as far as the config tells their number."""
-    published, split = config["data"]["published_counts"] or {}, config["data"]["split"]
-    questions = round(published.get("questions", 0) * split["train"])
+    """All tries of all training questions, whose number the published counts tell."""
+    questions = round(config["data"]["published_counts"]["questions"] * config["data"]["split"]["train"])
     return _pass("answer", questions * settings["target_samples"], limit, config["certify"]["batch_size"])
 
 
@@ -82,13 +83,13 @@ def _attacked(settings: dict, rows: int, tokens: int, at_once: int, step: str) -
 
 
 def _evaluations(config: dict) -> Iterator[dict]:
-    attack, stress, made = config["attack"], config["stress"], config["evaluations"]
+    stress, made = config["stress"], config["evaluations"]
     studied = configs.models(config, config["study_methods"])
     certified = configs.models(config, configs.certified_methods(config))
     for model in dict.fromkeys([*studied, *certified]):
         variant = model.rpartition("-")[2]
         limit = config["max_new_tokens"][variant]
-        names = ["clean", *configs.suite(attack, variant)] if model in studied and "attack" in made else []
+        names = _attacks_made(config, model in studied, model in certified, variant)
         smoothed = configs.smoothed_attacks(config, variant) if model in certified and "certify" in made else []
         hinted = [stress["adaptive"]] if model in studied and "stress" in made and stress["adaptive"] else []
         for name in [*names, *smoothed, *hinted]:
@@ -99,13 +100,33 @@ def _evaluations(config: dict) -> Iterator[dict]:
             yield from _certificates(config, model, limit)
 
 
+def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) -> list[str]:
+    """The attacks on a model itself: the suite, and those that other evaluations need."""
+    attack, made, names = config["attack"], config["evaluations"], []
+    if studied and "attack" in made:
+        names += ["clean", *configs.suite(attack, variant)]
+    if studied and "transfer" in made:
+        names.append(attack["transfer"])
+    if studied and "stress" in made:
+        names.append(config["stress"]["attack"])
+    if certified and "certify" in made:
+        names += ["clean", "pgd"]
+    return list(dict.fromkeys(names))
+
+
 def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]:
     attack, own = config["attack"], config["attack"]["attacks"].get(name, {})
     asked = config["certify"] if "sigma" in own else config["stress"] if "hint" in own else attack
     questions, votes, at_once = asked["questions"], own.get("votes", 1), attack["batch_size"]
     rows = questions * len([radius for radius in configs.radii(attack, name) if radius])
     tries = _tries(own, variant)
-    answers = questions + rows * (1 + max(1, len(tries)))
+    losses = own.get("losses", {}).get(variant, [])
+    thoughts = SAMPLED_THOUGHTS * tries.count(SAMPLED_THOUGHTS)
+    answers = questions + rows * (1 + max(1, len(tries)) + thoughts)
+    if "sequence" in losses:
+        answers += round(rows * len(tries) / len(losses) * own["steps"] / ASK_EVERY * config["preflight"]["asked"])
+    if own.get("kind") == "cw":
+        answers += rows * CW_DRAWN_BACK
     if own.get("kind") == "noise":
         answers += rows * own["steps"]
     if own.get("kind") == "square":

@@ -29,7 +29,7 @@ def robustness(sweeps: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
     accuracy: the share of ALL n questions whose outcome is "right"; an unparsable answer is not.
     ci_low, ci_high: 95 % Wilson interval, with n divided by the design effect of questions that share an image.
     unparsable: the share of answers that name no option.
-    cut: the share of answers as long as max_new_tokens allows; they may have been cut off.
+    cut: the share of answers that are, cut into tokens again, as long as max_new_tokens allows: probably cut off.
     precision: fp32 or bf16, that of the model that was attacked and asked.
     status: complete, or "incomplete: k of n not evaluated"; then there is no accuracy.
     chance: mean of 1 / number of options.

@@ -29,6 +29,8 @@ def check_attack_rows(rows: pd.DataFrame) -> None:
     if rows.empty:
         return
     check_answers(rows, ATTACK_ROWS, ["attack", "eps"], "attack rows")
+    mixed = rows.groupby("model").precision.transform("nunique") > 1
+    refuse(rows, mixed, ["model", "attack", "eps"], "there is more than one precision")
     size = rows.linf.where(rows.norm == "linf", rows.l2)
     refuse(rows, size > rows.eps, ["model", "attack", "eps"], "the perturbation linf or l2 exceeds eps")
 
