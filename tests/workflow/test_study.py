@@ -67,7 +67,7 @@ def test_the_attack_that_knows_the_hint_stands_beside_the_one_that_does_not(stud
 
 def test_every_result_says_what_it_came_from(study):
     recorded = json.loads((study / RESULTS / "tables" / "provenance.json").read_text())
-    decisive = SMALLEST.keys() - {"resources", "monitoring"}
+    decisive = SMALLEST.keys() - {"resources", "monitoring", "preflight"}
     assert recorded["config"] == {key: SMALLEST[key] for key in decisive}
     folders = {str(path.parent.relative_to(study)) for path in (study / RESULTS).glob("*/**/cost.json")}
     assert set(recorded["results"]) == folders and f"{RESULTS}/models/at-grpo-instruct" in folders
