@@ -1,7 +1,7 @@
 """What a study needs of a GPU, before anything is submitted: memory, batches that fit, and hours, a row a step.
 
 Bytes and operations are measured on this machine's CPU, in a few minutes: on models of the configured widths with three
-and four layers, from which those of all layers are extrapolated. Speeds are assumptions, in the config's `preflight`.
+to five layers, from which those of all layers are extrapolated. Speeds are assumptions, in the config's `preflight`.
 """
 
 from pathlib import Path
@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from safemed.preflight import factors, shapes, table
+from safemed.preflight.peak import Cost
 from safemed.training.common import adapter
 from safemed.utils import cli
 from safemed.workflow import config as configs
 from safemed.workflow.jobs import jobs
 
-COUNTED = ("text_tokens", "stress_tests", "asked")  # assumptions about a study, and not about a GPU
+COUNTED = ("text_tokens", "stress_tests", "asked", "drawn")  # assumptions about a study, and not about a GPU
 
 
 def main() -> None:
@@ -50,7 +51,8 @@ def measured(model: dict, config: dict, steps: set[str]) -> table.Model:
     prompt = (side // sizes.patch // sizes.merge) ** 2 + config["preflight"]["text_tokens"]
     costs = factors.measured(steps, shape, side, prompt, precision, adapter(peft), factors.runs(prompt))
     fits = {step: factors.Factors.of(runs) for step, runs in costs.items()}
-    return table.Model(sizes, fits, factors.head(shape), prompt, peft, precision, shards(config["resources"]))
+    head = factors.head(shape) if "grpo" in steps else Cost(0, 0)
+    return table.Model(sizes, fits, head, prompt, peft, precision, shards(config["resources"]))
 
 
 def shards(resources: dict) -> int:

@@ -412,15 +412,11 @@ def test_questions_with_two_and_three_options_are_attacked(skilled, train_questi
     assert (~found.broken).tolist() == evaluator.is_right(found.images, torch.arange(12)).tolist()
 
 
+PROBE = {"restarts": 1, "batch_size": 24}
+
+
 def test_the_probe_sees_a_skilled_model_break(skilled, shown):
-    settings = {
-        "eps": 32,
-        "steps": 5,
-        "restarts": 1,
-        "max_new_tokens": {"instruct": 24, "think": 24},
-        "precision": "fp32",
-        "batch_size": 24,
-    }
+    settings = PROBE | {"eps": 32, "steps": 5, "max_new_tokens": {"instruct": 24, "think": 24}}
     found = probe(skilled, shown, "instruct", settings, seed=0)
     assert found["clean_accuracy"] == 1.0 and found["robust_accuracy"] <= 0.5
     gentle = probe(skilled, shown, "instruct", {**settings, "eps": 0}, seed=0)
@@ -429,14 +425,7 @@ def test_the_probe_sees_a_skilled_model_break(skilled, shown):
 
 
 def test_the_probe_of_a_model_that_knows_nothing_is_zero(untrained, shown):
-    settings = {
-        "eps": 8,
-        "steps": 1,
-        "restarts": 1,
-        "max_new_tokens": {"instruct": 6, "think": 6},
-        "precision": "fp32",
-        "batch_size": 24,
-    }
+    settings = PROBE | {"eps": 8, "steps": 1, "max_new_tokens": {"instruct": 6, "think": 6}}
     assert probe(untrained, shown, "think", settings, seed=0) == {"clean_accuracy": 0.0, "robust_accuracy": 0.0}
 
 

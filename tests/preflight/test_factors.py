@@ -5,7 +5,7 @@ import torch
 from transformers import Qwen3VLConfig
 
 from safemed.models.tiny import shape, train_tokenizer
-from safemed.preflight import factors, peak, shapes, steps
+from safemed.preflight import factors, peak, shapes, steps, table
 from safemed.preflight.factors import Factors, Run
 from safemed.preflight.peak import cost_of
 from safemed.training.common import adapter
@@ -46,9 +46,10 @@ def test_other_depths_batches_and_lengths_take_what_is_extrapolated(wide, peft):
 
 def test_as_many_rows_fit_as_their_memory_leaves_room_for(wide):
     fit = Factors.of(costs(wide, factors.runs(PROMPT), LORA)["attack"])
-    run = Run(12, 9, 1, 60)
+    model = table.Model(shapes.sizes(wide), {"attack": fit}, peak.Cost(0, 0), PROMPT, None, "bf16", 1)
     free = fit.at(Run(12, 9, 5, 60)).bytes
-    assert fit.largest(free + 10, run) == 5 and fit.largest(free - 10**5, run) == 4 and fit.largest(0, run) == 0
+    found = [model.largest("attack", 60 - PROMPT, bytes) for bytes in (free + 10, free - 10**5, 0)]
+    assert found == [5, 4, 0]
 
 
 def test_bytes_are_those_alive_at_once_and_products_count_though_they_are_not_made(monkeypatch):

@@ -17,7 +17,7 @@ MODEL = table.Model(
     SIZES, dict.fromkeys(("query", "attack", "training_attack", "sft", "grpo", "fare"), ROW), Cost(2 * 10**9, 10**12),
     244, {"r": 16, "alpha": 32, "dropout": 0.0}, "bf16", 1,
 )  # fmt: skip
-MACHINE = table.Machine("H100", 8, 80, 0.92, 1000, 60, 3.35, 0.5, 30, 0.3)
+MACHINE = table.Machine("H100", 8, 80, 0.92, 1000, 60, 3.35, 0.5, 30)
 
 
 def job(step: str, rule="attack_model", trainer=None, **changes) -> dict:

@@ -69,12 +69,6 @@ class Factors:
         """Bytes and operations of a step of another size."""
         return Cost(*(max(0, round(float(np.dot(run.terms(), fit)))) for fit in (self.bytes, self.flops)))
 
-    def largest(self, free: float, run: Run) -> int:
-        """How many rows of a run's kind fit into so many bytes."""
-        terms = np.array(run.terms()) / [1, 1, 1, *[run.rows] * 4]
-        fixed, row = np.dot(terms[:3], self.bytes[:3]), np.dot(terms[3:], self.bytes[3:])
-        return max(0, int((free - fixed) // row))
-
 
 def runs(prompt: int) -> list[Run]:
     """The sizes that are measured: each factor changes in one of them at least, and products of two of them."""

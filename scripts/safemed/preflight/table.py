@@ -20,7 +20,7 @@ COLUMNS = ["rule", "model", "what", "jobs", "step", "rows", "at_once", "largest"
 
 @dataclass(frozen=True)
 class Machine:
-    """What is assumed of a GPU; the config's section `preflight`."""
+    """What is assumed of a GPU, in the config's section `preflight`."""
 
     gpu: str
     gpus: int
@@ -31,7 +31,6 @@ class Machine:
     bandwidth_tb: float
     efficiency: float
     token_ms: float
-    drawn: float
 
     @property
     def free(self) -> float:
@@ -86,9 +85,8 @@ class Model:
         reference = self.sizes.tower if trainer == "fare" else self.sizes.parameters if trainer == "grpo" else 0
         kept = reference if trainer == "fare" or not self.peft else 0  # the policy without its adapters is one
         shards = 1 if trainer == "fare" else self.shards  # its tower is small, and not divided
-        gradients = (
-            0 if step in ("sft", "fare", "grpo") else 4 * trained
-        )  # of the batches before, where they accumulate
+        # Those of the batches before, where gradients accumulate; a step's own are measured with it.
+        gradients = 0 if step in ("sft", "fare", "grpo") else 4 * trained
         return 4 * (self.sizes.parameters + kept + (trained if self.peft else 0)) + 8 * trained / shards + gradients
 
     def needed(self, step: str, rows: int, tokens: int) -> float:
