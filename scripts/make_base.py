@@ -2,13 +2,14 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 from datasets import Dataset
 
-from safemed.data.dataset import IDENTITY, load_questions
+from safemed.data.dataset import IDENTITY, load_questions, read_questions
 from safemed.models.chat import check_template
 from safemed.models.geometry import check_resize
 from safemed.models.processor import load_processor
@@ -77,6 +78,20 @@ def check_templates(processor, questions: Dataset, variants: list[str]) -> None:
         raise SystemExit(f"config: model.name: {error}") from error
 
 
+def check_texts(tokenizer, questions: Dataset) -> None:
+    """End with one line where a text holds what this tokenizer reads as a token of its own.
+
+    `prepare` drops what Qwen3-VL's own tokenizer does; a checkpoint may have more.
+    """
+    own = re.compile("|".join(map(re.escape, tokenizer.get_added_vocab())) or "(?!)")
+    for row in questions.select_columns(["question_id", "question", "options"]):
+        if found := own.search(" ".join([row["question"], *row["options"]])):
+            raise SystemExit(
+                f"question {row['question_id']!r} holds {found[0]!r}, a token of the model's own (model.name); take it "
+                "out of the record's text"
+            )
+
+
 def fetch(args) -> None:
     """Copy a local checkpoint, or what was fetched from the hub into its cache: no network is needed here."""
     meter = cost.CostMeter("base", args.name)
@@ -89,6 +104,7 @@ def fetch(args) -> None:
     vlm = VLM.load(source)
     check_resize(vlm.processor, args.settings["image_size"])
     check_templates(vlm.processor, load_questions(args.data, "train"), args.settings["variants"])
+    check_texts(vlm.tokenizer, read_questions(args.data / "questions"))
     with files.atomic_folder(args.out) as folder:
         save_model(vlm.model, load_processor(source), folder)
         pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)

@@ -24,7 +24,7 @@ def main() -> None:
     harden = importlib.import_module(args.hardening).harden if args.hardening else None
     journal = prepare.Journal()
     try:
-        texts, counts = prepare.parse(args.source, journal)
+        texts, counts = prepare.parse(args.source, journal, args.settings.get("modalities"))
         asked = prepare.asked(texts, harden, args.seed, journal)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error

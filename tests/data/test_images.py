@@ -1,7 +1,12 @@
 """Every kind of image file becomes 8-bit RGB by one stated way, and copies of a picture are told from others."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tifffile
+from benchmarks import fuzz_prepare
 from PIL import Image
 
 from safemed.data import images
@@ -47,6 +52,80 @@ def test_eight_bits_in_a_wider_mode_stay_as_they_are(tmp_path):
     assert (pixels[..., 1] == RAMP).all() and not repairs
 
 
+def stored(path: Path, pixels: np.ndarray, **options) -> Path:
+    """A TIFF of any type of pixels."""
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def deep_colour(path: Path, ramp: np.ndarray) -> Path:
+    """A PNG of 16 bits in colour, which Pillow does not write; ramp: one channel."""
+    path.write_bytes(fuzz_prepare.sixteen(np.repeat(ramp[..., None], 3, axis=2).astype(np.uint16)))
+    return path
+
+
+def test_sixteen_bits_in_colour_are_read_where_their_upper_eight_hold_the_picture(tmp_path):
+    pixels, repairs = loaded(deep_colour(tmp_path / "a.png", RAMP.astype(int) * 257))
+    assert (pixels == RAMP[..., None]).all() and repairs == ["16 bits in colour: the upper 8 taken"]
+    with pytest.raises(BadRecord, match="16 bits in colour, whose upper 8 span less than half .*; convert it"):
+        images.load(deep_colour(tmp_path / "b.png", RAMP.astype(int) * 16))
+
+
+@pytest.mark.parametrize("scale, told", [(1 / 255, "0..0.972549"), (1 / 100, "0..2.48"), (-7.5, "-1860..-0")])
+def test_floats_keep_their_content(tmp_path, scale, told):
+    pixels, repairs = loaded(stored(tmp_path / "a.tif", (RAMP * scale).astype(np.float32)))
+    full = np.rint(RAMP / RAMP.max() * 255)
+    assert (pixels[..., 0] == (full if scale > 0 else 255 - full)).all()
+    assert repairs == [f"more than 8 bits: {told} scaled to 0..255"]
+
+
+def test_floats_that_are_whole_levels_stay_as_they_are(tmp_path):
+    pixels, repairs = loaded(stored(tmp_path / "a.tif", RAMP.astype(np.float32)))
+    assert (pixels[..., 0] == RAMP).all() and not repairs
+
+
+def test_a_white_zero_is_seen_as_white_in_sixteen_bits_as_in_eight(tmp_path):
+    eight, untold = loaded(stored(tmp_path / "a.tif", RAMP, photometric="miniswhite"))
+    deep, told = loaded(stored(tmp_path / "b.tif", RAMP.astype(np.uint16) * 16, photometric="miniswhite"))
+    assert (eight[..., 0] == 255 - RAMP).all() and not untold
+    assert deep[0, 0, 0] == 255 and deep[0, -1, 0] == 0 and told[0] == "inverted: its 0 is white"
+
+
+def test_of_several_pages_or_frames_the_first_is_taken_and_told(tmp_path):
+    pages = stored(tmp_path / "a.tif", np.stack([picture(i) for i in range(5)]), photometric="rgb")
+    pixels, repairs = loaded(pages)
+    assert (pixels == picture(0)).all() and repairs == ["5 frames or pages, the first taken"]
+    frames = [Image.fromarray(picture(i)) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert loaded(tmp_path / "a.gif")[1] == ["3 frames or pages, the first taken"]
+
+
+def test_a_program_in_the_place_of_an_image_is_not_run(tmp_path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    with pytest.raises(BadRecord, match="cannot identify"):
+        images.load(tmp_path / "a.png")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_no_file_is_refused_and_waited_for_by_nobody(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("a.png", "folder.png"):
+        with pytest.raises(BadRecord, match="no file, but a folder or a device"):
+            images.load(tmp_path / name)
+    with pytest.raises(BadRecord, match="too long"):
+        images.load(tmp_path / ("x" * 300))
+
+
+def test_a_failing_disk_says_nothing_of_the_image():
+    with pytest.raises(OSError, match="Input/output error"):
+        images.load(Path("/proc/self/mem"))  # a file whose first byte cannot be read
+
+
 def test_transparency_is_laid_over_black(tmp_path):
     rgba = np.dstack([picture(0), np.full((16, 16), 255, np.uint8)])
     rgba[:8, :, 3] = 0
@@ -85,7 +164,7 @@ def test_truncated_and_empty_files_are_refused(tmp_path, suffix, keep):
 
 
 def test_missing_files_and_bombs_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(BadRecord, match="no such file"):
+    with pytest.raises(BadRecord, match="no such file or directory"):
         images.load(tmp_path / "gone.png")
     Image.fromarray(picture(0, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

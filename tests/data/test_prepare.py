@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from benchmarks import fuzz_prepare
 from PIL import Image
 
 from safemed.data import dataset
@@ -50,6 +51,36 @@ def test_every_record_is_a_question_or_a_drop_with_its_reason(tmp_path):
     assert list(told) == ["some.json:7"] and told["some.json:7"][1] == "repaired"
     counts = pd.read_csv(tmp_path / "data" / "counts.csv")
     assert counts["questions"].sum() == len(records) and counts["images"].sum() == 5
+
+
+def test_damaged_images_and_records_end_nothing_and_change_nothing_without_a_word(tmp_path):
+    kinds = len(fuzz_prepare.KINDS)
+    faults, outcomes = fuzz_prepare.fuzzed(tmp_path, 3 * kinds, 500, seed=1)
+    assert not faults
+    assert (outcomes.sum(axis=1) == 3).all() and (outcomes.sum() > 10).all()
+
+
+def test_a_disk_that_fails_stops_the_run_and_drops_no_image(tmp_path):
+    records = [record(), record(question_id="c2", image_path="Images/b.png")]
+    source = write_source(tmp_path / "source", records, {"Images/a.png": picture(0)})
+    (source / "Images" / "b.png").symlink_to("/proc/self/mem")  # a file whose first byte cannot be read
+    said = prepared(source, tmp_path / "data", fails=True)
+    assert "Images/b.png: Input/output error" in said and "run again" in said and "Traceback" not in said
+    assert not (tmp_path / "data" / "questions").exists()
+    (source / "Images" / "b.png").unlink()
+    Image.fromarray(picture(1)).save(source / "Images" / "b.png")
+    prepared(source, tmp_path / "data")
+    questions, drops = read(tmp_path / "data")
+    assert len(questions) == 2 and drops.empty
+
+
+def test_files_that_are_not_read_are_named(tmp_path):
+    images = {"Images/a.png": picture(0), "Images/unasked.png": picture(1)}
+    source = write_source(tmp_path / "source", [record()], images)
+    (source / "QA_information" / "Open-access" / "more.jsonl").write_text("{}")
+    said = prepared(source, tmp_path / "data")
+    assert "not read: QA_information/Open-access/more.jsonl" in said
+    assert "1 files below Images/ are shown by no question, such as Images/unasked.png" in said
 
 
 def test_no_usable_record_is_an_error_that_says_why(tmp_path):

@@ -34,6 +34,11 @@ def test_every_study_is_accepted(studies):
     assert checks.faults(config_files.read(*studies)) == []
 
 
+def test_a_method_may_learn_from_a_modality_that_the_config_names():
+    change = "{data: {modalities: {PET scan: PET}}, methods: {sft: {train_on: {modality: PET}}}}"
+    assert checks.faults(merged(change)) == []
+
+
 # A change of the config of the default study with all evaluations; the key that is refused; what is said of it.
 REFUSED = [
     ("sedd: 1", "sedd", "unknown key; did you mean seed?"),
@@ -240,7 +245,11 @@ REFUSED = [
     ("monitoring: {report_to: [paper]}", "monitoring.report_to", "'paper' is not one of tensorboard, wandb"),
     ("data: {split: {scheme: med-r1}}", "data.split.published", "the scheme med-r1 needs the folder"),
     ("data: {hub: {revision: main}}", "data.hub.revision", "'main' does not match"),
-    ("methods: {sft: {train_on: {modality: PET}}}", "methods.sft.train_on.modality", "'PET' is not one of CT"),
+    (
+        "methods: {sft: {train_on: {modality: PET}}}",
+        "methods.sft.train_on.modality",
+        "unknown modality 'PET'; known: CT",
+    ),
     ("methods: {sft: {train_on: {}}}", "methods.sft.train_on", "fewer entries than 1"),
     (
         "{resources: {shard_training: true}, training: {grpo: {vision_optimizer: adamw}}}",

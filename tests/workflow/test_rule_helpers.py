@@ -43,6 +43,25 @@ def test_the_stamp_of_a_users_folder_changes_with_every_file_in_it_and_only_then
     assert stamps[0] == stamps[1] and len(set(stamps)) == 4
 
 
+@pytest.mark.parametrize("name", ["a.zip", "A.ZIP", "data.zip/", "data"])
+def test_a_zip_is_told_by_its_name_in_any_case_and_a_folder_may_have_it(study, tmp_path, name):
+    source = tmp_path / name
+    source.mkdir() if name.endswith(("/", "data")) else source.touch()
+    sources = Sources(changed(study, data={"source": str(source)}), "data")
+    zipped = source.is_file()
+    assert sources.folder == (sources.unpacked if zipped else str(source))
+    assert (sources.archive == str(source)) == zipped
+
+
+def test_a_folders_record_files_are_inputs_in_any_case(study, tmp_path):
+    folder = tmp_path / "QA_information" / "Open-access"
+    folder.mkdir(parents=True)
+    for name in ("b.JSON", "a.json", "._a.json", "notes.txt"):
+        (folder / name).touch()
+    sources = Sources(changed(study, data={"source": str(tmp_path)}), "data")
+    assert sources.records() == [str(folder / "a.json"), str(folder / "b.JSON")]
+
+
 def test_what_a_rule_makes_has_no_stamp(study):
     assert {Sources(changed(study, data={"source": named}), "data").stamp() for named in (None, "hub", "a.zip")} == {""}
 

@@ -87,7 +87,7 @@ rule prepare:
         code=fingerprint("prepare.py", *sources.hardening),
         stamp=sources.stamp,
         hardening=sources.hardening,
-        settings=settings({"image_size": config["data"]["image_size"]}),
+        settings=settings({key: config["data"][key] for key in ("image_size", "modalities")}),
         seed=config["seed"],
     shell:
         "python scripts/prepare.py --source {input.source:q} --questions {output.questions} --texts {output.texts} "

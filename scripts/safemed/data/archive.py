@@ -106,12 +106,20 @@ def _members(archive: Path, opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipIn
     """The files to write and their paths below the folder that holds QA_information."""
     files = [m for m in opened.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
     for member in files:
+        if "\\" in member.orig_filename:
+            raise BadArchive(
+                f"{archive}: the member {member.orig_filename!r} is named with backslashes, as some "
+                "programs on Windows do; unpack it there and zip it anew, or point data.source at the unpacked folder"
+            )
         if not _is_safe(member):
             raise BadArchive(f"{archive}: the member {member.filename!r} leads out of the folder; it is not unpacked")
     paths = [PurePosixPath(member.filename) for member in files]
     roots = {PurePosixPath(*path.parts[: path.parts.index(RECORDS)]) for path in paths if RECORDS in path.parts[:-1]}
     if len(roots) != 1:
         raise BadArchive(f"{archive}: {len(roots)} folders named {RECORDS} instead of one; is it OmniMedVQA's zip?")
+    if len(set(paths)) < len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise BadArchive(f"{archive}: {twice} is in it twice; zip it anew")
     if clash := set(paths) & {parent for path in paths for parent in path.parents}:
         raise BadArchive(f"{archive}: {min(clash)} is a file and a folder; fetch it again")
     root = roots.pop()
@@ -123,7 +131,7 @@ def _is_safe(member: zipfile.ZipInfo) -> bool:
     """Whether the member is a plain file below the folder it is unpacked to."""
     name = member.orig_filename
     path = PurePosixPath(name)
-    odd = path.is_absolute() or ".." in path.parts or "\\" in name or (path.parts and path.parts[0].endswith(":"))
+    odd = path.is_absolute() or ".." in path.parts or (path.parts and path.parts[0].endswith(":"))
     return not odd and not stat.S_ISLNK(member.external_attr >> 16)
 
 

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from safemed.data import images
 from safemed.data.dataset import FEATURES, IDENTITY
-from safemed.data.records import BOXES, BadRecord, parse_record, read_records
+from safemed.data.records import BOXES, BadRecord, label, parse_record, read_records, unread_files
 from safemed.utils import cli, files
 from safemed.utils.dependencies import fingerprint
 
@@ -56,29 +56,42 @@ class Journal:
         return "; ".join(f"{n} {action}: {reason}" for (action, reason), n in counts) or "none dropped or repaired"
 
 
-def parse(source: Path, journal: Journal) -> tuple[pd.DataFrame, pd.DataFrame]:
+def parse(
+    source: Path, journal: Journal, modalities: Mapping[str, str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The questions' texts, as published but for the repairs, and the counts of all records.
 
-    The texts have the columns of FEATURES that need no image, the boxes still in pixels of the published image,
-    and `record`. Counts: dataset, modality, questions, images, with what was published, be it readable or not.
-    Raises what `read_records` does, and BadRecord where no record is a question.
+    modalities: see `parse_record`. Files of the source that are not read are named in the log. The texts have the
+    columns of FEATURES that need no image, the boxes still in pixels of the published image, and `record`. Counts:
+    dataset, modality, questions, images, with what was published, be it readable or not. Raises what `read_records`
+    does, and BadRecord where no record is a question.
     """
     rows, seen, counted = [], set(), []
     for name, record in read_records(source):
-        counted.append({key: str(record[key]) if record.get(key) else None for key in COUNTED})
+        counted.append({key: label(record[key]) if isinstance(record.get(key), str) else None for key in COUNTED})
         try:
-            row, repairs = parse_record(record)
+            row, repairs = parse_record(record, modalities)
             if row["question_id"] in seen:
                 raise BadRecord("question_id already seen")
         except BadRecord as error:
-            journal.dropped(name, record.get("question_id"), str(error))
+            journal.dropped(name, label(record.get("question_id")), str(error))
             continue
         seen.add(row["question_id"])
         journal.repaired(name, row["question_id"], repairs)
         rows.append({"record": name, **row})
     if not rows:
         raise BadRecord(f"{source}: no usable record; {journal.summary()}")
+    _name_unread(source, {row["image_path"] for row in rows})
     return pd.DataFrame(rows, dtype=object), count(pd.DataFrame(counted, dtype=object))
+
+
+def _name_unread(source: Path, image_paths: set[str]) -> None:
+    """Log which files below QA_information are no records that are read, and how many images no question shows."""
+    if other := unread_files(source):
+        logging.warning("not read: %s", ", ".join(str(path.relative_to(source)) for path in other))
+    found = (Path(folder, name) for folder, _, names in os.walk(source / "Images", followlinks=True) for name in names)
+    if unshown := sorted(path for path in map(str, (p.relative_to(source) for p in found)) if path not in image_paths):
+        logging.warning("%d files below Images/ are shown by no question, such as %s", len(unshown), unshown[0])
 
 
 def count(records: pd.DataFrame) -> pd.DataFrame:
@@ -174,11 +187,17 @@ def _with_image(row: dict, source: Path, side: int, cache: dict, journal: Journa
 
 
 def _stored(path: Path, side: int) -> tuple[dict | None, tuple[int, int] | None, list[str]]:
-    """The columns that an image file gives, its own width and height, and its repairs; or None, None and the reason."""
+    """The columns that an image file gives, its own width and height, and its repairs; or None, None and the reason.
+
+    Exits where the machine cannot read the file: it may be whole.
+    """
     try:
         image, repairs = images.load(path)
     except BadRecord as error:
         return None, None, [str(error)]
+    except (OSError, MemoryError) as error:
+        why = getattr(error, "strerror", None) or "there is not enough memory"
+        raise SystemExit(f"{path}: {why}. The file may be whole: run again, and what is done is kept.") from error
     small = images.resize(image, side)
     stored = {"bytes": images.to_png(small), "path": None}
     columns = {"image_key": images.image_key(small), "dhash": images.dhash(small), "image": stored}

@@ -14,6 +14,9 @@ INSTRUCTIONS = {
     "think": "Think in <think> </think>, then answer with one letter in <answer> </answer>.",
 }
 
+# What a tokenizer of Qwen3-VL reads as a token of its own, wherever it stands: a text must not hold it.
+MARKUP = re.compile(r"<\|[^<>|\s]+\|>|</?(?:think|answer|tool_call|tool_response)>")
+
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")

@@ -15,7 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from safemed.data.dataset import SPLITS, UNUSED
-from safemed.data.records import BadRecord, parse_med_r1, read_list, without_answer
+from safemed.data.records import BadRecord, json_files, parse_med_r1, read_list, without_answer
 
 # What a file name tells of whom or what the image shows; pictures that share all that is in brackets belong together.
 SUBJECTS = {
@@ -211,7 +211,7 @@ def read_published(folder: Path) -> list[dict]:
     Questions that tell their answer are mended as `records.parse_record` does, so that both match. Raises
     FileNotFoundError without files, BadRecord naming file and record where one cannot be parsed.
     """
-    files = sorted(folder.glob("*.json"))
+    files = json_files(folder)
     if not files:
         raise FileNotFoundError(f"{folder}: no *.json; data.split.published is a folder with Med-R1's train/ and test/")
     rows = []

@@ -4,19 +4,18 @@ Which wrong option a misleading hint claims is drawn by question and seed alone,
 can be compared.
 """
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Self
 
 import yaml
 
-from safemed.data.prompts import LETTERS
+from safemed.data.prompts import LETTERS, MARKUP
 from safemed.utils.draws import draw
 
 POLARITIES = ("positive", "neutral", "negative")  # the claim is right; there is none; it is wrong
-_FIELDS = re.compile(r"\{(\w*)\}")
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,50 @@ class Templates:
         """The hints that no training draws."""
         return [hint for hint in self.hints.values() if not hint.train]
 
+    def _texts(self) -> Iterator[tuple[str, object]]:
+        """Key -> text, of all that models are shown."""
+        for hint in self.hints.values():
+            yield from ((f"hints.{hint.name}.{key}", text) for key, text in asdict(hint).items() if key != "train")
+        yield from ((f"paraphrases.{name}", text) for name, text in self.paraphrases.items())
+        yield from (("none_of_these", self.none_of_these), ("abstain", self.abstain))
+
     def _faults(self) -> Iterator[str]:
+        """What is wrong with single texts, or else with what they say."""
+        faults = [f"{key}: {fault}" for key, text in self._texts() if (fault := _fault(text))]
+        yield from faults or self._misworded()
+
+    def _misworded(self) -> Iterator[str]:
         if not all(any(hint.train == train for hint in self.hints.values()) for train in (True, False)):
             yield "hints: some must be for training, and some not"
         for hint in self.hints.values():
-            claimed = set(_FIELDS.findall(hint.claim))
+            claimed = set(_fields(hint.claim))
             if not claimed or claimed - {"option", "letter"}:
                 yield f"hints.{hint.name}.claim: it must name {{option}} or {{letter}}, and nothing else"
             if hint.source not in hint.claim:
                 yield f"hints.{hint.name}.source: {hint.source!r} does not stand in the claim"
-            if _FIELDS.findall(hint.neutral):
+            if _fields(hint.neutral):
                 yield f"hints.{hint.name}.neutral: it must not name anything"
-        for name in ("none_of_these", "abstain"):
-            if not isinstance(text := getattr(self, name), str) or not text.strip():
-                yield f"{name}: it must say something, got {text!r}"
         for name, text in self.paraphrases.items():
-            if _FIELDS.findall(text) != ["question"]:
+            if _fields(text) != ["question"]:
                 yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"
+
+
+def _fields(text: str) -> list[str]:
+    """The names in braces; raises ValueError where a brace stands alone."""
+    return [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+
+
+def _fault(text: object) -> str | None:
+    """What keeps a value from being a text of a template."""
+    if not isinstance(text, str) or not text.strip():
+        return f"it must say something, got {text!r}"
+    if found := MARKUP.search(text):
+        return f"{found[0]!r} is a token of the model's own"
+    try:
+        _fields(text)
+    except ValueError as error:
+        return f"{error}; a brace that is meant is written twice"
+    return None
 
 
 def claimed(question: dict, polarity: str, seed: int) -> str:

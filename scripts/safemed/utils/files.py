@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
+SHORT = 200  # bytes of a name
+
 
 @contextlib.contextmanager
 def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
@@ -30,7 +32,8 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path]:
 def atomic_file(path: Path) -> Iterator[Path]:
     """A sibling file name to write to; it becomes `path` when the block ends, and only then."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    short = path.stem.encode()[:SHORT].decode(errors="ignore")  # a file system's longest name must not become longer
+    partial = path.with_name(f".{short}.partial{path.suffix}")
     yield partial
     os.replace(partial, path)
 

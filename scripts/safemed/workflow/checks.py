@@ -7,10 +7,12 @@ from pathlib import Path
 import yaml
 
 from safemed.certificates import smoothing
+from safemed.data.records import known_modalities
 from safemed.models.model_type import MODEL_TYPE, model_type
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
 from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps, training_settings
+from safemed.workflow.sources import is_archive
 
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
 GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
@@ -64,12 +66,19 @@ def _rules(config: dict) -> Iterator[str]:
 
 
 def _data(data: dict) -> Iterator[str]:
+    yield from _source(data["source"])
     split = data["split"]
     total = sum(split[name] for name in ("train", "val", "test"))
     if abs(total - 1) > 1e-9:
         yield f"data.split: train, val and test sum to {total:g}, not 1"
     if split["scheme"] == "med-r1" and not split["published"]:
         yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
+
+
+def _source(source: str | None) -> Iterator[str]:
+    """A file that is no zip; what is not there is left to Snakemake, for a rule may make it."""
+    if source and Path(source).is_file() and not is_archive(source):
+        yield f"data.source: {source} is a file, and no .zip; give a folder or a .zip in OmniMedVQA's layout"
 
 
 def _model(config: dict) -> Iterator[str]:
@@ -325,6 +334,7 @@ def _starts(config: dict) -> Iterator[str]:
 
 def _one_method(config: dict, name: str) -> Iterator[str]:
     """What is wrong with one method's settings, each fault beginning with its key."""
+    yield from _part(config["methods"][name].get("train_on", {}), config["data"]["modalities"])
     settings, trainer = training_settings(config, name), config["methods"][name]["trainer"]
     augmentation = settings["augmentation"]
     yield from _augmentation(augmentation, trainer)
@@ -341,6 +351,13 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     yield from _of_variants("targets", settings.get("targets"), config["variants"])
     if "instruct" in config["variants"] and _taught(settings, "instruct") == "stepwise":
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
+
+
+def _part(train_on: dict, modalities: dict) -> Iterator[str]:
+    """Whether the modality that a method learns from is one that questions can have."""
+    known = list(dict.fromkeys(known_modalities(modalities).values()))
+    if (wanted := train_on.get("modality", known[0])) not in known:
+        yield f"train_on.modality: unknown modality {wanted!r}{schema.did_you_mean(wanted, known)}"
 
 
 def _taught(settings: dict, variant: str) -> str | None:

@@ -5,7 +5,14 @@ import json
 import os
 from pathlib import Path
 
+from safemed.data.records import json_files, record_files
+
 HARDENING = "safemed.data.hardening"  # what hardens questions; a study of published ones does not depend on it
+
+
+def is_archive(source: str | None) -> bool:
+    """Whether a source is a zip, by its name; a folder may have such a name, too."""
+    return source is not None and Path(source).suffix.lower() == ".zip" and not Path(source).is_dir()
 
 
 class Sources:
@@ -17,7 +24,7 @@ class Sources:
     def __init__(self, config: dict, data: str):
         """config: the study's; data: its folder for prepared data."""
         self.config, self.hub, self.named = config["data"], config["data"]["hub"], config["data"]["source"]
-        self.archive = self.named if str(self.named).endswith(".zip") else f"resources/{self.hub['file']}"
+        self.archive = self.named if is_archive(self.named) else f"resources/{self.hub['file']}"
         # Zips of one name, or revisions of the hub's, are unpacked side by side.
         which = hashlib.sha256(json.dumps(self.hub if self.named == "hub" else self.named).encode()).hexdigest()[:8]
         self.unpacked = f"resources/unpacked/{Path(self.archive).stem}-{which}"
@@ -36,14 +43,14 @@ class Sources:
 
     def records(self) -> list[str]:
         """The record files of a user's folder, sorted; none for a folder that a rule makes."""
-        return [] if self._made() else _listed(self.folder, "QA_information/Open-access/*.json")
+        return [] if self._made() else list(map(str, record_files(Path(self.folder))))
 
     def published(self) -> list[str]:
         """The files of a published split, sorted, where the scheme reads them."""
         split = self.config["split"]
         if split["scheme"] != "med-r1":
             return []
-        return [file for kind in ("train", "test") for file in _listed(split["published"], f"{kind}/*.json")]
+        return [str(file) for kind in ("train", "test") for file in json_files(Path(split["published"], kind))]
 
     def stamp(self, wildcards=None) -> str:
         """32 hexadecimal digits that change with the name, size or time of any file in a user's folder; "" for others.
@@ -62,10 +69,6 @@ class Sources:
     def _made(self) -> bool:
         """Whether a rule makes the folder."""
         return self.folder in (self.phantoms, self.unpacked)
-
-
-def _listed(folder: str, pattern: str) -> list[str]:
-    return sorted(map(str, Path(folder).glob(pattern)))
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
