@@ -83,7 +83,8 @@ def check_texts(tokenizer, questions: Dataset) -> None:
 
     `prepare` drops what Qwen3-VL's own tokenizer does; a checkpoint may have more.
     """
-    own = re.compile("|".join(map(re.escape, tokenizer.get_added_vocab())) or "(?!)")
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    own = re.compile("|".join(map(re.escape, added)) or "(?!)")
     for row in questions.select_columns(["question_id", "question", "options"]):
         if found := own.search(" ".join([row["question"], *row["options"]])):
             raise SystemExit(

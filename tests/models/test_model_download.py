@@ -1,10 +1,13 @@
 """A model of the hub is fetched once; after that, no stage needs a network."""
 
 import json
+import shutil
 
 import pytest
 from safetensors.torch import load_file
+from transformers import AddedToken
 
+from safemed.models.processor import load_processor
 from support.commands import command
 from support.hub import REVISION
 from support.settings import SIDE
@@ -46,6 +49,18 @@ def test_what_is_fetched_is_the_base_and_needs_no_network_again(
     command("make_base.py", *folders, "--name", "base", "--fetched", tmp_path / "model.json", settings=BASE)
     fetched, start = (load_file(path / "model.safetensors") for path in (tmp_path / "base", tiny_model))
     assert fetched.keys() == start.keys() and all((fetched[name] == start[name]).all() for name in start)
+
+
+def test_a_question_that_holds_a_token_of_the_checkpoints_own_is_named(tiny_model, study_data, tmp_path):
+    shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = load_processor(tiny_model).tokenizer
+    tokenizer.add_tokens([AddedToken("imaging", special=True)])
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = BASE | {"model": {"name": str(tmp_path / "model"), "revision": None}}
+    folders = ["--data", study_data, "--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "base"]
+    said = command("make_base.py", *folders, "--name", "base", settings=settings, fails=True)
+    assert "holds 'imaging', a token of the model's own" in said and "Traceback" not in said
+    assert not (tmp_path / "base").exists()
 
 
 def test_a_model_that_cannot_be_had_is_one_clear_error(hub, cache, tmp_path):

@@ -170,6 +170,11 @@ def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(temp
         ({"train": False}, "some must be for training"),
         ({"said": "by whom?"}, "missing or unknown"),
         ({"neutral": "Is it {option}?"}, "hints.h.neutral"),
+        ({"neutral": "Ah. <|image_pad|>"}, r"hints.h.neutral: '<\|image_pad\|>' is a token of the model's own"),
+        ({"claim": "A patient: {option}. </think>"}, "hints.h.claim: '</think>' is a token of the model's own"),
+        ({"claim": "A patient: {option.__class__}."}, "hints.h.claim: it must name"),
+        ({"claim": "A patient: {option} or {."}, "hints.h.claim: .*a brace that is meant is written twice"),
+        ({"neutral": 5}, "hints.h.neutral: it must say something, got 5"),
     ],
 )
 def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, message, tmp_path):

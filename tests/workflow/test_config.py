@@ -244,6 +244,9 @@ REFUSED = [
     ("monitoring: {probe: {times: 0}}", "monitoring.probe.times", "0 is less than the minimum of 1"),
     ("monitoring: {report_to: [paper]}", "monitoring.report_to", "'paper' is not one of tensorboard, wandb"),
     ("data: {split: {scheme: med-r1}}", "data.split.published", "the scheme med-r1 needs the folder"),
+    ("data: {source: LICENSE}", "data.source", "LICENSE is a file, and no .zip; give a folder or a .zip"),
+    ("data: {modalities: {PET scan: 'PET,CT'}}", "data.modalities.PET scan", "'PET,CT' does not match"),
+    ("data: {modalities: {PET scan: 5}}", "data.modalities.PET scan", '5 is not text: write "5"'),
     ("data: {hub: {revision: main}}", "data.hub.revision", "'main' does not match"),
     (
         "methods: {sft: {train_on: {modality: PET}}}",
