@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from safemed.attacks.engine import AttackConfig, Attacked
 from safemed.data.dataset import load_questions, subset
-from safemed.evaluation import black_box, registry
+from safemed.evaluation import registry
 from safemed.evaluation.evaluator import Evaluator
+from safemed.evaluation.torchattacks_adapter import ShownRows, seeded
+from safemed.models.geometry import to_uint8
 from safemed.models.vlm import VLM
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
@@ -96,13 +98,13 @@ def upstream_autoattack(evaluator: Evaluator, words: list[str], rows: torch.Tens
 
 
 def by_options(evaluator: Evaluator, words: list[str], rows: torch.Tensor, make) -> Rounded:
-    """An upstream attack on questions of one number of options at a time, on floats, as it is meant."""
+    """An upstream attack on questions of one number of options at a time; what it returns is stored as it is."""
     images, n_options = evaluator.images[rows].clone(), evaluator.n_options[rows].cpu()
     for k in n_options.unique().tolist():
         same = torch.nonzero(n_options == k)[:, 0]
-        shown = black_box.ShownRows(evaluator, [words[i] for i in same], rows[same], k, rounded=False)
-        torch.manual_seed(0)
-        images[same] = shown.images_of(make(shown)(shown.start, evaluator.gold[rows[same]]).detach())
+        shown = ShownRows(evaluator, [words[i] for i in same], rows[same], k, "linf", EPS)
+        with seeded(0):
+            images[same] = to_uint8(make(shown)(shown.start, shown.gold).detach().as_subclass(torch.Tensor))
     return Rounded(images)
 
 
@@ -111,7 +113,7 @@ def whole_suite(evaluator: Evaluator, attack: dict, words: list[str], rows: torc
     images, live = evaluator.images[rows].clone(), torch.arange(len(rows))
     for name in configuration.suite(attack, evaluator.variant):
         settings = attack["attacks"][name]
-        if settings.get("norm") == "l2" or not len(live):
+        if settings.get("norm", "linf") != "linf" or not len(live):
             continue
         budget = registry.read_attack_config(name, settings, evaluator.variant)
         found = registry.run_attack(evaluator, [words[i] for i in live], rows[live], budget, EPS, 0)

@@ -33,7 +33,7 @@ def probed(evaluator: Evaluator, **changes) -> pd.DataFrame:
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
     """The sanity table of probes, without the suite's part."""
-    return sanity(rows, NO_ROWS, 24).set_index("check")
+    return sanity(rows, NO_ROWS, 24, {}).set_index("check")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_where_a_question_cannot_be_probed_no_probes_check_passes(evaluator, mon
     assert rows.question_id.nunique() == 24 and (rows.question_id == failed.question_id.iloc[0]).sum() == 1
     table = checked(rows)
     assert table.value.isna().all() and not table.passed.any() and set(table.n) == {24}
-    table = sanity(rows, suite_rows(fgsm=60, pgd=20).assign(model="sft-instruct"), 8).set_index("check")
+    table = sanity(rows, suite_rows(fgsm=60, pgd=20).assign(model="sft-instruct"), 8, CONFIGS).set_index("check")
     assert table.passed["accuracy under pgd above fgsm"]  # of other rows, which are whole
 
 
@@ -206,6 +206,15 @@ def suite_rows(survivors: tuple[str, ...] = (), **accuracies) -> pd.DataFrame:
 
 
 ALONE = "broken by gradient-free attacks alone"
+CONFIGS = {
+    "noise": {"kind": "noise"},
+    "fgsm": {"kind": "pgd"},
+    "pgd": {"kind": "pgd"},
+    "late": {"kind": "pgd"},
+    "square": {"kind": "torchattacks", "attack": "Square"},
+    "few": {"kind": "torchattacks", "attack": "Square"},  # under whatever name
+    "vmi": {"kind": "torchattacks", "attack": "VMIFGSM"},
+}
 
 
 @pytest.mark.parametrize(
@@ -215,13 +224,15 @@ ALONE = "broken by gradient-free attacks alone"
         ({"noise": 95, "fgsm": 60, "pgd": 70, "square": 60}, ["accuracy under pgd above fgsm"]),
         ({"noise": 50, "fgsm": 60, "pgd": 50}, ["accuracy under fgsm above noise"]),
         ({"noise": 95, "fgsm": 60, "pgd": 20, "square": 19}, [ALONE]),
+        ({"noise": 95, "fgsm": 60, "pgd": 20, "few": 19}, [ALONE]),
+        ({"noise": 95, "fgsm": 60, "pgd": 20, "vmi": 19}, []),  # sees gradients
         ({"fgsm": 60, "pgd": 20, "square": 19, "late": 19}, [ALONE]),  # what fell to Square is not late's own
         ({"fgsm": 60, "pgd": 20, "late": 10, "square": 10}, []),  # nor is what fell to late Square's
     ],
 )
 def test_the_order_of_attacks_is_checked(sound, accuracies, red):
     rows = suite_rows(survivors=("square", "late"), **accuracies)
-    table = sanity(sound.assign(model="m"), rows, 8)
+    table = sanity(sound.assign(model="m"), rows, 8, CONFIGS)
     assert table[~table.passed].check.tolist() == red
     assert ("BROKEN" in sanity_figure(table)[0].axes[0].get_title(loc="left")) == bool(red)
     assert set(table.n[table.check.isin(["accuracy under pgd above fgsm", ALONE])]) == {100}
@@ -232,7 +243,7 @@ def test_the_order_of_attacks_is_checked(sound, accuracies, red):
 def test_no_order_of_attacks_is_told_where_one_of_them_failed(sound, attack):
     rows = suite_rows(survivors=("square",), noise=95, fgsm=60, pgd=20, square=20)
     rows.loc[(rows.attack == attack) & (rows.question_id == "007"), "outcome"] = "failed"
-    table = sanity(sound.assign(model="m"), rows, 8).set_index("check")
+    table = sanity(sound.assign(model="m"), rows, 8, CONFIGS).set_index("check")
     untold = {"fgsm": ["accuracy under fgsm above noise", "accuracy under pgd above fgsm", ALONE], "square": [ALONE]}
     assert table.index[~table.passed].tolist() == untold[attack] and table.value[untold[attack]].isna().all()
 

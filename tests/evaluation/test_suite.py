@@ -36,7 +36,9 @@ ATTACKS = {
     "reasoning": {"kind": "pgd", "steps": 4, "losses": {"think": ["sampled", "thought", "stop"]}},
     "pgd-l2": {"kind": "pgd", "norm": "l2", "steps": 5, "losses": {"think": ["sequence"]}},
     "cw": {"kind": "cw", "norm": "l2", "steps": 12, "losses": {"think": ["answer"]}},
-    "square": {"kind": "square", "steps": 4},
+    "square": {"kind": "torchattacks", "attack": "Square", "steps": 4},
+    "vmi-fgsm": {"kind": "torchattacks", "attack": "VMIFGSM", "steps": 2, "survivors": True},
+    "pixle": {"kind": "torchattacks", "attack": "Pixle", "norm": "l0", "steps": 2, "restarts": 3},
     "smoothed": {
         "kind": "pgd",
         "norm": "l2",
@@ -48,7 +50,7 @@ ATTACKS = {
     "smoothed-choice": {"kind": "pgd", "steps": 2, "losses": LOSSES, "function": "choice", **SMOOTHED},
     "pgd-hint": {"kind": "pgd", "steps": 3, "losses": LOSSES, "hint": "negative"},
 }
-RADII = {"pgd-l2": [0.5], "cw": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8], "pgd-hint": [0, 8]}
+RADII = {"pgd-l2": [0.5], "cw": ["inf"], "pixle": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8], "pgd-hint": [0, 8]}
 ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
 
 
@@ -101,7 +103,7 @@ def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folde
     check_attack_rows(rows)
     cost = json.loads((folder / attack / "cost.json").read_text())
     assert cost["attack"] == attack and cost["forward_passes"] > 0
-    assert (cost["backward_passes"] == 0) == (attack == "square")
+    assert (cost["backward_passes"] == 0) == (attack in ("square", "pixle"))
     assert not (folder / attack / "shards").exists()
 
 
@@ -163,7 +165,7 @@ def test_only_survivors_are_attacked_on_and_what_fell_keeps_its_image(folder):
 
 
 def test_the_suites_table_counts_by_hand(folder):
-    names = ["clean", "pgd", "mi-fgsm", "apgd", "reasoning", "square", "pgd-l2", "cw"]
+    names = ["clean", "pgd", "mi-fgsm", "apgd", "reasoning", "square", "pgd-l2", "cw", "pixle"]
     rows = pd.concat([pd.read_parquet(folder / name / "rows.parquet") for name in names], ignore_index=True)
     costs = pd.DataFrame([json.loads((folder / name / "cost.json").read_text()) for name in names])
     table = suite.suite(rows, costs, 8, ATTACKS).set_index("attack")

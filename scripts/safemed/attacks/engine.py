@@ -24,11 +24,11 @@ IsRight = Callable[[Tensor, Tensor], Tensor]  # 8-bit images [b, H, W, 3] and th
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """The budget of an attack. kind: pgd, apgd, mi-fgsm, cw, noise or square; norm: linf or l2.
+    """The budget of an attack. kind: pgd, apgd, mi-fgsm, cw, noise or torchattacks; norm: linf, l2 or l0.
 
     name: seeds the random starts, together with the question. losses: those that gradients ascend, by their names in
-    `Evaluator.attack_loss`; none for noise and square. restarts: starts PER LOSS. steps: gradient steps of each start;
-    draws of noise; queries of square. amp: all starts run in bfloat16 first, and then again in fp32 on the questions
+    `Evaluator.attack_loss`; none for noise and torchattacks. restarts: starts PER LOSS. steps: gradient steps of each
+    start; draws of noise; steps of an attack of torchattacks as itself counts them. attack: its name there. amp: all starts run in bfloat16 first, and then again in fp32 on the questions
     that survived. patience: a start is given up for a question whose highest margin, rising on as over the last
     `patience` steps, would still be below 0 after the last step; only for losses that are margins (positive: broken).
     None: never given up.
@@ -42,6 +42,7 @@ class AttackConfig:
     restarts: int = 1
     amp: bool = False
     patience: int | None = None
+    attack: str | None = None
 
     def climbs(self) -> list[tuple[str, int]]:
         """The gradient ascents of the attack in order, each as its loss and the number of its restart, from 0.
@@ -57,7 +58,8 @@ class AttackConfig:
 class Attacked:
     """Outcome of an attack on B questions.
 
-    images: uint8 [B, H, W, 3], in the ball. steps [B]: gradient steps (draws, queries) spent on each.
+    images: uint8 [B, H, W, 3], in the ball. steps [B]: gradient steps (draws; images that
+    torchattacks showed) spent on each.
     broken [B]: the text generated from the stored image is not right.
     """
 

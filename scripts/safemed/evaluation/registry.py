@@ -8,12 +8,12 @@ from torch import Tensor
 
 from safemed.attacks.engine import AttackConfig, Attacked
 from safemed.data.prompts import of_variant
-from safemed.evaluation import black_box
+from safemed.evaluation import black_box, torchattacks_adapter
 from safemed.evaluation.evaluator import Evaluator, SmoothedEvaluator
 from safemed.models.vlm import VLM
 from safemed.stress.hints import Templates, hinted_by_one
 
-KINDS = {"noise": black_box.noise, "square": black_box.square}  # all others are Evaluator.attack
+KINDS = {"noise": black_box.noise, "torchattacks": torchattacks_adapter.attack}  # all others are Evaluator.attack
 
 
 def evaluator_for(

@@ -170,7 +170,7 @@ class Sweep:
         clean = self.evaluator.images[self.rows]
         linf = (self.stored.int() - clean.int()).abs().flatten(1).amax(1)
         l2 = l2_levels(self.stored, clean)
-        if (far := (linf if norm == "linf" else l2).max().item()) > eps:
+        if (far := (linf if norm == "linf" else l2).max().item()) > eps:  # infinite for l0
             raise RuntimeError(f"a stored image is {far:g} away from its clean one in {norm}, eps is {eps:g}")
         return linf, l2
 

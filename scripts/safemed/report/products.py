@@ -98,7 +98,7 @@ TABLES = (
     ),
     Table("comparisons", "comparisons.comparisons", ("attacks",), "comparisons", settings=EPS),
     Table("transfer", "transfer.transfer", ("transferred",), "transfer"),
-    Table("sanity", "sanity.sanity", ("probes", "attacks"), "sanity", settings=EPS),
+    Table("sanity", "sanity.sanity", ("probes", "attacks"), "sanity", settings=EPS | {"configs": "attack.attacks"}),
     Table(
         "certified",
         "certified.certified",

@@ -241,8 +241,8 @@ def _by_attack(study: Study) -> str:
         [model, *(_value(cells.get((attack, model), float("nan"))) for attack in norms.index)]
         for model in study.models("suite")
     ]
-    head = ["model", *(f"{attack} (L2)" if norm == "l2" else attack for attack, norm in norms.items())]
-    said = "Accuracy after each attack of the suite, in %. Those in L2 are no part of the worst case."
+    head = ["model", *(attack if norm == "linf" else f"{attack} ({norm.upper()})" for attack, norm in norms.items())]
+    said = "Accuracy after each attack of the suite, in %. Those in L2 or L0 are no part of the worst case."
     return f"{said}\n\n{_markdown(head, rows)}"
 
 

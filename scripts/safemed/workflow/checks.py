@@ -8,6 +8,7 @@ import yaml
 
 from safemed.certificates import smoothing
 from safemed.data.records import known_modalities
+from safemed.evaluation.torchattacks_names import NAMES, REFUSED
 from safemed.models.model_type import MODEL_TYPE, model_type
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
@@ -15,7 +16,9 @@ from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps
 from safemed.workflow.sources import is_archive
 
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
-GRADIENT_FREE = ("noise", "square")  # kinds of attack that climb no loss
+LOSSLESS = ("noise", "torchattacks")  # kinds of attack that climb none of the losses that can be named
+NORMS = {"pgd": ("linf", "l2"), "apgd": ("linf", "l2"), "cw": ("l2",)}  # of the kinds that have others than linf
+NORM_NAMES = {"linf": "L_inf", "l2": "L2", "l0": "L0"}
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
@@ -204,19 +207,19 @@ def _each_attack(config: dict) -> Iterator[str]:
 
 def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
     """What is wrong with one attack's settings, each fault beginning with its key."""
-    kind, l2, losses = attack["kind"], attack.get("norm") == "l2", attack.get("losses", {})
-    if kind not in GRADIENT_FREE and not losses:
+    kind, losses = attack["kind"], attack.get("losses", {})
+    if kind in LOSSLESS:
+        yield from _lossless(attack)
+    elif not losses:
         yield f"losses: missing; {kind} climbs losses, such as losses: {{instruct: [answer], think: [answer]}}"
-    attacked = [variant for variant in variants if variant in losses]
+    attacked = [variant for variant in variants if variant in (losses or variants)]
     yield from _of_variants("restarts", attack.get("restarts", 1), attacked)
-    if l2 and attack.get("survivors"):
-        yield "survivors: what L_inf attacks left says nothing of an L2 ball"
-    if kind == "cw" and not l2:
-        yield "norm: cw seeks the smallest L2 perturbation; write norm: l2"
-    elif l2 and kind not in ("pgd", "apgd", "cw"):
-        yield f"norm: {kind} has no L2"
-    elif l2 != ("eps" in attack or kind == "cw"):
-        yield "eps: an L2 attack has an eps of its own (cw has none), an L_inf attack those of attack.eps"
+    if kind != "torchattacks" and "attack" in attack:
+        yield f"attack: the kind is {kind}, and only torchattacks has attacks to choose among"
+    if kind == "torchattacks" and (found := [*_named_by_torchattacks(attack)]):
+        yield from found
+    else:
+        yield from _bounds(attack)
     climbed = {loss for names in losses.values() for loss in names}
     if "patience" in attack and not (climbed and climbed <= MARGINS):
         yield f"patience: only for losses that are margins, {', '.join(sorted(MARGINS))}"
@@ -224,6 +227,45 @@ def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
         yield f"sigma: an attack on a smoothed model also needs {', '.join(sorted(missing))}"
     if "sigma" in attack and (kind not in ("pgd", "apgd") or attack.get("survivors")):
         yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
+
+
+def _lossless(attack: dict) -> Iterator[str]:
+    """Keys that say nothing to an attack which climbs none of the losses that can be named."""
+    kind = attack["kind"]
+    if "losses" in attack:
+        yield f"losses: {kind} climbs {'a loss of its own' if kind == 'torchattacks' else 'none'}"
+    if kind == "noise" and "restarts" in attack:
+        yield "restarts: noise has none; give more steps"
+
+
+def _named_by_torchattacks(attack: dict) -> Iterator[str]:
+    """What is wrong with the name of an attack of torchattacks, or with what that attack takes."""
+    name = attack.get("attack")
+    if name is None:
+        yield f"attack: missing; the kind torchattacks needs one of {', '.join(NAMES)}"
+    elif name in REFUSED:
+        yield f"attack: {name} of torchattacks cannot be used: {REFUSED[name]}"
+    elif name not in NAMES:
+        yield f"attack: torchattacks has no attack {name!r} for these models{schema.did_you_mean(name, list(NAMES))}"
+    else:
+        if "restarts" in attack and not NAMES[name].restarts:
+            yield f"restarts: {name} has none"
+        if attack["steps"] != 1 and not NAMES[name].steps:
+            yield f"steps: {name} takes one; write steps: 1"
+
+
+def _bounds(attack: dict) -> Iterator[str]:
+    """Whether an attack has the norm that it names, and a radius where its norm wants one."""
+    kind, norm = attack["kind"], attack.get("norm", "linf")
+    name = attack["attack"] if kind == "torchattacks" else kind
+    norms = NAMES[name].norms if kind == "torchattacks" else NORMS.get(kind, ("linf",))
+    if norm != "linf" and attack.get("survivors"):
+        yield f"survivors: what L_inf attacks left says nothing of an {NORM_NAMES[norm]} ball"
+    if norm not in norms:
+        yield f"norm: {name} has no {NORM_NAMES[norm]}; write norm: {' or '.join(norms)}"
+    elif (norm == "l2" and kind != "cw") != ("eps" in attack):
+        own = "an L2 attack has an eps of its own (cw has none)"
+        yield f"eps: {own}, an L_inf attack those of attack.eps, an L0 attack none"
 
 
 def _between_attacks(config: dict) -> Iterator[str]:

@@ -20,7 +20,7 @@ def sweeps(attack: dict, variant: str | None = None) -> list[str]:
     """
     names = attack["suite"] if variant is None else suite(attack, variant)
     attacks = {name: attack["attacks"][name] for name in names}
-    return [name for name, own in attacks.items() if own.get("norm") != "l2" and not own.get("survivors")]
+    return [name for name, own in attacks.items() if _linf(own) and not own.get("survivors")]
 
 
 def suite(attack: dict, variant: str) -> list[str]:
@@ -33,13 +33,18 @@ def before(attack: dict, variant: str, name: str) -> list[str]:
     if not attack["attacks"].get(name, {}).get("survivors"):
         return []
     names = suite(attack, variant)
-    return [other for other in names[: names.index(name)] if attack["attacks"][other].get("norm") != "l2"]
+    return [other for other in names[: names.index(name)] if _linf(attack["attacks"][other])]
+
+
+def _linf(settings: dict) -> bool:
+    """Whether an attack keeps to an L_inf ball."""
+    return settings.get("norm", "linf") == "linf"
 
 
 def radii(attack: dict, name: str) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
-    cw has no bound: its radius is infinite. A smoothed model, and one under a hint, is also asked without an attack,
+    cw and attacks in l0 have no bound: their radius is infinite. A smoothed model, and one under a hint, is also asked without an attack,
     at 0.
     """
     settings = attack["attacks"].get(name, {})
@@ -47,7 +52,7 @@ def radii(attack: dict, name: str) -> list[float]:
         return [0]
     apart = "sigma" in settings or "hint" in settings  # the clean images of the suite say nothing of it
     unattacked = [0] if apart else []
-    if settings.get("norm") == "l2":
+    if not _linf(settings):
         own = settings.get("eps", math.inf)
         return [*unattacked, *sorted(own if isinstance(own, list) else [own])]
     if settings.get("survivors") or apart:

@@ -8,6 +8,7 @@ max_new_tokens allows; how often an attack on all of a thinking model's words as
 from collections.abc import Iterator
 
 from safemed.data.prompts import of_variant
+from safemed.evaluation.torchattacks_names import NAMES
 from safemed.workflow import config as configs
 
 CW_SEARCHES, CW_DRAWN_BACK = 4, 6  # of attacks.cw: searches of c, and bisections of what broke
@@ -129,8 +130,8 @@ def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]
         answers += rows * CW_DRAWN_BACK
     if own.get("kind") == "noise":
         answers += rows * own["steps"]
-    if own.get("kind") == "square":
-        yield _pass("query", rows * own["steps"], limit, at_once)
+    if own.get("kind") == "torchattacks":
+        yield from _torchattacks(own, variant, rows, limit, at_once)
     elif tries:
         searches = CW_SEARCHES if own["kind"] == "cw" else 1
         precisions = 2 if attack["amp"] else 1
@@ -138,6 +139,14 @@ def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]
         yield _pass("attack", rows * steps, limit, at_once * own.get("draws", 1))
     step = "query" if own.get("function") == "choice" else "answer"
     yield _pass(step, answers * votes, limit, at_once)
+
+
+def _torchattacks(own: dict, variant: str, rows: int, limit: int, at_once: int) -> Iterator[dict]:
+    named = NAMES[own["attack"]]
+    costs = named.cost(own["steps"], of_variant(own.get("restarts", 1), variant))
+    for step, spent in zip(("attack", "query"), costs, strict=True):
+        if spent:
+            yield _pass(step, rows * spent, limit, min(at_once, named.at_once or at_once))
 
 
 def _tries(own: dict, variant: str) -> list[int]:

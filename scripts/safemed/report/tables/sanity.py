@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from safemed.data.prompts import FAILED
+from safemed.evaluation.torchattacks_names import NAMES
 from safemed.report.tables.rows import require_columns
 
 PROBED = [  # what is read of the rows of scripts/sanity.py
@@ -14,16 +15,15 @@ PROBED = [  # what is read of the rows of scripts/sanity.py
 SANITY = ["model", "check", "value", "bound", "passed", "n"]
 TOLERANCE = 0.02  # what independent random starts may lose between two budgets, as a share of the questions
 REACHED = 0.9  # of an l2 radius: an image may lie inside the ball where pixels end at 0 and 1
-GRADIENT_FREE = ("noise", "square")
 
 Check = tuple[str, float, float, int]  # name, value, the largest value that passes, how many questions it is about
 
 
-def sanity(probes: pd.DataFrame, attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
+def sanity(probes: pd.DataFrame, attacks: pd.DataFrame, eps: float, configs: dict) -> pd.DataFrame:
     """Checks that a broken attack fails: one row of SANITY for each model and check.
 
     probes: rows of scripts/sanity.py, direct attacks; attacks: ATTACK_ROWS of the clean images and of all attacks, of
-    which those at the radius `eps` are checked.
+    which those at the radius `eps` are checked; configs: attack.attacks of the config.
 
     Columns:
     model: which model.
@@ -35,9 +35,9 @@ def sanity(probes: pd.DataFrame, attacks: pd.DataFrame, eps: float) -> pd.DataFr
         value and fails: a model that is right on no clean image has nothing to be attacked.
     """
     require_columns(probes, PROBED, "probe rows")
-    records = []
+    records, free = [], {name for name, config in configs.items() if _gradient_free(config)}
     for model, probed in probes.groupby("model", sort=False):
-        for name, value, bound, n in [*_probe_checks(probed), *_suite_checks(attacks[attacks.model == model], eps)]:
+        for name, value, bound, n in [*_probe_checks(probed), *_suite_checks(attacks[attacks.model == model], eps, free)]:
             record = {"model": model, "check": name, "value": value, "bound": bound, "passed": bool(value <= bound)}
             records.append(record | {"n": n})
     return pd.DataFrame(records, columns=SANITY)
@@ -80,14 +80,20 @@ def _measured(probed: pd.DataFrame, n: int) -> Iterator[tuple[str, float, float]
     yield "teacher-forced verdict differs from generated", _mean(forced.forced_broken != forced.broken, measured), 0.02
 
 
-def _suite_checks(rows: pd.DataFrame, eps: float) -> Iterator[Check]:
-    """Checks on one model's sweeps and suite."""
+def _gradient_free(config: dict) -> bool:
+    """Whether an attack of the config sees no gradient."""
+    kind = config["kind"]
+    return kind == "noise" or (kind == "torchattacks" and not NAMES[config["attack"]].gradients)
+
+
+def _suite_checks(rows: pd.DataFrame, eps: float, gradient_free: set[str]) -> Iterator[Check]:
+    """Checks on one model's sweeps and suite. gradient_free: the attacks that see no gradient."""
     linf = rows[(rows.norm == "linf") & (rows.eps == eps)]
     accuracy, n = linf.groupby("attack").outcome.agg(_accuracy), linf.question_id.nunique()
     for weaker, stronger in (("noise", "fgsm"), ("fgsm", "pgd")):
         if weaker in accuracy and stronger in accuracy:
             yield f"accuracy under {stronger} above {weaker}", accuracy[stronger] - accuracy[weaker], TOLERANCE, n
-    free = linf.attack.isin(GRADIENT_FREE)
+    free = linf.attack.isin(gradient_free)
     if free.any() and (~free).any():
         own = linf.attacked & (linf.outcome != "right")  # later attacks of the suite inherit what fell before them
         alone = set(linf[own & free].question_id) - set(linf[own & ~free].question_id)

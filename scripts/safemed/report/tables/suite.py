@@ -22,9 +22,10 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
     model, attack, norm: which attack on which model, in which norm.
     losses: what the attack climbs in turn, in the order of the config; missing where it climbs none.
     restarts: how often it starts on each of these losses.
-    steps: gradient steps of each start; draws of random noise; queries of square.
+    steps: gradient steps of each start; draws of random noise; the steps of an attack of torchattacks as that counts
+        them.
     eps: its radius, in 1/255 for linf and in [0, 1] pixel units for l2; infinite where the attack looks for the
-        smallest perturbation.
+        smallest perturbation, and in l0.
     n: the questions.
     attacked: how many of them it was run on, at eps or a smaller radius; an attack on survivors is run only on what all
         linf attacks before it left.
@@ -32,8 +33,8 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
     accuracy: the share of ALL n questions that is right after it, and for an attack on survivors after all before it
         too.
     worst: the share right on the clean image and under EVERY linf attack so far.
-    ci_low, ci_high: its 95 % Wilson interval clustered by image. An l2 attack is no part of the worst case and has
-        none.
+    ci_low, ci_high: its 95 % Wilson interval clustered by image. An attack in l2 or l0 is no part of the worst
+        case and has none.
     failed: questions that could not be evaluated; a number that rests on one is missing.
     median_l2: median l2 norm of the perturbations of the questions that it broke.
     forward_passes, backward_passes: images through the vision tower in the whole run, all its radii and the generated
@@ -45,7 +46,7 @@ def suite(attacks: pd.DataFrame, attack_costs: pd.DataFrame, eps: float, configs
     if attacks.empty:
         return pd.DataFrame(columns=SUITE)
     require_columns(attack_costs, ["model", "attack"], "cost records of attacks")
-    shown = attacks[(attacks.norm == "l2") | (attacks.attack == CLEAN) | (attacks.eps == eps)]
+    shown = attacks[(attacks.norm != "linf") | (attacks.attack == CLEAN) | (attacks.eps == eps)]
     passes = attack_costs.dropna(subset="attack").set_index(["model", "attack"])[["forward_passes", "backward_passes"]]
     records = [
         record
