@@ -50,7 +50,14 @@ ATTACKS = {
     "smoothed-choice": {"kind": "pgd", "steps": 2, "losses": LOSSES, "function": "choice", **SMOOTHED},
     "pgd-hint": {"kind": "pgd", "steps": 3, "losses": LOSSES, "hint": "negative"},
 }
-RADII = {"pgd-l2": [0.5], "cw": ["inf"], "pixle": ["inf"], "smoothed": [0, 0.2, 0.5], "smoothed-choice": [0, 8], "pgd-hint": [0, 8]}
+RADII = {
+    "pgd-l2": [0.5],
+    "cw": ["inf"],
+    "pixle": ["inf"],
+    "smoothed": [0, 0.2, 0.5],
+    "smoothed-choice": [0, 8],
+    "pgd-hint": [0, 8],
+}
 ASKED = {"smoothed": 24, "smoothed-choice": 10}  # a smoothed model is asked as many questions as are certified
 
 

@@ -1,7 +1,7 @@
 """Every attack of torchattacks that can be named holds what is claimed of it, and the others have the faults named."""
 
 import inspect
-from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -9,19 +9,20 @@ import torch
 import torchattacks
 from torchattacks.attack import Attack
 
+from safemed.attacks import losses
 from safemed.attacks.engine import AttackConfig, Attacked
 from safemed.attacks.threat_model import l2_levels
-from safemed.data.prompts import LETTERS
 from safemed.evaluation import black_box, torchattacks_adapter
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.torchattacks_adapter import ShownRows
 from safemed.evaluation.torchattacks_names import NAMES, REFUSED
+from safemed.models.geometry import to_float
 
 EVERYTHING = torch.arange(24)
 NAMED = [(name, norm) for name, named in NAMES.items() for norm in named.norms]
 LARGE = {"linf": 64, "l2": 8.0, "l0": torch.inf}
 SMALL = {"linf": 1, "l2": 0.01, "l0": torch.inf}
-STEPS = {"Square": 60, "SPSA": 1, "Pixle": 4, "OnePixel": 3}
+STEPS = {"Square": 60, "SPSA": 1, "OnePixel": 3}
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +56,9 @@ def margins(evaluator: Evaluator, words: list[str], images: torch.Tensor) -> tor
 
 
 @pytest.mark.parametrize("name, norm", NAMED)
-def test_each_attack_keeps_to_its_ball_breaks_and_claims_only_what_the_stored_image_shows(
-    evaluator, words, name, norm
-):
+def test_each_attack_keeps_to_its_ball_breaks_and_claims_only_what_the_stored_image_shows(evaluator, words, name, norm):
     before = (torch.get_rng_state(), np.random.get_state()[1].copy())
-    spent = {"steps": STEPS.get(name, 5), "restarts": 5 if name == "Pixle" else 1}
+    spent = {"steps": STEPS.get(name, 5), "restarts": 12 if name == "Pixle" else 1}
     found = attacked(evaluator, words, name, norm, LARGE[norm], **spent)
     size = linf(found.images, evaluator.images) if norm == "linf" else l2_levels(found.images, evaluator.images)
     assert (size <= LARGE[norm]).all() and (size > 0).all()
@@ -72,21 +71,20 @@ def test_each_attack_keeps_to_its_ball_breaks_and_claims_only_what_the_stored_im
     else:
         assert found.broken.any()
     assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
-    torch.rand(3), np.random.rand(3)  # the same again, whatever was drawn before
-    again = attacked(evaluator, words, name, norm, LARGE[norm], **spent)
-    assert torch.equal(again.images, found.images) and torch.equal(again.steps, found.steps)
 
 
 @pytest.mark.parametrize("name, norm", NAMED)
-def test_each_attack_spends_on_a_question_that_holds_what_its_price_says(evaluator, words, name, norm):
-    restarts = 2 if NAMES[name].restarts else 1
+def test_each_attack_spends_what_its_price_says_and_the_same_seed_gives_the_same_images(evaluator, words, name, norm):
+    spent = {"steps": 1 if name == "SPSA" else 2, "restarts": 2 if NAMES[name].restarts else 1}
     evaluator.vlm.passes.backward = 0
-    found = attacked(evaluator, words, name, norm, SMALL[norm], steps=1 if name == "SPSA" else 2, restarts=restarts)
-    config = budget(name, norm, 1 if name == "SPSA" else 2, restarts)
-    gradients, queries = NAMES[name].cost(config.steps, restarts)
+    found = attacked(evaluator, words, name, norm, SMALL[norm], **spent)
+    gradients, queries = NAMES[name].cost(budget(name, norm, **spent).steps, spent["restarts"])
     assert not found.broken.any() and evaluator.vlm.passes.backward == 24 * gradients
-    of_one_image = 4 if name == "FAB" else 1  # FAB takes a gradient of each of the four letters at one image
-    assert (found.steps == gradients // of_one_image + queries - (restarts * config.steps * 0)).all()
+    of_an_image = 4 if name == "FAB" else 1  # FAB takes the gradient of each letter at an image
+    assert (found.steps == gradients // of_an_image + queries).all()
+    torch.rand(3), np.random.rand(3)  # the same again, whatever was drawn before
+    again = attacked(evaluator, words, name, norm, SMALL[norm], **spent)
+    assert torch.equal(again.images, found.images) and torch.equal(again.steps, found.steps)
 
 
 @pytest.fixture(scope="module")
@@ -97,55 +95,64 @@ def mixed(skilled, train_questions) -> Evaluator:
         by_number.setdefault(len(options), []).append(i)
     assert {2, 3, 4} <= by_number.keys()
     chosen = [by_number[number][place] for place in range(3) for number in (2, 4, 3)][:8]
-    return Evaluator(skilled, train_questions.select(chosen), "instruct", 8)
+    evaluator = Evaluator(skilled, train_questions.select(chosen), "instruct", 8)
+    own = evaluator.choices(to_float(evaluator.images, skilled.device), torch.arange(8))
+    rows = [row | {"gold": letter} for row, letter in zip(evaluator.rows, own, strict=True)]
+    return evaluator.with_questions(rows, evaluator.images)  # what the model answers is right: it is attacked
 
 
 class Watched(ShownRows):
-    """Keeps what it was shown of each row, as 8-bit images, with the logits that it gave for it."""
+    """Compares its answers with those to the same images alone, after the prompts of the rows that they belong to."""
 
-    made: list = []
+    seen: ClassVar[list[int]] = []  # numbers of options
 
     def __init__(self, evaluator, words, rows, *more):
         super().__init__(evaluator, words, rows, *more)
-        self.asked, self.log = (evaluator, words, rows), []
-        Watched.made.append(self)
+        self.places = [evaluator.letter_places([text], rows[i : i + 1]) for i, text in enumerate(words)]
+        Watched.seen.append(self.k)
 
     def forward(self, images):
-        logits = super().forward(images)
-        self.log.append((images.each().clone(), images.detach().as_subclass(torch.Tensor).clone(), logits.detach()))
+        logits, plain = super().forward(images), images.detach().as_subclass(torch.Tensor)
+        self.owned(images.each(), plain)
+        for i, row in enumerate(images.each().tolist()[:3]):
+            stored = (plain[i : i + 1] * 255).round().clamp(0, 255) / 255
+            with torch.no_grad():
+                own = losses.letter_logits(self.evaluator.vlm, stored, self.places[row], self.n_options[row : row + 1])
+            assert torch.allclose(own[0, : self.k], logits[i].detach(), atol=1e-3)
         return logits
 
+    def owned(self, rows, images):
+        """Where the ball is small, an image tells itself whose it is: the nearest clean one's."""
+        if self.eps == SMALL[self.norm] and images.amax() > 0.5:  # SINIFGSM also shows darkened ones
+            clean = self.start.detach().as_subclass(torch.Tensor)
+            nearest = torch.cdist(images.flatten(1), clean.flatten(1)).argmin(1)
+            assert torch.equal(clean[nearest], clean[rows])  # two questions may show one image
 
-def checked(watched: Watched) -> Iterator[bool]:
-    """Whether each image that was shown lies nearer to its own row's clean image than to another's."""
-    evaluator, words, rows = watched.asked
-    for each, images, logits in watched.log:
-        rounded = (images * 255).round().clamp(0, 255) / 255
-        for i, row in enumerate(each.tolist()):
-            own = Evaluator.letter_places(evaluator, [words[row]], rows[row : row + 1])
-            one = torchattacks_adapter.losses.letter_logits(
-                evaluator.vlm, rounded[i : i + 1], own, evaluator.n_options[rows[row : row + 1]]
-            )
-            yield torch.allclose(one[0, : watched.k], logits[i], atol=1e-3)
+
+@pytest.fixture
+def watched(monkeypatch) -> type[Watched]:
+    monkeypatch.setattr(torchattacks_adapter, "ShownRows", Watched)
+    monkeypatch.setattr(Watched, "seen", [])
+    return Watched
 
 
 @pytest.mark.parametrize("name, norm", NAMED)
-def test_each_attack_answers_every_image_after_the_prompt_of_its_own_row(mixed, monkeypatch, name, norm):
-    """In a batch of two, three and four options; the logits are computed again for each image by itself. What an image
-    belongs to is told by the image: steps are too small to make it another's."""
-    monkeypatch.setattr(torchattacks_adapter, "ShownRows", Watched)
-    monkeypatch.setattr(Watched, "made", [])
-    eight = torch.arange(8)
+def test_each_attack_answers_every_image_after_the_prompt_of_its_own_row(mixed, watched, name, norm):
+    """In a batch of questions with two, three and four options."""
     words = [f"<answer> {row['gold']} </answer>" for row in mixed.rows]
-    found = attacked(mixed, words, name, norm, SMALL[norm], rows=eight, steps=1)
-    assert {watched.k for watched in Watched.made} == {2, 3, 4} and (found.steps > 0).all()
-    for watched in Watched.made:
-        clean = watched.start.detach().as_subclass(torch.Tensor)
-        for each, images, _ in watched.log:
-            nearest = torch.cdist(images.flatten(1), clean.flatten(1)).argmin(1)
-            same = (clean[nearest] == clean[each]).flatten(1).all(1)  # two questions may show one image
-            assert same.all() or name in ("SINIFGSM",)  # which darkens its images
-        assert all(list(checked(watched))[:40])
+    found = attacked(mixed, words, name, norm, SMALL[norm], rows=torch.arange(8), steps=1)
+    gradients, queries = NAMES[name].cost(1, 1)
+    full = gradients // (4 if name == "FAB" else 1) + queries
+    assert watched.seen == [2, 3, 4] and (found.steps == full).float().mean() > 0.5  # nothing is right before it began
+
+
+@pytest.mark.parametrize("eps", [140, 200, 255])
+@pytest.mark.parametrize("name", ["Square", "FAB", "VMIFGSM"])
+def test_a_radius_of_more_than_half_the_range_answers_after_the_own_prompts_too(mixed, watched, name, eps):
+    words = [f"<answer> {row['gold']} </answer>" for row in mixed.rows]
+    found = attacked(mixed, words, name, "linf", eps, rows=torch.arange(8), steps=3)
+    far = linf(found.images, mixed.images)
+    assert watched.seen == [2, 3, 4] and far.max() <= eps and (name == "FAB" or far.max() > 127)
 
 
 def test_rows_are_followed_in_subsets_of_any_order_and_a_lost_row_is_refused(evaluator, words):
@@ -169,7 +176,9 @@ def test_the_best_image_shown_is_kept_and_one_beyond_the_ball_is_not(evaluator, 
     shown(far)
     assert torch.equal(shown.best, evaluator.images) and shown.smallest.isinf().all()
     several = torch.tensor([0] * 6)
-    tried = shown.start[several] + torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)).sign() * 8 / 255
+    tried = (
+        shown.start[several] + torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)).sign() * 8 / 255
+    )
     logits = shown(tried.clamp(0, 1))
     gold = evaluator.gold[0]
     wrong = logits.clone()
@@ -177,23 +186,6 @@ def test_the_best_image_shown_is_kept_and_one_beyond_the_ball_is_not(evaluator, 
     best = (wrong.amax(1) - logits[:, gold]).argmax()
     stored = (tried.clamp(0, 1)[best].detach().as_subclass(torch.Tensor) * 255).round().byte().permute(1, 2, 0)
     assert torch.equal(shown.best[0], stored) and torch.equal(shown.best[1:], evaluator.images[1:])
-
-
-@pytest.mark.parametrize("eps", [140, 200, 255])
-def test_a_radius_of_more_than_half_the_range_is_attacked_after_the_own_prompts(mixed, eps):
-    """Where numbers of rows travel in pixels, such a radius flips them."""
-    words = [f"<answer> {row['gold']} </answer>" for row in mixed.rows]
-    found = attacked(mixed, words, "Square", "linf", eps, rows=torch.arange(8), steps=20)
-    assert (linf(found.images, mixed.images) <= eps).all() and (found.steps <= 20 + 4).all()
-    for row in range(8):
-        alone = attacked(mixed, words[row : row + 1], "Square", "linf", eps, rows=torch.tensor([row]), steps=20)
-        assert alone.steps.item() <= 24
-    shown = ShownRows(mixed, words[:1], torch.tensor([0]), len(mixed.rows[0]["options"]), "linf", eps)
-    far = (shown.start + torch.where(shown.start < 0.5, eps, -eps) / 255).clamp(0, 1)
-    place = mixed.letter_places(words[:1], torch.tensor([0]))
-    rounded = (far.detach().as_subclass(torch.Tensor) * 255).round() / 255
-    own = torchattacks_adapter.losses.letter_logits(mixed.vlm, rounded, place, mixed.n_options[:1])
-    assert torch.allclose(shown(far), own[:, : shown.k], atol=1e-4)
 
 
 def test_square_breaks_more_than_noise_at_the_same_queries(evaluator, words):
@@ -214,7 +206,6 @@ def test_restarts_and_seeds_are_passed_on(evaluator, words):
 def test_every_attack_of_torchattacks_can_be_named_or_has_a_reason_why_not():
     classes = {name for name, kind in vars(torchattacks).items() if inspect.isclass(kind) and issubclass(kind, Attack)}
     assert classes == NAMES.keys() | REFUSED.keys() and not NAMES.keys() & REFUSED.keys()
-    assert len(LETTERS) > 3
 
 
 class Linear(torch.nn.Module):

@@ -1,6 +1,7 @@
 """The config: every study is accepted, and what is wrong is refused in a line that has the whole path of its key."""
 
 import json
+import math
 import re
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from safemed.workflow import checks, config_files, schema
+from safemed.workflow import config as configuration
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.snakemake_runs import checkout, snakemake
 
@@ -115,9 +117,10 @@ REFUSED = [
     ),
     ("attack: {suite: [pgd, smoothed-l2]}", "attack.suite", "'smoothed-l2'; attacks on smoothed models"),
     (
-        "attack: {attacks: {smoothed-linf: {kind: square}}}",
-        "attack.attacks.smoothed-linf.kind",
-        "square; a smoothed model is attacked by pgd or apgd",
+        "{certify: {attacks: [a]}, attack: {attacks: {a: {kind: torchattacks, attack: Square, steps: 2, sigma: 0.25, "
+        "function: generate, draws: 4, votes: 16}}}}",
+        "attack.attacks.a.kind",
+        "torchattacks; a smoothed model is attacked by pgd or apgd",
     ),
     (
         "attack: {attacks: {smoothed-linf: {survivors: true}}}",
@@ -190,9 +193,69 @@ REFUSED = [
     ("attack: {attacks: {pgd: {survivors: true}}}", "attack.attacks.pgd.survivors", "it must attack every question"),
     ("attack: {attacks: {pgd-l2: {norm: linf}}}", "attack.attacks.pgd-l2.eps", "an L_inf attack those of attack.eps"),
     (
-        "attack: {attacks: {square: {norm: l2, eps: 1, survivors: false}}}",
+        "attack: {attacks: {square: {attack: MIFGSM, norm: l2, eps: 1, survivors: false}}}",
         "attack.attacks.square.norm",
-        "square has no L2",
+        "MIFGSM has no L2; write norm: linf",
+    ),
+    ("attack: {attacks: {square: {kind: square}}}", "attack.attacks.square.kind", "'square' is not one of noise, pgd"),
+    ("attack: {attacks: {square: {attack: Squere}}}", "attack.attacks.square.attack", "did you mean Square?"),
+    ("attack: {attacks: {square: {attack: bim}}}", "attack.attacks.square.attack", "'bim'; did you mean BIM?"),
+    ("attack: {attacks: {square: {attack: zoo}}}", "attack.attacks.square.attack", "'zoo'; docs/threat-model.md lists"),
+    (
+        "attack: {attacks: {square: {attack: AutoAttack}}}",
+        "attack.attacks.square.attack",
+        "AutoAttack of torchattacks cannot be used: it fails on questions with two or three options",
+    ),
+    ("attack: {attacks: {square: {attack: CW}}}", "attack.attacks.square.attack", "negative.*write kind: cw"),
+    (
+        "attack: {suite: [pgd, a], attacks: {a: {kind: torchattacks, steps: 2}}}",
+        "attack.attacks.a.attack",
+        "missing; the kind torchattacks needs the name of an attack",
+    ),
+    (
+        "attack: {attacks: {square: {losses: {instruct: [answer]}}}}",
+        "attack.attacks.square.losses",
+        "torchattacks climbs a loss of its own",
+    ),
+    ("attack: {attacks: {noise: {losses: {think: [ce]}}}}", "attack.attacks.noise.losses", "noise climbs none"),
+    ("attack: {attacks: {noise: {restarts: 3}}}", "attack.attacks.noise.restarts", "noise has none; give more steps"),
+    (
+        "attack: {attacks: {square: {attack: VMIFGSM, restarts: 2}}}",
+        "attack.attacks.square.restarts",
+        "VMIFGSM has none",
+    ),
+    (
+        "attack: {attacks: {square: {restarts: {instruct: 2}}}}",
+        "attack.attacks.square.restarts.think",
+        "missing; give one value for all variants",
+    ),
+    ("attack: {attacks: {square: {attack: FGSM}}}", "attack.attacks.square.steps", "takes one; write steps: 1"),
+    (
+        "attack: {attacks: {square: {attack: Pixle, survivors: false}}}",
+        "attack.attacks.square.norm",
+        "Pixle has no L_inf; write norm: l0",
+    ),
+    (
+        "attack: {attacks: {square: {attack: Pixle, norm: l0}}}",
+        "attack.attacks.square.survivors",
+        "says nothing of an L0 ball",
+    ),
+    (
+        "attack: {attacks: {square: {attack: Pixle, norm: l0, eps: 3, survivors: false}}}",
+        "attack.attacks.square.eps",
+        "an L0 attack none",
+    ),
+    (
+        "attack: {attacks: {square: {attack: PGDL2, norm: l2, survivors: false}}}",
+        "attack.attacks.square.eps",
+        "an L2 attack has an eps of its own",
+    ),
+    ("attack: {attacks: {pgd: {norm: l0}}}", "attack.attacks.pgd.norm", "pgd has no L0; write norm: linf or l2"),
+    ("attack: {attacks: {pgd: {attack: PGD}}}", "attack.attacks.pgd.attack", "the kind is pgd, and only torchattacks"),
+    (
+        "attack: {attacks: {square: {patience: 3}}}",
+        "attack.attacks.square.patience",
+        "only for losses that are margins",
     ),
     (
         "attack: {attacks: {mi-fgsm: {norm: l2, eps: 1, survivors: false}}}",
@@ -333,6 +396,18 @@ def test_what_is_wrong_in_a_study_is_refused_in_one_line(study, change, key, sai
 )
 def test_all_faults_are_listed_a_line_each(change, keys):
     assert sorted(line.split(": ")[1] for line in checks.faults(merged(change, FULL))) == sorted(keys)
+
+
+def test_an_attack_in_l0_has_no_radius_and_no_part_in_the_worst_case():
+    change = (
+        "attack: {suite: [pgd, pixle, square], attacks: "
+        "{pixle: {kind: torchattacks, attack: Pixle, norm: l0, steps: 5, restarts: 2}}}"
+    )
+    config = merged(change, FULL)
+    assert checks.faults(config) == []
+    attack = config["attack"]
+    assert configuration.radii(attack, "pixle") == [math.inf]
+    assert configuration.sweeps(attack) == ["pgd"] and configuration.before(attack, "think", "square") == ["pgd"]
 
 
 def test_rules_of_an_evaluation_that_is_not_made_do_not_bind():

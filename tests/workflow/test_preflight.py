@@ -56,6 +56,23 @@ def test_no_job_did_more_than_was_counted(study):
             assert back <= backward and more <= forward, job
 
 
+def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
+    attacks = {
+        "vmi": {"kind": "torchattacks", "attack": "VMIFGSM", "steps": 10, "survivors": True},
+        "pixle": {
+            "kind": "torchattacks", "attack": "Pixle", "norm": "l0", "steps": 10,
+            "restarts": {"instruct": 2, "think": 1},
+        },
+    }  # fmt: skip
+    attack = FULL["attack"] | {"suite": ["pgd", *attacks], "attacks": FULL["attack"]["attacks"] | attacks}
+    found = {(job["model"], job["what"]): job["passes"] for job in jobs(FULL | {"attack": attack})}
+    n, kinds = attack["questions"], ("step", "rows", "at_once")
+    for model, queries in (("sft-instruct", 2 * 10 * 2 + 2), ("sft-think", 10 * 2 + 2)):
+        vmi, pixle = ([tuple(work[kind] for kind in kinds) for work in found[model, name]] for name in attacks)
+        assert vmi[:2] == [("attack", n * 60, attack["batch_size"]), ("query", n, min(n, attack["batch_size"]))]
+        assert pixle[0] == ("query", n * queries, 1) and [step for step, *_ in pixle] == ["query", "answer"]
+
+
 def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
     parts = ("attacks", "transfer", "stress", "sanity", "certificates", "models")

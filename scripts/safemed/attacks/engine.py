@@ -28,10 +28,10 @@ class AttackConfig:
 
     name: seeds the random starts, together with the question. losses: those that gradients ascend, by their names in
     `Evaluator.attack_loss`; none for noise and torchattacks. restarts: starts PER LOSS. steps: gradient steps of each
-    start; draws of noise; steps of an attack of torchattacks as itself counts them. attack: its name there. amp: all starts run in bfloat16 first, and then again in fp32 on the questions
-    that survived. patience: a start is given up for a question whose highest margin, rising on as over the last
-    `patience` steps, would still be below 0 after the last step; only for losses that are margins (positive: broken).
-    None: never given up.
+    start; draws of noise; steps of an attack of torchattacks as that counts them. attack: its name there. amp: all
+    starts run in bfloat16 first, and then again in fp32 on the questions that survived. patience: a start is given up
+    for a question whose highest margin, rising on as over the last `patience` steps, would still be below 0 after the
+    last step; only for losses that are margins (positive: broken). None: never given up.
     """
 
     kind: str = "pgd"

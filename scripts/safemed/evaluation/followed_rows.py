@@ -104,9 +104,9 @@ def _plain(value: object) -> object:
 
 
 def _moved(func, args: tuple, kwargs: dict) -> object:
-    """The numbers, moved as the images are."""
-    numbers = _numbers(args[0])
-    return None if numbers is None else func(numbers, *_plain(args[1:]), **kwargs)
+    """The numbers, moved as the images are. They may lie otherwise in memory, so that a view of them is no view."""
+    numbers, move = _numbers(args[0]), Tensor.reshape if func.__name__ == "view" else func
+    return None if numbers is None else move(numbers, *_plain(args[1:]), **kwargs)
 
 
 def _agreed(found: object, values: tuple) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -242,11 +243,14 @@ def _named_by_torchattacks(attack: dict) -> Iterator[str]:
     """What is wrong with the name of an attack of torchattacks, or with what that attack takes."""
     name = attack.get("attack")
     if name is None:
-        yield f"attack: missing; the kind torchattacks needs one of {', '.join(NAMES)}"
+        yield "attack: missing; the kind torchattacks needs the name of an attack, such as Square"
     elif name in REFUSED:
         yield f"attack: {name} of torchattacks cannot be used: {REFUSED[name]}"
     elif name not in NAMES:
-        yield f"attack: torchattacks has no attack {name!r} for these models{schema.did_you_mean(name, list(NAMES))}"
+        known = {one.lower(): one for one in NAMES}
+        near = get_close_matches(name.lower(), known, n=1)
+        said = f"did you mean {known[near[0]]}?" if near else "docs/threat-model.md lists those that can be named"
+        yield f"attack: unknown attack of torchattacks {name!r}; {said}"
     else:
         if "restarts" in attack and not NAMES[name].restarts:
             yield f"restarts: {name} has none"

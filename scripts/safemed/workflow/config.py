@@ -44,8 +44,8 @@ def _linf(settings: dict) -> bool:
 def radii(attack: dict, name: str) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
-    cw and attacks in l0 have no bound: their radius is infinite. A smoothed model, and one under a hint, is also asked without an attack,
-    at 0.
+    cw and attacks in l0 have no bound: their radius is infinite. A smoothed model, and one under a hint, is also asked
+    without an attack, at 0.
     """
     settings = attack["attacks"].get(name, {})
     if name == "clean":

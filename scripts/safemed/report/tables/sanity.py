@@ -37,7 +37,10 @@ def sanity(probes: pd.DataFrame, attacks: pd.DataFrame, eps: float, configs: dic
     require_columns(probes, PROBED, "probe rows")
     records, free = [], {name for name, config in configs.items() if _gradient_free(config)}
     for model, probed in probes.groupby("model", sort=False):
-        for name, value, bound, n in [*_probe_checks(probed), *_suite_checks(attacks[attacks.model == model], eps, free)]:
+        for name, value, bound, n in [
+            *_probe_checks(probed),
+            *_suite_checks(attacks[attacks.model == model], eps, free),
+        ]:
             record = {"model": model, "check": name, "value": value, "bound": bound, "passed": bool(value <= bound)}
             records.append(record | {"n": n})
     return pd.DataFrame(records, columns=SANITY)
