@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-REVISION = "a" * 40
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 
 @dataclass

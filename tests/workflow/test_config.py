@@ -3,16 +3,21 @@
 import json
 import math
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake.cli import parse_config
 from snakemake.utils import update_config
 
+from safemed.models.model_type import INDEX
 from safemed.workflow import checks, config_files, schema
 from safemed.workflow import config as configuration
+from support.hub import REVISION
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES
+from support.rules import rules
 from support.snakemake_runs import checkout, snakemake
 
 SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, FULL = (
@@ -33,7 +38,7 @@ def merged(change: str, *studies: Path) -> dict:
     ids=lambda paths: " and ".join(path.stem for path in paths) or "phantoms",
 )
 def test_every_study_is_accepted(studies):
-    assert checks.faults(config_files.read(*studies)) == []
+    assert checks.faults(merged("data: {source: null}", *studies)) == []  # a user's images may not be here
 
 
 def test_a_method_may_learn_from_a_modality_that_the_config_names():
@@ -67,7 +72,26 @@ REFUSED = [
     ("peft: {r: 16, alpha: 32}", "peft.dropout", "missing"),
     ("methods: {mine: {trainer: sft}}", "methods.mine.start", "missing"),
     ("methods: {Mine: {trainer: sft, start: base}}", "methods.Mine", "a name is made of lower-case letters"),
-    ("methods: {data: {trainer: sft, start: base}}", "methods.data", "a target of the Snakefile has this name"),
+    ("methods: {data: {trainer: sft, start: base}}", "methods.data", "a rule of the workflow has this name"),
+    ("methods: {prepare: {trainer: sft, start: base}}", "methods.prepare", "a rule of the workflow has this name"),
+    (f"methods: {{{'a' * 61}: {{trainer: sft, start: base}}}}", f"methods.{'a' * 61}", "61 characters; at most 60"),
+    ("study_methods: [no]", "study_methods", "false is not text: write the word in quotes"),
+    ("study: 2024-01-01", "study", '2024-01-01 is not text: write "2024-01-01", in quotes'),
+    ("study: ..", "study", "'..' does not match"),
+    ("study: -x", "study", "'-x' does not match"),
+    (f"study: {'x' * 101}", "study", "101 characters; at most 100"),
+    ("seed: 2147483648", "seed", "greater than the maximum of 2147483647"),
+    ("seed: 08", "seed", "'08' is not an integer, but text: write 8"),
+    ("templates: 'a{b}.yaml'", "templates", "a path without braces"),
+    ("data: {source: -x}", "data.source", "does not begin with a hyphen"),
+    ("data: {source: nowhere}", "data.source", "there is no folder nowhere; null renders phantoms"),
+    ("data: {source: nowhere.zip}", "data.source", "there is no file nowhere.zip"),
+    ("data: {source: docs}", "data.source", "docs holds no QA_information/Open-access/.*; give the folder"),
+    (
+        "data: {split: {scheme: med-r1, published: docs}}",
+        "data.split.published",
+        "docs does not hold them: .* needs the folder",
+    ),
     ("attack: {attacks: {clean: {kind: pgd, steps: 2}}}", "attack.attacks.clean", "the images without an attack have"),
     ("attack: {eps: [8, -1]}", "attack.eps", "-1 is less than the minimum of 1"),
     ("attack: {eps: [8, 8]}", "attack.eps", "names something twice"),
@@ -335,8 +359,18 @@ REFUSED = [
     ("attack: {replay_on: docs}", "attack.replay_on", "docs holds no config.json that names its model_type"),
     ("model: {name: {think: tiny}}", "model.name.instruct", "missing; give one value for all variants"),
     ("model: {name: {instruct: tiny, think: someone/Model}}", "model.revision", "someone/Model is no local folder"),
-    ("model: {revision: {instruct: a, think: b}}", "model.revision", "one model.name for all"),
-    ("model: {name: someone/Model, revision: my-branch}", "model.revision", "does not match"),
+    (f"model: {{revision: {{instruct: {REVISION}, think: {REVISION}}}}}", "model.revision", "one model.name for all"),
+    ("model: {name: someone/Model, revision: main}", "model.revision", "all 40 digits of a commit, for a branch moves"),
+    ("model: {name: someone/Model, revision: abc1234}", "model.revision", "all 40 digits of a commit"),
+    (
+        f"model: {{name: someone/Model, revision: {'1' * 40}}}",
+        "model.revision",
+        f'neither text nor null nor a section of keys: write "{"1" * 40}", in quotes',
+    ),
+    (f"model: {{name: /no/such/folder, revision: {REVISION}}}", "model.name", "neither tiny, nor a local folder, nor"),
+    (f"model: {{name: a--b/c, revision: {REVISION}}}", "model.name", "neither tiny, nor a local folder, nor the id"),
+    ("model: {name: README.md}", "model.name", "neither tiny, nor a local folder, nor the id of a model on the hub"),
+    ("attack: {replay_on: someone/Model}", "attack.replay_on", "no folder of a model; `hf download` fetches one"),
     ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
     ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
@@ -357,10 +391,56 @@ def test_what_is_wrong_is_refused_in_one_line_by_the_path_of_its_key(change, key
     assert "\n" not in line and len(line) < 250
 
 
-def test_a_local_model_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
-    (line,) = checks.faults(merged(f"model: {{name: {tmp_path}}}", OMNIMEDVQA))
-    assert line == f"config: model.name: {tmp_path} holds a model of type qwen2_5_vl; only qwen3_vl is supported"
+@pytest.fixture
+def model_folder(tiny_model, tmp_path) -> Path:
+    """A whole saved model, to be broken; nothing in it is read but JSON."""
+    folder = tmp_path / "my model's"
+    folder.mkdir()
+    for path in tiny_model.iterdir():
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def broken(folder: Path, name: str, text: str | None) -> None:
+    """Remove a file, or write another text in its place."""
+    (folder / name).unlink(missing_ok=True)
+    if text is not None:
+        (folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ({"config.json": None}, "holds no config.json that names its model_type; only qwen3_vl"),
+        ({"config.json": '{"model_type": "llama"}'}, "holds a model of type llama; only qwen3_vl"),
+        ({"config.json": '{"model_type":'}, r"holds a file that is no JSON \(config.json: Expecting value"),
+        ({"config.json": "[]"}, r"no JSON \(config.json: not an object\)"),
+        ({"model.safetensors": None}, "holds no weights, neither model.safetensors nor"),
+        (
+            {"model.safetensors": None, INDEX: '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'},
+            "lacks 2 of its files of weights, such as 1.safetensors",
+        ),
+        ({"model.safetensors": None, INDEX: '{"weight_map": {}}'}, "names no weights"),
+        ({"tokenizer.json": None}, "holds no tokenizer, neither tokenizer.json nor vocab.json with merges.txt"),
+        ({"processor_config.json": None}, "holds no image processor, neither processor_config.json nor"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["model.name", "attack.replay_on"])
+def test_a_model_folder_that_cannot_be_loaded_is_refused_in_one_line(key, files, said, model_folder):
+    section, name = key.split(".")
+    change = yaml.safe_dump({section: {name: str(model_folder)}})
+    assert checks.faults(merged(change, FULL)) == []
+    for file, text in files.items():
+        broken(model_folder, file, text)
+    (line,) = checks.faults(merged(change, FULL))
+    assert line.startswith(f"config: {key}: {model_folder} ") and re.search(said, line), line
+
+
+def test_weights_in_several_files_are_found_by_their_index(model_folder):
+    (model_folder / "model.safetensors").rename(model_folder / "1.safetensors")
+    (model_folder / INDEX).write_text('{"weight_map": {"a": "1.safetensors"}}')
+    assert checks.faults(merged(yaml.safe_dump({"model": {"name": str(model_folder)}}), FULL)) == []
 
 
 @pytest.mark.parametrize(
@@ -448,12 +528,24 @@ def test_text_of_the_command_line_is_read_as_the_schema_wants_it(given, wanted):
             ],
         ),
         ("seed: [1\nstudy: x\n", ["config: x.yaml, line 2: not YAML: expected ',' or ']', but got ':'"]),
+        (
+            "methods:\n  no: {}\n",
+            ['config: x.yaml, line 2: methods.no: the key no is not text to YAML; write "no", in quotes'],
+        ),
+        ("1: 2\n", ['config: x.yaml, line 1: 1: the key 1 is not text to YAML; write "1", in quotes']),
+        ("seed: 010\n", ["config: x.yaml, line 1: seed: YAML reads 010 as 8; write it to base ten"]),
+        (
+            "attack:\n  eps: [1:30]\n",
+            ["config: x.yaml, line 2: attack.eps: YAML reads 1:30 as 90; write it to base ten"],
+        ),
+        ("a: &a {b: 0}\nc: {<<: *a, d: 0.05, e: -0, f: 1_000, g: 08}\n", []),
+        ("[1, 2]\n", ["config: x.yaml holds no keys: write key: value, a line each"]),
         ('{\n\t"seed": 1\n}', []),
         ("", []),
     ],
-    ids=["at the top", "in sections", "no YAML", "JSON", "empty"],
+    ids=["twice", "twice in sections", "no YAML", "no", "1", "octal", "sixties", "as read", "list", "JSON", "empty"],
 )
-def test_a_key_that_stands_twice_is_refused_by_file_key_and_line(text, lines, tmp_path, monkeypatch):
+def test_what_yaml_would_pass_over_or_misread_is_refused_by_file_key_and_line(text, lines, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("x.yaml").write_text(text)
     assert sorted(config_files.faults(Path("x.yaml"))) == lines
@@ -514,10 +606,10 @@ def test_snakemake_refuses_a_key_that_stands_twice_in_any_config_file(untouched)
     assert refusal("data", "--configfile", "twice.yaml", cwd=untouched) == [line]
 
 
-def test_no_method_may_have_the_name_of_another_target():
+def test_no_method_may_have_the_name_of_a_rule():
     targets = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
     refused = set(schema.keys()["methods"]["propertyNames"]["not"]["enum"])
-    assert targets | {"preflight"} == refused and "attack" in targets
+    assert targets | {name for name in rules() if "_" not in name} == refused and {"attack", "prepare"} <= refused
 
 
 def make(*arguments) -> subprocess.CompletedProcess:
@@ -546,11 +638,26 @@ def test_make_names_the_target_before_the_config_files_that_would_swallow_it():
         done.returncode == 0
         and (
             "snakemake figures --cores 2 --rerun-incomplete --configfile workflow/studies/mini.yaml "
-            """workflow/studies/ablation.yaml --config 'data={source: "/my images"}'"""
+            r"""workflow/studies/ablation.yaml --config 'data={source: '\''/my images'\''}'"""
         )
         in done.stdout
     )
     assert "--config" not in make("study").stdout
+
+
+@pytest.mark.parametrize(
+    "source", ["/my imag'es", '/a "b', "/$HOME", "$x", "`id`", "/a#b", "/a: b", "/a\\b", "/a(b),c"]
+)
+def test_make_gives_snakemake_the_source_as_it_was_typed(source):
+    done = make("study", "STUDY=mini", f"SOURCE={source}")
+    (line,) = [line for line in done.stdout.splitlines() if " --config " in line]
+    (given,) = shlex.split(line.partition(" --config ")[2])
+    assert parse_config([given]) == {"data": {"source": source}}
+
+
+def test_make_runs_nothing_that_a_study_is_named_after(tmp_path):
+    done = make("study", f"STUDY=x;touch${{IFS}}{tmp_path}/made;")
+    assert done.returncode and not (tmp_path / "made").exists()
 
 
 def test_make_clean_leaves_results_and_their_records():

@@ -26,6 +26,7 @@ from support.environments import (
     requirements,
     rules_with_environment,
 )
+from support.hub import REVISION
 from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout
 
@@ -59,7 +60,7 @@ def jobs(tmp_path_factory) -> list[Job]:
     """Jobs of every rule, with all evaluations, and of those that are given further modules by name."""
     folder = checkout(tmp_path_factory.mktemp("plans") / "repository")
     fetched = ["--config", 'data={"source": "hub", "questions": "hardened"}']
-    fetched += ['model={"name": "someone/Model", "revision": "abc"}']
+    fetched += [f'model={{"name": "someone/Model", "revision": "{REVISION}"}}']
     altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
     return [
         *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),

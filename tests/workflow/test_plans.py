@@ -1,6 +1,7 @@
 """What a study plans before anything has run: every model, attack and certificate of its config, and no more."""
 
 import functools
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import yaml
 
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
+from support.hub import REVISION
 from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout, commands, plan, planned, snakemake
 
@@ -102,14 +104,39 @@ def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alon
         assert any(path.endswith(f"/{name}") for path in given["--attacks"]) and given["--templates"] == [file]
 
 
-def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched):
-    other = changed(untouched, {"attack": {"replay_on": "models/other"}}, "replay")
+def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched, tiny_model):
+    """In words that a shell and Snakemake leave alone, whatever the folder is called."""
+    shutil.copytree(tiny_model, untouched / "my $models" / "an o'ther")
+    other = changed(untouched, {"attack": {"replay_on": "my $models/an o'ther/"}}, "replay")
     results, places = "results/phantoms", {}
     for done in (every_target, other):
         for given in commands(done, "replay.py"):
             places[given["--out"][0]] = [*given["--model"], *given["--weights"], "--same" in given]
     assert places[f"{results}/replay/sft-think"] == ["sft-think", f"{results}/models/sft-think", True]
-    assert places[f"{results}/replay-on-other/sft-think"] == ["other", "models/other", False]
+    assert places[f"{results}/replay-on-an-o-ther/sft-think"] == ["an-o-ther", "my $models/an o'ther/", False]
+
+
+def test_paths_and_noise_levels_reach_the_scripts_as_they_are_written(untouched):
+    """A path that a shell would take apart, and a number that Python writes with an exponent."""
+    templates = untouched / "my 'words' $HOME" / "a+b.yaml"
+    templates.parent.mkdir()
+    shutil.copy(untouched / FULL["templates"], templates)
+    change = {"templates": str(templates), "certify": {"sigma": [1e-5], "attacks": []}}
+    altered = {"training": {"grpo": {"augmentation": {"hints": 1}}}}
+    done = changed(untouched, change | altered, "stress", "certify", "at-grpo")
+    trained, stressed = commands(done, "train_grpo.py"), commands(done, "stress.py")
+    assert len(trained) == len(stressed) / 2 == len(FULL["variants"])
+    assert all(given["--templates"] == [str(templates)] for given in (*trained, *stressed))
+    certified = commands(done, "certify.py")
+    assert len(certified) == planned(done)["certify_model"] and {given["--sigma"][0] for given in certified} == {
+        "1e-05"
+    }
+
+
+def test_what_the_hub_calls_its_archive_is_one_word(untouched):
+    hub = {"data": {"source": "hub", "hub": {"file": "an 'archive'.zip"}}}
+    (given,) = commands(changed(untouched, hub, "data"), "download.py")
+    assert given["--file"] == ["an 'archive'.zip"] and given["--out"] == ["resources/an 'archive'.zip"]
 
 
 def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(untouched):
@@ -186,20 +213,20 @@ def test_certificates_in_full_add_to_the_default_study_what_it_lacks(plans, full
 
 def test_what_the_hub_has_is_fetched_by_the_driver_itself(untouched):
     """Archive and model; their commands run where Snakemake does, since a cluster's nodes may have no network."""
-    hub = {"data": {"source": "hub"}, "model": {"name": "someone/Model", "revision": "abc"}}
+    hub = {"data": {"source": "hub"}, "model": {"name": "someone/Model", "revision": REVISION}}
     done = changed(untouched, hub, "base")
     jobs, local = planned(done), (ROOT / "Snakefile").read_text().split("localrules:")[1].split("\n\n")[0]
     assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [1, 1, 0]
-    assert jobs["download_model"] == 1 and "output: resources/models/someone--Model-abc.json" in done.stdout
+    assert jobs["download_model"] == 1 and f"output: resources/models/someone--Model-{REVISION}.json" in done.stdout
     assert all(f"    {name},\n" in local for name in ("download_archive", "download_model"))
 
 
 def test_each_variant_may_have_a_checkpoint_of_its_own(untouched):
-    names = {"instruct": "someone/Model", "think": "someone/Thinker"}
-    pair = {"model": {"name": names, "revision": {"instruct": "abc", "think": "def"}}}
+    names, other = {"instruct": "someone/Model", "think": "someone/Thinker"}, REVISION[::-1]
+    pair = {"model": {"name": names, "revision": {"instruct": REVISION, "think": other}}}
     done = changed(untouched, pair, "sft")
     assert [planned(done)[name] for name in ("download_model", "make_base", "train_sft")] == [2, 2, 2]
-    for variant, snapshot in (("instruct", "Model-abc"), ("think", "Thinker-def")):
+    for variant, snapshot in (("instruct", f"Model-{REVISION}"), ("think", f"Thinker-{other}")):
         base = f"results/phantoms/models/base-{variant}"
         (made,) = [job for job in commands(done, "make_base.py") if job["--out"] == [base]]
         assert made["--fetched"] == [f"resources/models/someone--{snapshot}.json"]

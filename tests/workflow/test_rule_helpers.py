@@ -131,6 +131,7 @@ def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own_and_need_n
     for on, model, folder, same in (
         (None, "sft-think", "replay", True),
         ("models/other", "other", "replay-on-other", False),
+        ("my models/an o'ther {one}/", "an-o-ther-one-", "replay-on-an-o-ther-one-", False),
     ):
         evaluations = Evaluations(changed(study, attack={"replay_on": on}), "results")
         assert evaluations.replay_model(SFT) == model and evaluations.replay == folder

@@ -1,6 +1,7 @@
 # Names that the rules share: the study's folders, and what knows how it is made. Nothing here runs anything.
 import json
 import os
+import re
 from pathlib import Path
 
 from safemed.utils.dependencies import fingerprint
@@ -32,7 +33,7 @@ wildcard_constraints:
     base="|".join(configuration.bases(config)),
     attack="|".join(["clean", *config["attack"]["attacks"]]),
     function="|".join(config["certify"]["functions"]),
-    sigma=r"[\d.]+",
+    sigma="|".join(re.escape(str(sigma)) for sigma in config["certify"]["sigma"]),
     shard=r"\d+-of-\d+",
 
 

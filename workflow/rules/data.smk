@@ -17,7 +17,7 @@ rule download_archive:
         hub={key: sources.hub[key] for key in ("repo", "revision", "file")},
     shell:
         "python scripts/download.py --repo {params.hub[repo]} --revision {params.hub[revision]} "
-        "--file {params.hub[file]} --out {output.archive} > {log} 2>&1"
+        "--file {params.hub[file]:q} --out {output.archive:q} > {log} 2>&1"
 
 
 rule unpack_archive:

@@ -28,7 +28,7 @@ rule attack_model:
         arguments=evaluations.attack_arguments,
         seed=config["seed"],
     shell:
-        "python scripts/{params.script} --data {params.data} --weights {params.weights} --model {params.model} "
+        "python scripts/{params.script} --data {params.data} --weights {params.weights:q} --model {params.model} "
         "--method {wildcards.method} --variant {wildcards.variant} {params.arguments} --out {output.folder} "
         "--seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 

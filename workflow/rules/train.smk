@@ -9,7 +9,7 @@ rule download_model:
     benchmark:
         f"{RESULTS}/benchmarks/download_model-{{name}}-{{revision}}.tsv"
     wildcard_constraints:
-        revision="[^-/]+",
+        revision="[0-9a-f]{40}",
     conda:
         "../../envs/train.yaml"
     resources:
@@ -118,7 +118,7 @@ rule train_sft:
     shell:
         "{params.launch} scripts/{params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
-        "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates} "
+        "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates:q} "
         "--targets {input.targets} --alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
         "--monitoring {resources.monitoring:q} > {log} 2>&1"
 

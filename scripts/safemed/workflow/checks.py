@@ -1,5 +1,6 @@
 """The rules between config keys that a schema cannot state. Each fault is one line with the whole path of its key."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -8,18 +9,19 @@ from pathlib import Path
 import yaml
 
 from safemed.certificates import smoothing
-from safemed.data.records import known_modalities
+from safemed.data.records import json_files, known_modalities, record_files
 from safemed.evaluation.torchattacks_names import NAMES, REFUSED
-from safemed.models.model_type import MODEL_TYPE, model_type
+from safemed.models.model_type import lacking
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
 from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps, training_settings
-from safemed.workflow.sources import is_archive
+from safemed.workflow.sources import RECORDS, Sources, is_archive
 
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
 LOSSLESS = ("noise", "torchattacks")  # kinds of attack that climb none of the losses that can be named
 NORMS = {"pgd": ("linf", "l2"), "apgd": ("linf", "l2"), "cw": ("l2",)}  # of the kinds that have others than linf
 NORM_NAMES = {"linf": "L_inf", "l2": "L2", "l0": "L0"}
+HUB_ID = re.compile(r"(?!.*(?:--|[.][.]))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
@@ -70,19 +72,37 @@ def _rules(config: dict) -> Iterator[str]:
 
 
 def _data(data: dict) -> Iterator[str]:
-    yield from _source(data["source"])
     split = data["split"]
     total = sum(split[name] for name in ("train", "val", "test"))
     if abs(total - 1) > 1e-9:
         yield f"data.split: train, val and test sum to {total:g}, not 1"
-    if split["scheme"] == "med-r1" and not split["published"]:
-        yield "data.split.published: the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
+    if split["scheme"] == "med-r1":
+        yield from _published(split["published"])
+    yield from _source(data)
 
 
-def _source(source: str | None) -> Iterator[str]:
-    """A file that is no zip; what is not there is left to Snakemake, for a rule may make it."""
-    if source and Path(source).is_file() and not is_archive(source):
+def _published(folder: str | None) -> Iterator[str]:
+    wanted = "the scheme med-r1 needs the folder of Med-R1's train/*.json and test/*.json"
+    if not folder:
+        yield f"data.split.published: {wanted}"
+    elif not all(json_files(Path(folder, kind)) for kind in ("train", "test")):
+        yield f"data.split.published: {folder} does not hold them: {wanted}"
+
+
+def _source(data: dict) -> Iterator[str]:
+    """Whether the user's own folder or .zip is there; one that is unpacked is not needed any more."""
+    source = data["source"]
+    if source in (None, "hub"):
+        return
+    if is_archive(source):
+        if not (Path(source).is_file() or Path(Sources({"data": data}, "").unpacked).is_dir()):
+            yield f"data.source: there is no file {source}"
+    elif Path(source).is_file():
         yield f"data.source: {source} is a file, and no .zip; give a folder or a .zip in OmniMedVQA's layout"
+    elif not Path(source).is_dir():
+        yield f"data.source: there is no folder {source}; null renders phantoms, hub downloads OmniMedVQA"
+    elif not record_files(Path(source)):
+        yield f"data.source: {source} holds no {RECORDS}; give the folder that holds Images/ and QA_information/"
 
 
 def _model(config: dict) -> Iterator[str]:
@@ -95,7 +115,8 @@ def _model(config: dict) -> Iterator[str]:
     for base in bases(config):
         yield from _one_model(config, base_model(config, base))
     yield from _pretraining(config["base"])
-    yield from _of_supported_kind("attack.replay_on", config["attack"]["replay_on"])
+    if config["attack"]["replay_on"]:
+        yield from _loadable("attack.replay_on", config["attack"]["replay_on"])
 
 
 def _one_model(config: dict, model: dict) -> Iterator[str]:
@@ -103,16 +124,20 @@ def _one_model(config: dict, model: dict) -> Iterator[str]:
     side, grid = config["data"]["image_size"], tiny["patch"] * tiny["merge"]
     if name == "tiny" and side % grid:
         yield f"data.image_size: {side} is no multiple of model.tiny.patch * model.tiny.merge = {grid}"
-    yield from _of_supported_kind("model.name", name)
-    if name != "tiny" and not revision and not Path(name).is_dir():
+    if name == "tiny":
+        return
+    if Path(name).is_dir():
+        yield from _loadable("model.name", name)
+    elif not HUB_ID.fullmatch(name):
+        yield f"model.name: {name} is neither tiny, nor a local folder, nor the id of a model on the hub, owner/name"
+    elif not revision:
         yield f"model.revision: {name} is no local folder; a model of the hub needs the commit that it is pinned to"
 
 
-def _of_supported_kind(key: str, model: str | None) -> Iterator[str]:
-    """A local folder must hold a Qwen3-VL; a model of the hub is looked at when it is loaded."""
-    if model and Path(model).is_dir() and (kind := model_type(Path(model))) != MODEL_TYPE:
-        found = f"a model of type {kind}" if kind else "no config.json that names its model_type"
-        yield f"{key}: {model} holds {found}; only {MODEL_TYPE} is supported"
+def _loadable(key: str, folder: str) -> Iterator[str]:
+    """Whether a folder holds a whole Qwen3-VL, as far as its files' names tell."""
+    if why := lacking(Path(folder)):
+        yield f"{key}: {folder} {why}"
 
 
 def _pretraining(base: dict) -> Iterator[str]:

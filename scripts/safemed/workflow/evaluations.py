@@ -1,6 +1,8 @@
 """How each model is evaluated: the folders of rows that a study has, and what the scripts that write them are given."""
 
 import json
+import os
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +26,7 @@ class Evaluations:
         self.made = config["evaluations"]  # those that the study makes
         self.replayed_on = self.attack["replay_on"]
         # A replay on another model says so in its folder and in its rows.
-        self.replay = "replay" + (f"-on-{Path(self.replayed_on).name}" if self.replayed_on else "")
+        self.replay = "replay" + (f"-on-{_named(self.replayed_on)}" if self.replayed_on else "")
         self.shards = [f"{number + 1}-of-{self.certify['shards']}" for number in range(self.certify["shards"])]
 
     # The folders of rows.
@@ -146,7 +148,7 @@ class Evaluations:
 
     def replay_model(self, wildcards) -> str:
         """The name of the model that stored images are scored on."""
-        return Path(self.replayed_on).name if self.replayed_on else self.model(wildcards)
+        return _named(self.replayed_on) if self.replayed_on else self.model(wildcards)
 
     def sanity_settings(self) -> str:
         """The settings of the direct attacks that check the attack."""
@@ -193,6 +195,11 @@ class Evaluations:
     def _model(self) -> dict:
         """How a model is loaded and asked."""
         return {"max_new_tokens": self.config["max_new_tokens"], "precision": self.config["evaluation_precision"]}
+
+
+def _named(folder: str) -> str:
+    """The name of a model folder in letters, digits, dots, hyphens and underscores."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(os.path.abspath(folder)).name)
 
 
 def _json(section: dict) -> str:

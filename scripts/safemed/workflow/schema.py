@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from datetime import date
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -133,7 +134,7 @@ def _lines(error: ValidationError) -> Iterator[str]:
     elif error.validator == "anyOf":
         yield from _of_options(error, path)
     elif "propertyNames" in error.absolute_schema_path:
-        yield f"config: {_joined(path, error.instance)}: {error.schema['description']}"
+        yield f"config: {_joined(path, str(error.instance))}: {_wrong_name(error)}"
     else:
         yield f"config: {path}: {_said(error)}"
 
@@ -145,25 +146,39 @@ def _of_options(error: ValidationError, path: str) -> Iterator[str]:
     for found in right:
         yield from _lines(found)
     if not right:
-        kinds = " nor ".join(KINDS[option["type"]] for option in _options(error.schema))
-        yield f"config: {path}: {_shown(error.instance)} is neither {kinds}"
+        kinds = [KINDS[kind] for option in _options(error.schema) for kind in _types(option)]
+        way_out = _way_out(error.instance, kinds)
+        yield f"config: {path}: {_shown(error.instance)} is neither {' nor '.join(kinds)}{way_out}"
+
+
+def _types(schema: dict) -> list[str]:
+    """The types that a part of the schema accepts."""
+    return [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
 
 
 def _wrong_type(found: ValidationError, error: ValidationError) -> bool:
     return found.validator == "type" and found.absolute_path == error.absolute_path
 
 
+def _wrong_name(error: ValidationError) -> str:
+    """What is wrong with the name of a method or an attack."""
+    return _said(error) if error.validator == "maxLength" else error.schema["description"]
+
+
 def _said(error: ValidationError) -> str:
     """What is wrong with a value."""
     value, wanted = error.instance, error.validator_value
     if error.validator == "type":
-        kinds = " or ".join(KINDS[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted))
-        return f"{_shown(value)} is not {kinds}{_way_out(value, kinds)}"
+        kinds = [KINDS[kind] for kind in _types(error.schema)]
+        return f"{_shown(value)} is not {' or '.join(kinds)}{_way_out(value, kinds)}"
     if error.validator == "enum":
         near = get_close_matches(str(value), map(str, wanted), n=1)
-        return f"{value!r} is not one of {', '.join(map(str, wanted))}" + (f"; did you mean {near[0]}?" if near else "")
+        listed = ", ".join(map(str, wanted))
+        return f"{_shown(value)} is not one of {listed}" + (f"; did you mean {near[0]}?" if near else "")
     if error.validator == "pattern":
-        return f"{value!r} does not match {wanted}"
+        return f"{value!r} does not match {wanted}" + (f", {error.schema['title']}" if "title" in error.schema else "")
+    if error.validator == "maxLength":
+        return f"{len(value)} characters; at most {wanted}"
     if error.validator == "contains":
         return f"{value} lacks {wanted['const']}"
     if error.validator in ("minItems", "minProperties"):
@@ -177,15 +192,23 @@ def _shown(value: Any) -> str:
     """A value of the wrong type as YAML has it; a section by its keys alone."""
     if isinstance(value, dict):
         return f"a section of {', '.join(map(str, value))}"
+    if isinstance(value, date):
+        return value.isoformat()
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
-def _way_out(value: Any, kinds: str) -> str:
+def _way_out(value: Any, kinds: list[str]) -> str:
     """What to write instead, where a value looks like what is wanted."""
-    if isinstance(value, str) and _is_number(value) and "number" in kinds:
-        return f", but text: write {float(value)}"
-    if isinstance(value, (int, float)) and kinds == KINDS["string"]:
-        return f': write "{value}", in quotes'
+    if isinstance(value, str) and _is_number(value):
+        if KINDS["number"] in kinds:
+            return f", but text: write {float(value)}"
+        if KINDS["integer"] in kinds and float(value).is_integer():
+            return f", but text: write {int(float(value))}"
+    if KINDS["string"] in kinds:
+        if isinstance(value, bool):  # yes and no, on and off are read so, too
+            return ": write the word in quotes"
+        if isinstance(value, int | float | date):
+            return f': write "{value}", in quotes'
     return ""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safemed.data.records import json_files, record_files
 
+RECORDS = "QA_information/Open-access/*.json"  # in a folder of OmniMedVQA's layout
 HARDENING = "safemed.data.hardening"  # what hardens questions; a study of published ones does not depend on it
 
 
