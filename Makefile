@@ -12,10 +12,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 FILES := $(patsubst %,workflow/studies/%.yaml,$(filter-out phantoms,$(STUDY)))
+# SOURCE as it was typed, $ and all: in quotes for YAML, where a ' is doubled, and these in quotes for the shell.
+YAML := data={source: '$(subst ','',$(value SOURCE))'}
 # Snakemake takes words after these for more of their values: a target stands before them.
-CONFIG := $(if $(FILES),--configfile $(FILES)) $(if $(SOURCE),--config 'data={source: "$(SOURCE)"}')
+CONFIG := $(if $(FILES),--configfile $(FILES)) $(if $(value SOURCE),--config '$(subst ','\'',$(YAML))')
 UNKNOWN := $(filter-out $(wildcard $(FILES)),$(FILES))
-NAMED := $(if $(FILES),$(shell grep -ls '^study:' $(FILES)))
+NAMED := $(if $(wildcard $(FILES)),$(shell grep -ls '^study:' $(wildcard $(FILES))))
 
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE
@@ -23,21 +25,21 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: study check-study demo test test-all lint docs clean
 
 study: check-study $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)
+	PATH="$$PWD/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)
 
 check-study:
 	$(if $(UNKNOWN),$(error there is no $(UNKNOWN); STUDY is phantoms or one of $(sort $(basename $(notdir $(wildcard workflow/studies/*.yaml))))))
-	$(if $(SOURCE),$(if $(NAMED),,$(error SOURCE needs a STUDY with a name of its own, such as STUDY=mini: its results would be mixed with those of the phantoms in results/phantoms)))
+	$(if $(value SOURCE),$(if $(NAMED),,$(error SOURCE needs a STUDY with a name of its own, such as STUDY=mini: its results would be mixed with those of the phantoms in results/phantoms)))
 	@:
 
 demo: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 snakemake --cores $(CORES) --rerun-incomplete --quiet rules host \
+	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 snakemake --cores $(CORES) --rerun-incomplete --quiet rules host \
 		--configfile workflow/studies/demo.yaml
 	@cat workflow/studies/demo.txt
 
 # A file's tests run in one process, in the order of tests/conftest.py. WHICH: pytest's expression of markers.
 test: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
 		-rs -m "$(WHICH)"
 
 # All tests: those of conda need a package registry, those of Slurm need root and its daemons (see tests/workflow).
@@ -46,11 +48,11 @@ test-all: test
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/snakefmt --check Snakefile workflow
-	PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+	PATH="$$PWD/$(BIN):$$PATH" snakemake --lint
 
 # Without a network; a broken link is an error.
 docs: $(VENV)/.ready
-	PATH="$(CURDIR)/$(BIN):$$PATH" python scripts/write_reference.py
+	PATH="$$PWD/$(BIN):$$PATH" python scripts/write_reference.py
 	$(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.ready: envs/local.txt envs/constraints.txt
