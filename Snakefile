@@ -11,7 +11,10 @@ from snakemake.utils import min_version, update_config
 min_version("9.27")
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from safemed.workflow import checks, config_files, schema
+from safemed.workflow import checks, config_files, machine, schema
+
+checks.refuse(machine.faults(workflow))
+machine.share_gpus(workflow)
 
 # What the command line adds is in `configfiles` before what is added here.
 for path in ["workflow/defaults.yaml", "config.yaml", *workflow.configfiles]:

@@ -1,0 +1,77 @@
+"""The machine that Snakemake is started on: the folder it runs in, the tools it needs there, and its GPUs."""
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from itertools import takewhile
+from pathlib import Path
+
+from snakemake.cli import parse_args
+from snakemake.settings.types import DeploymentMethod, ExecMode
+
+GPU = "gpu"  # the resource that the rules ask for
+INSTEAD = "'--profile slurm --profile workflow/profiles/venv', or without --sdm on one machine"
+
+
+def faults(workflow) -> list[str]:
+    """Why this workflow cannot be run from here, a line each; none where it can, nor in a job that was submitted.
+
+    Rules name configs, scripts and results from the workflow's own folder. A dry run needs no cluster.
+    """
+    home = Path(workflow.basedir).resolve()
+    if workflow.exec_mode != ExecMode.DEFAULT:
+        return []
+    if Path.cwd().resolve() != home:
+        return [f"Snakemake runs in the workflow's folder, where results go, too: cd {shlex.quote(str(home))}"]
+    given, conda = _given(), DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    found = []
+    if given.executor == "slurm" and not given.dryrun and not shutil.which("sbatch"):
+        found.append("There is no sbatch here: start on a login node of the cluster, or without --profile slurm")
+    if conda and not shutil.which("conda"):
+        found.append(f"There is no conda here: install it, or use the environment of Snakemake itself by {INSTEAD}")
+    if not conda and not _is_own_python():
+        found.append(f"The jobs' python is not Snakemake's: . {shlex.quote(sys.prefix)}/bin/activate, then start again")
+    return found
+
+
+def share_gpus(workflow) -> None:
+    """Let no more jobs start here at once than this machine has GPUs for; all of them where it has none.
+
+    A cluster, and --resources gpu=N, decide for themselves.
+    """
+    local = workflow.exec_mode == ExecMode.DEFAULT and _given().executor in (None, "local")
+    if local and GPU not in workflow.global_resources and (found := visible_gpus()):
+        workflow.register_resource(GPU, found)
+
+
+def visible_gpus() -> int:
+    """The number of GPUs that CUDA shows to a program: all that nvidia-smi lists, or those of CUDA_VISIBLE_DEVICES."""
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
+    number = sum(line.startswith("GPU ") for line in listed)
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return number
+    valid = {*map(str, range(number))}  # CUDA looks no further than the first that is not there
+
+    def there(name: str) -> bool:
+        return name.strip() in valid or name.strip().startswith(("GPU-", "MIG-"))
+
+    return min(number, len([*takewhile(there, named.split(","))]))
+
+
+def _given() -> Namespace:
+    """What the command line and its profiles say: the executor is chosen only once the rules are read."""
+    with contextlib.redirect_stderr(io.StringIO()):  # which profile is used has been said
+        return parse_args(sys.argv[1:])[1]
+
+
+def _is_own_python() -> bool:
+    """Whether the `python` of a shell has the environment that this one has."""
+    asked = subprocess.run(["python", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
+    return asked.stdout.strip() == sys.prefix
