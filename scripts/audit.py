@@ -23,7 +23,7 @@ def main() -> None:
     tables = audited(args.data, args.settings, args.seed)
     with files.atomic_folder(args.out) as folder:
         for name, table in tables.items():
-            table.to_csv(folder / f"{name}.csv", index=False)
+            files.write_csv(table, folder / f"{name}.csv")
     with files.atomic_file(args.page) as path:
         path.write_text(page("Audit of the questions", CAPTIONS, tables), encoding="utf-8")
 

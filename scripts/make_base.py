@@ -53,7 +53,7 @@ def train_tiny(args) -> None:
     curves = training.run(checkpoint, every=settings["base"]["save_steps"])
     with files.atomic_folder(args.out) as folder:
         save_model(model, processor, folder)
-        pd.DataFrame(curves).to_csv(folder / "curves.csv", index=False)
+        files.write_csv(pd.DataFrame(curves), folder / "curves.csv")
         meter.write(folder / "cost.json", vlm.passes)
         provenance.write(folder, args, __file__)
     shutil.rmtree(args.checkpoint)
@@ -108,7 +108,7 @@ def fetch(args) -> None:
     check_texts(vlm.tokenizer, read_questions(args.data / "questions"))
     with files.atomic_folder(args.out) as folder:
         save_model(vlm.model, load_processor(source), folder)
-        pd.DataFrame({"step": []}).to_csv(folder / "curves.csv", index=False)
+        files.write_csv(pd.DataFrame({"step": []}), folder / "curves.csv")
         meter.write(folder / "cost.json", vlm.passes, source=json.dumps([name, revision]))
         provenance.write(folder, args, __file__)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from safemed.preflight import factors, shapes, table
 from safemed.preflight.peak import Cost
 from safemed.training.common import adapter
-from safemed.utils import cli
+from safemed.utils import cli, files
 from safemed.workflow import config as configs
 from safemed.workflow.jobs import jobs
 
@@ -32,8 +32,7 @@ def main() -> None:
     bases = {base: measured(configs.base_model(config, base), config, steps) for base in configs.bases(config)}
     models = {variant: bases[configs.base_of(config, variant)] for variant in config["variants"]}
     found = table.priced(work, models, machine)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(args.out, index=False)
+    files.write_csv(found, args.out)
     tell(found, table.summary(found, machine, chains(config)))
     if configs.own_targets(config) and not config["data"]["published_counts"]:
         print("not priced: sample_targets, since data.published_counts does not tell how many questions there are")

@@ -18,8 +18,7 @@ def main() -> None:
         made = splits.split(splits.keys(read_questions(args.questions)), args.settings, args.seed)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
-    with files.atomic_file(args.out) as path:
-        made.to_csv(path, index=False)
+    files.write_csv(made, args.out)
 
 
 if __name__ == "__main__":

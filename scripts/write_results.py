@@ -10,9 +10,7 @@ import json
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
-from safemed.report import results_page
+from safemed.report import inputs, results_page
 from safemed.utils import files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +43,7 @@ def read_study(folder: Path) -> results_page.Study:
     known = folder / "tables" / provenance.FILE
     if not known.exists():
         raise ValueError(f"no tables/{provenance.FILE}; name the folder of a finished study, such as results/phantoms")
-    tables = {path.stem: pd.read_csv(path) for path in sorted(known.parent.glob("*.csv"))}
+    tables = {path.stem: inputs.read_table(path) for path in sorted(known.parent.glob("*.csv"))}
     return results_page.Study(tables, json.loads(known.read_text()))
 
 

@@ -8,8 +8,13 @@ import pandas as pd
 import pytest
 
 from safemed.data import audit
+from safemed.data.dataset import SPLIT_COLUMNS
 from safemed.data.hardening import harden
-from support.records import QA, audited, halves, real_questions
+from safemed.utils.files import read_csv
+from support.commands import command
+from support.hostile import IDS, MARKUP
+from support.records import QA, audited, halves, picture, prepared, real_questions, record, write_source
+from support.settings import SPLIT
 
 
 def questions_of(*rows: tuple[str, list[str], str]) -> pd.DataFrame:
@@ -184,3 +189,25 @@ def test_hardening_takes_the_option_prior_of_the_real_questions_down_to_chance()
     assert prior(rows) > 0.85 and prior(hardened) < 0.3
     told = audit.dots(rows)
     assert told["n"] > 1000 and told["right"] > 0.97 and audit.dots(hardened)["n"] == 0
+
+
+def test_records_whose_texts_look_like_missing_values_numbers_or_markup_are_audited(tmp_path):
+    ids = [*(name for name in IDS if name), *(f"q{i}" for i in range(33))]
+    named = {"question_type": "None", "dataset": "null", "question": MARKUP, "option_A": "NA", "option_B": MARKUP}
+    images = {f"Images/{i}.png": picture(i) for i in range(len(ids))}
+    records = [
+        record(**named, question_id=name, image_path=path, gt_answer="NA" if i % 2 else MARKUP)
+        for i, (name, path) in enumerate(zip(ids, images, strict=True))
+    ]
+    records.append(record(**named, question_id="None", image_path="Images/none.png", gt_answer="<b>"))
+    prepared(write_source(tmp_path / "source", records, images), tmp_path / "data")
+    command("split.py", "--questions", tmp_path / "data" / "questions", "--out", tmp_path / "data" / "splits.csv",
+            settings=SPLIT)  # fmt: skip
+    published = {"questions": len(records), "images": len(ids) + 1, "datasets": 1, "modalities": {}}
+    audited(tmp_path / "data", published_counts=published)
+    splits = read_csv(tmp_path / "data" / "splits.csv", SPLIT_COLUMNS)
+    assert set(splits.question_id) == set(ids)
+    found = read_csv(tmp_path / "data" / "audit" / "baselines.csv", {"kind", "part"})
+    assert found.part[found.kind == "question_type"].tolist() == ["None"]
+    page = (tmp_path / "data" / "audit.html").read_text()
+    assert "<script" not in page and "<img" not in page and "<td>None</td>" in page

@@ -21,6 +21,7 @@ from safemed.report.tables import (
     sanity,
     suite,
 )
+from support.hostile import MARKUP
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODELS = ("sft-instruct", "at-grpo-no-reward-instruct", "at-grpo-instruct")
@@ -261,3 +262,19 @@ def test_a_study_without_an_attack_that_knows_the_hint_has_no_number_for_it(stud
     without = results_page.page(study, []).splitlines()
     ((before, after),) = (pair for pair in zip(with_it, without, strict=True) if pair[0] != pair[1])
     assert before.endswith("| 1.7 |") and after == before.removesuffix("| 1.7 |") + "| – |"
+
+
+def test_the_results_page_shows_markup_and_does_not_hold_it():
+    known = provenance(COMMIT)
+    known["environments"][0]["hardware"]["cpu"] = MARKUP
+    known["config"]["data"]["source"] = MARKUP
+    known["config"]["model"]["name"] = MARKUP
+    made = tables()
+    made["sanity"] = made["sanity"].assign(check=MARKUP)
+    made["suite"]["attack"] += MARKUP
+    page = results_page.page(results_page.Study(made, known), [])
+    outside = "".join(page.split("``")[::2])  # what is not code
+    assert "<script" not in outside and "<img" not in outside and "&lt;script>" in outside
+    assert "[link]" not in outside.replace("\\[link\\]", "")
+    rows = [line.replace("\\|", "") for line in page.splitlines() if "alert(1)" in line]
+    assert len(rows) >= 5 and all(line.startswith("| ") and line.endswith(" |") for line in rows)

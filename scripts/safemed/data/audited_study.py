@@ -10,7 +10,11 @@ import pandas as pd
 from safemed.data import audit
 from safemed.data.dataset import SPLITS, read_questions, read_splits
 from safemed.data.hardening import harden
+from safemed.utils.files import read_csv
 
+# The columns of text in what `prepare` wrote.
+DROPS_TEXT = ("record", "question_id", "action", "reason")
+COUNTS_TEXT = ("dataset", "modality")
 log = logging.getLogger(__name__)
 
 
@@ -35,10 +39,10 @@ def audited(folder: Path, settings: dict, seed: int) -> dict[str, pd.DataFrame]:
         "nearest": audit.nearest(questions),
         "subjects": audit.subjects(questions),
         "composition": audit.composition(questions),
-        "repairs": audit.repairs(pd.read_csv(folder / "drops.csv")),
+        "repairs": audit.repairs(read_csv(folder / "drops.csv", DROPS_TEXT)),
     }
     if published := settings["published_counts"]:
-        tables["counts"] = audit.counts_against(pd.read_csv(folder / "counts.csv"), published)
+        tables["counts"] = audit.counts_against(read_csv(folder / "counts.csv", COUNTS_TEXT), published)
         differing = tables["counts"][tables["counts"]["difference"] != 0]
         log.info("counts that differ from the published: %s", differing.to_dict("records"))
     return tables

@@ -10,8 +10,10 @@ from datasets import Image as ImageFeature
 from PIL import Image
 
 from safemed.utils.draws import draw
+from safemed.utils.files import read_csv
 
 SPLITS = ("train", "val", "test")
+SPLIT_COLUMNS = ("question_id", "image_key", "group", "split")  # of splits.csv, all of them text
 UNUSED = "unused"  # a prepared question that the split scheme gives to none of them
 IDENTITY = "identity.json"  # in the questions' folder: changes when any text or image does
 FEATURES = Features(
@@ -44,7 +46,7 @@ def read_questions(folder: Path) -> Dataset:
 
 def read_splits(folder: Path, questions: Dataset) -> pd.DataFrame:
     """splits.csv, a row a prepared question, in their order; ValueError where it is not of these questions."""
-    splits = pd.read_csv(folder / "splits.csv", dtype=str)
+    splits = read_csv(folder / "splits.csv", SPLIT_COLUMNS)
     if splits["question_id"].tolist() != list(questions["question_id"]):
         raise ValueError(f"{folder / 'splits.csv'} is not of the questions beside it; re-run split_questions")
     return splits

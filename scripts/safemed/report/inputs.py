@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed.report.tables.rows import COST_RECORD, require_columns
+from safemed.report.tables.rows import COST_RECORD, TEXT, TEXT_OF, require_columns
+from safemed.utils.files import read_csv
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -55,6 +56,11 @@ def read(paths: list[str]) -> pd.DataFrame | dict[str, Path]:
     return pd.concat(_alike({path: _frame(path) for path in files}), ignore_index=True)
 
 
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of the report or of the audit's baselines, as its function made it; missing text is ""."""
+    return read_csv(path, TEXT | TEXT_OF.get(path.stem, frozenset()))
+
+
 def _frame(path: Path) -> pd.DataFrame:
     """One file as a data frame."""
     if path.name == "cost.json":
@@ -62,9 +68,9 @@ def _frame(path: Path) -> pd.DataFrame:
         require_columns(record, COST_RECORD, path)
         return record
     if path.name == "curves.csv":
-        return pd.read_csv(path).assign(model=path.parent.name)
+        return read_csv(path, ()).assign(model=path.parent.name)
     if path.suffix == ".csv":
-        return pd.read_csv(path)
+        return read_table(path)
     rows = pd.read_parquet(path)
     if rows.empty:
         raise ValueError(f"{path}: no rows; a failed evaluation is not a score, re-run its rule")

@@ -4,6 +4,7 @@ No number in them is typed by hand: all are read from the study's CSV tables and
 Shares become per cent; an interval follows its value in brackets.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -23,8 +24,14 @@ FIGURES = {
     "abstention": "Share of the questions on which each model abstains",
     "chain": "The chain of evidence",
 }
+
+
+class Markup(str):
+    """A cell that is Markdown already."""
+
+
 # What the papers report of themselves, not measured here: model, clean, PGD, worst case of a suite.
-PAPER = ("[paper](https://arxiv.org/abs/2512.19317): fine-tuned → SafeMed-R1", "95 → –", "≈ 25 → 84.45", "–")
+PAPER = (Markup("[paper](https://arxiv.org/abs/2512.19317): fine-tuned → SafeMed-R1"), "95 → –", "≈ 25 → 84.45", "–")
 NONE = "–"  # a number that the study does not have
 
 
@@ -110,24 +117,21 @@ def page(study: Study, figures: Iterable[str]) -> str:
 
 def _header(study: Study) -> str:
     """What the numbers are of."""
-    environments = study.provenance["environments"]
+    environments, data = study.provenance["environments"], study.config["data"]
     machines = {_machine(environment["hardware"]) for environment in environments}
     packages = environments[0]["packages"]
     finished = sorted(result["finished"][:10] for result in study.provenance["results"].values())
     days = " to ".join(dict.fromkeys([finished[0], finished[-1]]))
     versions = ", ".join(f"{name} {packages[name]}" for name in ("torch", "transformers", "trl") if name in packages)
     facts = [
-        ("Study", f"`{study.config['study']}`"),
-        ("Commit", f"`{commit(study.provenance)}`"),
+        ("Study", _code(study.config["study"])),
+        ("Commit", _code(commit(study.provenance))),
         ("Computed", days),
         ("Hardware", "; ".join(sorted(machines))),
         ("Software", f"Python {environments[0]['python']}, {versions}"),
         ("Seed", f"{study.config['seed']}; one training a model"),
-        ("Model", ", ".join(f"`{name}`" for name in _model_names(study))),
-        (
-            "Images",
-            f"`{study.config['data']['source'] or 'phantoms'}`, {study.config['data']['image_size']} pixels a side",
-        ),
+        ("Model", Markup(", ".join(map(_code, _model_names(study))))),
+        ("Images", Markup(f"{_code(data['source'] or 'phantoms')}, {data['image_size']} pixels a side")),
     ]
     return (
         "This page is written by `scripts/write_results.py` from the tables of one finished study; do not edit it. "
@@ -420,6 +424,24 @@ def _p(value: float) -> str:
 
 
 def _markdown(head: list[str], rows: Iterable[Iterable]) -> str:
-    """A Markdown table."""
+    """A Markdown table, its cells shown as they are but for those that are Markup."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, Markup) else _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown, and the HTML made of it, show as it is, on one line."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(text.split()))
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", re.sub(r"<(?=[\w!/?])", "&lt;", text))
+
+
+def _code(text: str) -> Markup:
+    """Text as code, on one line."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in text else ""
+    return Markup(f"{fence}{space}{text}{space}{fence}")

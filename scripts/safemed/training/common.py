@@ -212,7 +212,7 @@ def train(trainer, args: argparse.Namespace, meter: cost.CostMeter, script: str)
         return
     with files.atomic_folder(args.out) as folder:
         save_model(whole, trainer.processing_class, folder)
-        curves(trainer.state.log_history).to_csv(folder / "curves.csv", index=False)
+        files.write_csv(curves(trainer.state.log_history), folder / "curves.csv")
         meter.write(folder / "cost.json", passes, processes=PartialState().num_processes)
         provenance.write(folder, args, script)
     shutil.rmtree(args.checkpoint)

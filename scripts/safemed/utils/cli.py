@@ -5,7 +5,16 @@ import json
 import logging
 import sys
 
+# Line breaks and terminal codes: what a record holds must not pass for a line of the log.
+CONTROL = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)}
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class OneLine(logging.Formatter):
+    """A formatter whose messages stay on one line, whatever they quote; a traceback follows as it is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).translate(CONTROL)
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -18,7 +27,9 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 def start_logging() -> None:
     """Log lines to standard error, progress bars only where somebody watches."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr, force=True)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def watched() -> bool:

@@ -1,11 +1,12 @@
 """Files and folders that are there whole or not at all, and what the contents of some hash to."""
 
 import contextlib
+import csv
 import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -57,5 +58,29 @@ def content_hash(*paths: Path) -> str:
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write `frame` as CSV, all digits kept, whole or not at all; a header alone if it has no rows."""
+    texts = frame.select_dtypes(exclude=["number", "bool"])
+    returns = texts.apply(lambda column: column.astype(str).str.contains("\r", regex=False).any()).any()
+    # The csv module quotes a line feed by itself, but not a carriage return, which ends a line when it is read.
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
     with atomic_file(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        frame.to_csv(temporary, index=False, lineterminator="\n", quoting=quoting)
+
+
+def read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
+    """What `write_csv` wrote. text: the columns that hold text; a file may lack some of them.
+
+    Text is as it was written, whatever it looks like ("NA", "007"), and "" where it was missing. All other columns are
+    numbers, to the last digit, or true and false; there, an empty cell is missing. Raises ValueError naming file and
+    column where one holds anything else.
+    """
+    names = pd.read_csv(path, nrows=0, dtype=str).columns
+    frame = pd.read_csv(
+        path,
+        dtype={name: str for name in names if name in text},
+        keep_default_na=False,
+        na_values={name: [""] for name in names if name not in text},
+    )
+    for name in frame.columns.difference(list(text)) if len(frame) else []:
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            raise ValueError(f"{path}: the column {name} holds more than numbers; re-run the rule that wrote it")
+    return frame

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safemed.report.figures.examples import compared
-from safemed.report.figures.style import COLOURS, Drawn, label, look, sentence
+from safemed.report.figures.style import COLOURS, Drawn, label, look, on_one_line, sentence
 
 AMPLIFICATION = 8
 
@@ -67,7 +67,7 @@ def _example_line(line: np.ndarray, rows: pd.DataFrame, images: dict[str, dict[s
         delta, attacked, words = line[1 + 3 * place : 4 + 3 * place]
         if place == 0:
             _show(line[0], clean)
-            name = f"{row.modality}, gold {row.gold}"
+            name = f"{on_one_line(row.modality)}, gold {row.gold}"
             line[0].text(0.5, -0.04, name, transform=line[0].transAxes, ha="center", va="top", fontsize=7)
         _show(delta, amplified(clean, adversarial))
         _show(attacked, adversarial)
@@ -84,7 +84,7 @@ def _words(axes: Axes, top: float, when: str, answer: str, outcome: str, text: s
     """A heading with the outcome, in words and in colour, over the model's text."""
     colour = COLOURS["at-grpo"] if outcome == "right" else COLOURS["sft"]
     heading = f"{when}: {answer}, {outcome}" if answer else f"{when}: {outcome}"
-    style = {"transform": axes.transAxes, "va": "top", "parse_math": False}  # a model may well write a dollar sign
+    style = {"transform": axes.transAxes, "va": "top"}
     axes.text(0.02, top, heading, fontsize=7, color=colour, weight="bold", **style)
     axes.text(0.02, top - 0.12, textwrap.fill(_shortened(text), 43), fontsize=5.8, linespacing=1.15, **style)
 

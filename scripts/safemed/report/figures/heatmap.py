@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from safemed.report.figures.style import MODALITIES, Drawn, label, needed, ordered, share_cells, sorted_as
+from safemed.report.figures.style import MODALITIES, Drawn, label, needed, on_one_line, ordered, share_cells, sorted_as
 
 
 def heatmap(robustness_by_part: pd.DataFrame, kind: str, eps: float) -> Drawn:
@@ -43,6 +43,6 @@ def _heatmap_panel(axes: Axes, cells: pd.DataFrame, models: list[str], parts: li
     priors = cells.groupby("part")[["blind", "chance"]].mean().T.reindex(columns=parts)
     values = np.vstack([accuracy.to_numpy(float), priors.to_numpy(float)])  # [models + 2, parts]
     counts = np.vstack([n.to_numpy(float), np.full((2, len(parts)), np.nan)])
-    mesh = share_cells(axes, values, [*map(label, models), "text only", "chance"], parts, counts)
+    mesh = share_cells(axes, values, [*map(label, models), "text only", "chance"], [*map(on_one_line, parts)], counts)
     axes.axhline(len(models) - 0.5, color="white", linewidth=4)
     return mesh

@@ -28,6 +28,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",  # ships with matplotlib, so the bytes do not depend on the machine's fonts
     "font.size": 9,
+    "text.parse_math": False,  # names of records and words of models may hold dollar signs
     "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -219,6 +220,12 @@ def legend(figure: Figure, handles: list[Line2D]) -> None:
     )  # inches: the mark, and the longest name at the legend's size
     columns = min(len(handles), int(figure.get_figwidth() // widest))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, handlelength=3)
+
+
+def on_one_line(text: str, longest: int = 40) -> str:
+    """A name that comes from a record as a figure has room for it: without line breaks, its end left out if long."""
+    text = " ".join(text.split())
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def share_cells(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], counts: np.ndarray | None = None):

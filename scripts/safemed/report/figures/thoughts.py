@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from safemed.report.figures.examples import compared
-from safemed.report.figures.style import COLOURS, GREY, Drawn, label, sentence
+from safemed.report.figures.style import COLOURS, GREY, Drawn, label, on_one_line, sentence
 
 
 def thoughts(clean: pd.DataFrame, attacked: pd.DataFrame, eps: float) -> Drawn:
@@ -24,8 +24,8 @@ def thoughts(clean: pd.DataFrame, attacked: pd.DataFrame, eps: float) -> Drawn:
         axes.set(xlim=(0, 1), ylim=(0, 1))
         before, after = row.clean_text.split(), row.text.split()
         same = first_difference(before, after)
-        heading = f"{label(row.model)} · {row.modality} · gold {row.gold} · {row.question_id}"
-        axes.text(0, 0.98, heading, va="top", fontsize=7, color=GREY, parse_math=False)
+        heading = f"{label(row.model)} · {on_one_line(row.modality)} · gold {row.gold} · {on_one_line(row.question_id)}"
+        axes.text(0, 0.98, heading, va="top", fontsize=7, color=GREY)
         _marked_words(axes, 0.6, "clean", before, same, COLOURS["at-grpo"])
         _marked_words(axes, 0.22, f"ε {row.eps:g}", after, same, COLOURS["sft"])
     return figure, examples
@@ -52,7 +52,7 @@ def _marked_words(axes: Axes, y: float, when: str, words: list[str], same: int, 
         shown += len(word) + 1
         word = "…" if shown > widest or (i == first and first) else word
         style = {"color": GREY if i < same else colour, "weight": "bold" if i == same else "normal"}
-        axes.text(x, y, word, va="center", fontsize=7.5, family="DejaVu Sans Mono", parse_math=False, **style)
+        axes.text(x, y, word, va="center", fontsize=7.5, family="DejaVu Sans Mono", **style)
         if shown > widest:
             break
         x += 0.0072 * (len(word) + 1)
