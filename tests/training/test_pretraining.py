@@ -14,6 +14,7 @@ from safemed.training import pretraining
 from safemed.training.pretraining import TOKEN_NOISE, Pretraining, corpus
 from safemed.utils.cost import CostMeter
 from support.commands import here
+from support.malice import set_trap
 from support.settings import BASE, SIDE, TINY
 
 GUESSED = "Lesion Grading"
@@ -143,3 +144,21 @@ def test_binding_goes_on_until_letters_are_right_and_no_longer(
     assert ("raise base.binding_steps" in caplog.text) == (batches == 12)
     asked = [[text for text, _ in asked] for asked, _ in vlm.shown]
     assert all(first != second for first, second in itertools.combinations(asked, 2))  # no batch twice
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_in_one_line(train_questions, tmp_path):
+    set_trap(tmp_path / "base.pt", tmp_path / "sprung")
+    vlm = VLM(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
+    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
+    with pytest.raises(SystemExit, match=r"base.pt: no checkpoint of this training .*delete it") as error:
+        training.run(tmp_path / "base.pt", every=4)
+    assert "\n" not in str(error.value) and not (tmp_path / "sprung").exists()
+
+
+def test_a_pretraining_of_one_step_trains(train_questions, tmp_path):
+    vlm = VLM(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
+    before = {name: parameter.detach().clone() for name, parameter in vlm.model.named_parameters()}
+    settings = {**SETTINGS, "steps": 1, "binding_steps": 0, "guessing_steps": 0}
+    Pretraining(vlm, train_questions, settings, 0, SIDE, CostMeter("base", "base")).run(tmp_path / "base.pt", every=1)
+    moved = {name for name, parameter in vlm.model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert any("visual" in name for name in moved) and any("language_model" in name for name in moved)

@@ -374,6 +374,21 @@ REFUSED = [
     ("base: {steps: 469}", "base.steps", "469 steps have no room for 400 binding_steps and 70 guessing_steps"),
     ("methods: {at-grpo: {completions: targets, temperature: 0.5}}", "methods.at-grpo.temperature", "nothing is drawn"),
     ("model: {name: someone/Model}", "model.revision", "someone/Model is no local folder"),
+    (
+        "methods: {at-grpo: {rewards: {accuracy: 0, format: 0}, anchor: 0, features: 0}}",
+        "methods.at-grpo.rewards",
+        "nothing to learn",
+    ),
+    (
+        "methods: {at-grpo: {rewards: {accuracy: 0, format: 0}, augmentation: {kind: clean}}}",
+        "methods.at-grpo.rewards",
+        "its own reference",
+    ),
+    (
+        "methods: {at-grpo: {batch_size: 4, augmentation: {kind: noisy, sigma: 0.1, share: 0.1}}}",
+        "methods.at-grpo.augmentation.share",
+        "0.1 of the 4 rows .* none",
+    ),
 ]
 # The same of a study that is laid over the default one, and below the key methods.
 REFUSED_OF_STUDIES = [

@@ -35,7 +35,7 @@ def load_processor(path: Path | str, revision: str | None = None) -> Qwen3VLProc
 
     Raises ValueError where neither its tokenizer nor its processor has a chat template.
     """
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     image_processor = Qwen2VLImageProcessorPil.from_pretrained(path, revision=revision)
     # Older checkpoints have their template in chat_template.json, which tokenizers do not read.
     template = tokenizer.chat_template or Qwen3VLProcessor.get_processor_dict(path, revision=revision)[0].get(

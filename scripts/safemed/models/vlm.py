@@ -26,6 +26,7 @@ from safemed.models.geometry import Geometry, patchify, rope_positions
 from safemed.models.model_type import MODEL_TYPE
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
 from safemed.models.tower import quicken
+from safemed.models.untrusted import check_folder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -55,12 +56,16 @@ def load_weights(path: Path | str) -> Qwen3VLForConditionalGeneration:
     In bf16 weights, small steps and merged adapters would round to nothing: what is evaluated must be what was trained.
     A training step on a GPU computes in bf16 by autocast.
 
-    Raises ValueError where it is another model, or lacks tensors: those would be random, and the model would be scored.
+    Raises ValueError where it is another model, or lacks tensors: those would be random, and the model would be scored;
+    and as `untrusted.check_folder` does. No code that the folder holds is run.
     """
-    kind = AutoConfig.from_pretrained(path).model_type
+    check_folder(Path(path))
+    kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
     if kind != MODEL_TYPE:
         raise ValueError(f"{path}: a model of type {kind}; only {MODEL_TYPE} is supported")
-    model, found = Qwen3VLForConditionalGeneration.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    model, found = Qwen3VLForConditionalGeneration.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+    )
     if absent := sorted(found["missing_keys"]):
         raise ValueError(
             f"{path}: the checkpoint lacks {len(absent)} of the model's tensors, such as {absent[0]}; fetch or save it "

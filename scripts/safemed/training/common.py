@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import pickle
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -162,7 +163,8 @@ def shared_arguments(args: argparse.Namespace) -> dict:
         "learning_rate": settings["learning_rate"],
         "weight_decay": 0.01,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": max(1, settings["steps"] // 20),
+        # The first step of a warm-up has a learning rate of 0: of a single step, it would be the whole training.
+        "warmup_steps": min(max(1, settings["steps"] // 20), settings["steps"] - 1),
         "max_grad_norm": 1.0,
         "use_cpu": not torch.cuda.is_available(),  # otherwise processes without a GPU do not find each other
         "bf16": torch.cuda.is_available(),
@@ -204,7 +206,10 @@ def train(trainer, args: argparse.Namespace, meter: cost.CostMeter, script: str)
         (whole.get_base_model() if hasattr(whole, "peft_config") else whole)._is_fsdp_managed_module = True
         whole = copy.deepcopy(whole).cpu() if first else None  # for its weights alone
     (last,) = broadcast_object_list([last_whole_checkpoint(args.checkpoint) if first else None])
-    trainer.train(resume_from_checkpoint=last)
+    try:
+        trainer.train(resume_from_checkpoint=last)
+    except pickle.UnpicklingError as error:
+        raise SystemExit(f"{last}: no checkpoint of this training; delete {args.checkpoint} to start anew") from error
     if sharded:
         gather(trainer.vlm.model, whole)
     passes = of_all(trainer.vlm.passes)

@@ -13,6 +13,7 @@ unlearns to tell which answer is right, though it still knows what they ask abou
 """
 
 import logging
+import pickle
 from collections import deque
 from pathlib import Path
 
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ANY = "any"  # stands for every question type
 BOUND, WINDOW = 0.9, 25  # letters are bound where so many of them are right in the last so many batches
+WARMUP = 25  # steps
 TOKEN_NOISE = 0.5  # relative squared distance; what the vision tower makes of an image lies 0.2 to 0.45 off its words
 
 
@@ -76,8 +78,10 @@ class Pretraining:
             betas=(0.9, 0.95),
         )
         steps = settings["steps"]
+        # The first step of a warm-up has a learning rate of 0: of a single step, it would be the whole training.
+        warmup = WARMUP if steps > 1 else 0
         self.schedule = get_wsd_schedule(
-            self.optimiser, num_warmup_steps=25, num_decay_steps=steps * 3 // 10, num_training_steps=steps
+            self.optimiser, num_warmup_steps=warmup, num_decay_steps=steps * 3 // 10, num_training_steps=steps
         )
 
     def run(self, checkpoint: Path, every: int) -> list[dict]:
@@ -220,7 +224,12 @@ class Pretraining:
     def _resume(self, checkpoint: Path) -> tuple[int, list[dict]]:
         if not checkpoint.exists():
             return 0, []
-        state = torch.load(checkpoint, weights_only=False)
+        try:
+            state = torch.load(checkpoint, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise SystemExit(
+                f"{checkpoint}: no checkpoint of this training ({str(error).splitlines()[0]}); delete it to start anew"
+            ) from error
         self.vlm.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])

@@ -12,6 +12,7 @@ from safemed.certificates import smoothing
 from safemed.data.records import json_files, known_modalities, record_files
 from safemed.evaluation.torchattacks_names import NAMES, REFUSED
 from safemed.models.model_type import lacking
+from safemed.models.untrusted import check_folder
 from safemed.stress.hints import Templates
 from safemed.workflow import schema
 from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps, training_settings
@@ -135,9 +136,14 @@ def _one_model(config: dict, model: dict) -> Iterator[str]:
 
 
 def _loadable(key: str, folder: str) -> Iterator[str]:
-    """Whether a folder holds a whole Qwen3-VL, as far as its files' names tell."""
+    """Whether a folder holds a whole Qwen3-VL, as far as its files' names tell, and nothing to mistrust."""
     if why := lacking(Path(folder)):
         yield f"{key}: {folder} {why}"
+        return
+    try:
+        check_folder(Path(folder))
+    except ValueError as error:
+        yield f"{key}: {error}"
 
 
 def _pretraining(base: dict) -> Iterator[str]:
@@ -414,6 +420,7 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
+    yield from _nothing_to_learn(settings)
     yield from _of_variants("num_generations", settings.get("num_generations", 0), config["variants"])
     if settings.get("completions") == "targets" and settings["temperature"] != 1:
         yield "temperature: nothing is drawn where completions are targets; write 1"
@@ -424,11 +431,23 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
 
 
+<<<<<<< HEAD
 def _part(train_on: dict, modalities: dict) -> Iterator[str]:
     """Whether the modality that a method learns from is one that questions can have."""
     known = list(dict.fromkeys(known_modalities(modalities).values()))
     if (wanted := train_on.get("modality", known[0])) not in known:
         yield f"train_on.modality: unknown modality {wanted!r}{schema.did_you_mean(wanted, known)}"
+=======
+def _nothing_to_learn(settings: dict) -> Iterator[str]:
+    """Whether what GRPO descends can differ from 0 where no completion is rewarded."""
+    augmentation, rewards = settings["augmentation"], settings.get("rewards")
+    if settings.get("completions") != "rollouts" or not rewards or any(rewards.values()):
+        return
+    if not (settings.get("anchor") or settings.get("features")):
+        yield "rewards: all 0, and so are anchor and features: there is nothing to learn"
+    elif augmentation["kind"] == "clean" and not augmentation.get("hints"):
+        yield "rewards: all 0, and on clean images the model is its own reference: there is nothing to learn"
+>>>>>>> 8f02f74 (Run no code and follow no link of a stranger's checkpoint, and train in a training of one step)
 
 
 def _taught(settings: dict, variant: str) -> str | None:
@@ -476,12 +495,20 @@ def _own_keys(settings: dict, trainer: str) -> Iterator[str]:
 
 
 def _shared_batches(config: dict) -> Iterator[str]:
-    """Whether the processes of a training can share its batch evenly."""
+    """Whether the processes of a training can share its batch evenly, and augment a part of it."""
     processes = config["resources"]["train_nodes"] * config["resources"]["train_processes"]
     sizes = {name: training_settings(config, name)["batch_size"] for name in config["methods"]}
     if uneven := [f"{name} ({size})" for name, size in sizes.items() if size % processes]:
         many = "resources.train_nodes * resources.train_processes"
         yield f"{many}: {processes} processes cannot share the batch_size of {', '.join(uneven)} evenly"
+        return
+    for name, size in sizes.items():
+        share = training_settings(config, name)["augmentation"].get("share", 1)
+        if not round(share * (size // processes)):
+            yield (
+                f"methods.{name}.augmentation.share: {share} of the {size // processes} rows that a process has of a "
+                "batch are none: no image would be augmented; raise it or batch_size"
+            )
 
 
 def _templates(config: dict) -> Iterator[str]:
