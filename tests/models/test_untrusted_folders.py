@@ -127,10 +127,3 @@ def test_code_that_comes_with_a_model_is_not_run(folder, tmp_path):
     load_weights(folder)
     load_processor(folder)
     assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize("text", ["", "[]", "not JSON"])
-def test_a_config_that_is_none_is_refused(folder, text):
-    (folder / "config.json").write_text(text)
-    (fault,) = config_faults(folder)
-    assert "no config.json that names its model_type" in fault

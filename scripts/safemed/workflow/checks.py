@@ -431,13 +431,13 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
         yield "targets: stepwise targets are thoughts, and the variant instruct has none"
 
 
-<<<<<<< HEAD
 def _part(train_on: dict, modalities: dict) -> Iterator[str]:
     """Whether the modality that a method learns from is one that questions can have."""
     known = list(dict.fromkeys(known_modalities(modalities).values()))
     if (wanted := train_on.get("modality", known[0])) not in known:
         yield f"train_on.modality: unknown modality {wanted!r}{schema.did_you_mean(wanted, known)}"
-=======
+
+
 def _nothing_to_learn(settings: dict) -> Iterator[str]:
     """Whether what GRPO descends can differ from 0 where no completion is rewarded."""
     augmentation, rewards = settings["augmentation"], settings.get("rewards")
@@ -447,7 +447,6 @@ def _nothing_to_learn(settings: dict) -> Iterator[str]:
         yield "rewards: all 0, and so are anchor and features: there is nothing to learn"
     elif augmentation["kind"] == "clean" and not augmentation.get("hints"):
         yield "rewards: all 0, and on clean images the model is its own reference: there is nothing to learn"
->>>>>>> 8f02f74 (Run no code and follow no link of a stranger's checkpoint, and train in a training of one step)
 
 
 def _taught(settings: dict, variant: str) -> str | None:
