@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from safemed.models.model_type import lacking
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, load_weights
 from safemed.workflow import checks, config_files
@@ -40,11 +41,12 @@ def config_faults(name: Path) -> list[str]:
 
 
 def refused(folder: Path, match: str) -> None:
-    """Neither the config's checks nor the loading accept a folder; both say why in one line."""
+    """Neither the config's checks, which first tell what is missing, nor the loading accept a folder, in one line."""
     with pytest.raises(ValueError, match=match) as error:
         load_weights(folder)
     assert "\n" not in str(error.value)
-    assert config_faults(folder) == [f"config: model.name: {error.value}"]
+    missing = lacking(folder)
+    assert config_faults(folder) == [f"config: model.name: {f'{folder} {missing}' if missing else error.value}"]
 
 
 def test_links_inside_the_folder_and_into_the_hubs_cache_are_followed(folder, tmp_path):
