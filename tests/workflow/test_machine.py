@@ -62,8 +62,9 @@ def test_snakemake_started_elsewhere_is_told_where_to_go(copied, repository, tmp
 
 
 def test_the_profile_of_slurm_asks_for_slurm_and_conda_in_a_line_each(bare, repository):
-    sbatch, conda = refusal("--profile", "slurm", cwd=repository)
+    sbatch, folder, conda = refusal("--profile", "slurm", cwd=repository)
     assert sbatch.startswith("There is no sbatch here: start on a login node") and "no conda here" in conda
+    assert folder == f"Slurm's jobs would not find {repository.resolve()}: give it a path without \" $ \\ `"
     (conda,) = refusal("-n", "--profile", "slurm", cwd=repository)
     assert "'--profile slurm --profile workflow/profiles/venv'" in conda
     assert refusal("--cores", 1, "--sdm", "conda", cwd=repository) == [conda]
@@ -71,15 +72,13 @@ def test_the_profile_of_slurm_asks_for_slurm_and_conda_in_a_line_each(bare, repo
 
 def test_one_environment_for_all_nodes_needs_no_conda_and_changes_nothing_else(bare, repository):
     assert planned(snakemake("-n", "data", *VENV, cwd=repository))["prepare"] == 1
-    (sbatch,) = refusal(*VENV, cwd=repository)
-    assert sbatch.startswith("There is no sbatch here")
+    assert [line.partition(":")[0] for line in refusal(*VENV, cwd=repository)][:1] == ["There is no sbatch here"]
     own = yaml.safe_load((ROOT / "workflow" / "profiles" / "venv" / "config.yaml").read_text())
     assert own == {"software-deployment-method": "env-modules"}
     assert "envmodules" not in "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
 
 
 def test_a_python_that_is_not_snakemakes_is_refused_before_any_job_finds_no_package(bare, repository, monkeypatch):
-    program(bare / "python", "/usr")
     monkeypatch.setattr(machine.sys, "prefix", "/my env")
     asked = SimpleNamespace(
         exec_mode=ExecMode.DEFAULT,
@@ -88,7 +87,10 @@ def test_a_python_that_is_not_snakemakes_is_refused_before_any_job_finds_no_pack
     )
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "argv", ["snakemake", "--cores", "1"])
-    assert machine.faults(asked) == ["The jobs' python is not Snakemake's: . '/my env'/bin/activate, then start again"]
+    wrong = ["The jobs' python is not Snakemake's: . '/my env'/bin/activate, then start again"]
+    assert machine.faults(asked) == wrong
+    program(bare / "python", "/usr")
+    assert machine.faults(asked) == wrong
     program(bare / "python", "/my env")
     assert machine.faults(asked) == []
 

@@ -2,8 +2,8 @@
 
 One run of the smallest study meets them in turn: too little memory (make_base), scancel (train_sft), Slurm away for a
 while (train_fare), the driver killed (among the evaluations). Others, which are slow, have a training that hangs until
-its time is over, and a training on two nodes. Conda is not on every machine that runs these tests: the line that asks
-for it is taken out of the profile. Slurm is installed, by apt-get, where INSTALL_SLURM=1 allows it.
+its time is over, and a training on two nodes. Conda is not on every machine that runs these tests: the profile venv is
+laid over the other, and all jobs have this environment. Slurm is installed, by apt-get, where INSTALL_SLURM=1 allows.
 """
 
 import json
@@ -34,6 +34,7 @@ SCRIPT = SUPPORT / "slurm" / "cluster.sh"
 SMALLEST = ["--configfile", SMALLEST_STUDY]
 STUDY = [*SMALLEST, SUPPORT / "few-jobs.yaml"]
 PROFILE = Path("workflow/profiles/slurm/config.yaml")
+PROFILES = ["--profile", "slurm", "--profile", "workflow/profiles/venv"]
 RESULTS = Path("results/smoke")
 ON_GPUS = {"make_base", "train_sft", "train_fare", "train_grpo", "attack_model", "certify_model"}
 ROWS = ("attacks", "certificates")
@@ -75,7 +76,7 @@ def cluster():
 
 
 def cluster_checkout(folder: Path) -> Path:
-    """A checkout with the profile, but for conda, and with make_base given too little memory at its first attempt."""
+    """A checkout with the profile, in which make_base is given too little memory at its first attempt."""
     return with_profile(checkout(folder))
 
 
@@ -83,7 +84,6 @@ def with_profile(folder: Path) -> Path:
     """Give a checkout that profile."""
     (folder / "slurm").symlink_to(os.readlink(ROOT / "slurm"))
     profile = yaml.safe_load((folder / PROFILE).read_text())
-    del profile["software-deployment-method"]
     asked = profile["set-resources"]
     asked["make_base"] = {**asked["make_base"], "mem_mb": "500 * attempt"}  # it takes some 750
     (folder / PROFILE).write_text(yaml.safe_dump(profile))
@@ -92,7 +92,7 @@ def with_profile(folder: Path) -> Path:
 
 def driver(folder: Path, *arguments) -> subprocess.Popen:
     """`snakemake --profile slurm` in the background, its words in driver.log."""
-    line = [Path(sys.executable).with_name("snakemake"), "--profile", "slurm", *arguments]
+    line = [Path(sys.executable).with_name("snakemake"), *PROFILES, *arguments]
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with open(folder / "driver.log", "w") as log:
         return subprocess.Popen(list(map(str, line)), cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT)
@@ -160,7 +160,7 @@ def pick_up(seen: SimpleNamespace) -> None:
     folder = seen.folder
 
     def say(step: str, *arguments) -> None:
-        done = snakemake("--profile", "slurm", *STUDY, *arguments, cwd=folder)
+        done = snakemake(*PROFILES, *STUDY, *arguments, cwd=folder)
         seen.rc[step], seen.words[step] = done.returncode, done.stdout + done.stderr
 
     say("at once")

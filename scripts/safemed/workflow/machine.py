@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from snakemake.cli import parse_args
 from snakemake.settings.types import DeploymentMethod, ExecMode
 
 GPU = "gpu"  # the resource that the rules ask for
+EXPANDED = set('"$`\\')  # what a shell reads even between double quotes
 INSTEAD = "'--profile slurm --profile workflow/profiles/venv', or without --sdm on one machine"
 
 
@@ -30,13 +32,20 @@ def faults(workflow) -> list[str]:
         return [f"Snakemake runs in the workflow's folder, where results go, too: cd {shlex.quote(str(home))}"]
     given, conda = _given(), DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
     found = []
-    if given.executor == "slurm" and not given.dryrun and not shutil.which("sbatch"):
-        found.append("There is no sbatch here: start on a login node of the cluster, or without --profile slurm")
+    if given.executor == "slurm" and not given.dryrun:
+        found += _slurm(home)
     if conda and not shutil.which("conda"):
         found.append(f"There is no conda here: install it, or use the environment of Snakemake itself by {INSTEAD}")
     if not conda and not _is_own_python():
         found.append(f"The jobs' python is not Snakemake's: . {shlex.quote(sys.prefix)}/bin/activate, then start again")
     return found
+
+
+def _slurm(home: Path) -> Iterator[str]:
+    if not shutil.which("sbatch"):
+        yield "There is no sbatch here: start on a login node of the cluster, or without --profile slurm"
+    if EXPANDED & set(str(home)):  # the executor's scripts put paths into double quotes
+        yield f"Slurm's jobs would not find {home}: give it a path without {' '.join(sorted(EXPANDED))}"
 
 
 def share_gpus(workflow) -> None:
@@ -73,5 +82,7 @@ def _given() -> Namespace:
 
 def _is_own_python() -> bool:
     """Whether the `python` of a shell has the environment that this one has."""
+    if not shutil.which("python"):
+        return False
     asked = subprocess.run(["python", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
-    return asked.stdout.strip() == sys.prefix
+    return Path(asked.stdout.strip()).resolve() == Path(sys.prefix).resolve()
