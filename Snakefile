@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from safemed.workflow import checks, config_files, machine, schema
 
 checks.refuse(machine.faults(workflow))
-machine.share_gpus(workflow)
+GPUS_HERE = machine.share_gpus(workflow)
 
 # What the command line adds is in `configfiles` before what is added here.
 for path in ["workflow/defaults.yaml", "config.yaml", *workflow.configfiles]:

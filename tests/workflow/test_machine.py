@@ -13,10 +13,10 @@ from snakemake.settings.types import ExecMode
 
 from safemed.workflow import machine
 from support.paths import ROOT, SMALLEST_STUDY
+from support.programs import bare_path, nvidia_smi, program
 from support.snakemake_runs import checkout, planned, snakemake
 
 VENV = ["--profile", "slurm", "--profile", "workflow/profiles/venv"]
-TOOLS = ("bash", "sh", "env", "uname", "which", "dirname", "true")
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +30,9 @@ def repository(tmp_path_factory) -> Path:
 @pytest.fixture
 def bare(tmp_path, monkeypatch) -> Path:
     """The only folder on the path but that of Snakemake: no Slurm, no conda, no GPU; programs can be put there."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in TOOLS:
-        (folder / name).symlink_to(shutil.which(name))
+    folder = bare_path(tmp_path / "bin")
     monkeypatch.setenv("PATH", str(folder))
     return folder
-
-
-def program(path: Path, *lines: str) -> None:
-    """Write a program that prints some lines."""
-    path.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
-    path.chmod(0o755)
 
 
 def refusal(*arguments, cwd: Path) -> list[str]:
@@ -95,19 +86,6 @@ def test_a_python_that_is_not_snakemakes_is_refused_before_any_job_finds_no_pack
     assert machine.faults(asked) == []
 
 
-@pytest.mark.parametrize(
-    "visible, number",
-    [(None, 3), ("", 0), ("-1", 0), ("1", 1), ("2, 0", 2), ("0,7,1", 1), ("GPU-a,GPU-b", 2), ("0,1,2,0", 3)],
-)
-def test_the_gpus_that_cuda_shows_are_counted_without_it(visible, number, bare, monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert machine.visible_gpus() == 0
-    program(bare / "nvidia-smi", *(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})" for i in range(3)))
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.visible_gpus() == number
-
-
 @pytest.mark.parametrize("arguments, given", [(["--cores", "8"], {"gpu": 3}), (["--profile", "slurm"], {})])
 def test_gpus_are_shared_on_one_machine_and_a_cluster_decides_for_itself(
     arguments, given, bare, repository, monkeypatch
@@ -115,11 +93,10 @@ def test_gpus_are_shared_on_one_machine_and_a_cluster_decides_for_itself(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.chdir(repository)
     monkeypatch.setattr(sys, "argv", ["snakemake", *arguments])
-    program(bare / "nvidia-smi", *(f"GPU {i}: NVIDIA H100 (UUID: GPU-{i})" for i in range(3)))
+    nvidia_smi(bare, 3)
     found: dict[str, int] = {}
     workflow = SimpleNamespace(exec_mode=ExecMode.DEFAULT, global_resources=found, register_resource=found.__setitem__)
-    machine.share_gpus(workflow)
-    assert found == given
+    assert machine.share_gpus(workflow) == given.get("gpu", 0) and found == given
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +110,7 @@ def two_bases(repository, tiny_model) -> list:
 
 def test_no_two_jobs_share_a_gpu_unless_they_are_told_to(bare, repository, two_bases, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    program(bare / "nvidia-smi", "GPU 0: NVIDIA H100 (UUID: GPU-0)")
+    nvidia_smi(bare, 1)
     for given, order in (
         ([], "started finished " * 2),
         (["--resources", "gpu=2", "--forcerun", "make_base"], "started " * 2),

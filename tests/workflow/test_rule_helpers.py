@@ -83,6 +83,15 @@ def test_one_process_is_started_by_python_several_by_torchrun_and_several_nodes_
     assert several.resources() == {"gpu": 8, "tasks_per_node": 4, "tasks_per_gpu": 0, "nodes": 2, "mpi": "srun"}
 
 
+def test_a_training_of_several_processes_has_the_gpus_of_a_machine_for_itself(study):
+    for processes, here, asked in ((1, 4, 1), (2, 4, 4), (2, 0, 2)):
+        resources = {"train_processes": processes, "gpus": 1}
+        assert Trainings(changed(study, resources=resources), "results", here).resources() == {"gpu": asked}
+    assert Trainings(changed(study, resources={"train_processes": 2, "gpus": 0}), "results", 4).resources() == {
+        "gpu": 0
+    }
+
+
 def test_only_a_method_that_alters_questions_depends_on_alterations_and_their_templates(study):
     study["methods"]["hinted"] = {"trainer": "grpo", "start": "sft", "augmentation": {"kind": "clean", "hints": 2}}
     trainings, hinted = Trainings(study, "results"), SimpleNamespace(method="hinted", variant="think")

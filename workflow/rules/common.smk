@@ -23,7 +23,7 @@ PREPARED = {"questions": f"{DATA}/questions", "splits": f"{DATA}/splits.csv"}
 # depend on what it says: an audit made anew re-runs none of it.
 AUDITED = {"audit": ancient(AUDIT), **PREPARED}
 sources = Sources(config, DATA)
-trainings = Trainings(config, RESULTS)
+trainings = Trainings(config, RESULTS, GPUS_HERE)
 evaluations = Evaluations(config, RESULTS)
 
 

@@ -27,6 +27,7 @@ from safemed.models.model_type import MODEL_TYPE
 from safemed.models.processor import IMAGE_TOKEN, load_processor, placeholder_ids
 from safemed.models.tower import quicken
 from safemed.models.untrusted import check_folder
+from safemed.utils import gpus
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -162,6 +163,7 @@ class VLM:
 
         precision: one of PRECISIONS, that of weights and arithmetic. What is evaluated is the model in this precision.
         """
+        gpus.take_one()
         device, dtype = "cuda" if torch.cuda.is_available() else "cpu", PRECISIONS[precision]
         model = load_weights(path).eval().requires_grad_(False)
         for parameter in model.parameters():  # not the buffers: rotary frequencies in bf16 would turn far tokens

@@ -30,7 +30,7 @@ from safemed.training.callbacks import CostCallback, of_all
 from safemed.training.checkpoints import last_whole_checkpoint
 from safemed.training.monitoring import curves, probe_callback
 from safemed.training.targets import Targets, check_lengths
-from safemed.utils import cli, cost, files, provenance, resume
+from safemed.utils import cli, cost, files, gpus, provenance, resume
 
 SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
 READ = ("question_id", "image", "question", "options", "gold", "question_type", "box")  # of a question, in its row
@@ -58,6 +58,7 @@ def begin(doc: str, script: str) -> tuple[argparse.Namespace, cost.CostMeter]:
     """A training script's arguments and its running meter; its checkpoint folder holds nothing of another identity."""
     args = training_parser(doc).parse_args()
     cli.start_logging()
+    gpus.take_one()
     # Beside the checkpoint folders, which do not outlive their training.
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.checkpoint.parent.parent / "tensorboard" / args.name))
     meter, processes = cost.CostMeter(args.stage, args.name), joined()

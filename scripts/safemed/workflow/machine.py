@@ -2,18 +2,18 @@
 
 import contextlib
 import io
-import os
 import shlex
 import shutil
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
 from snakemake.cli import parse_args
 from snakemake.settings.types import DeploymentMethod, ExecMode
+
+from safemed.utils import gpus
 
 GPU = "gpu"  # the resource that the rules ask for
 EXPANDED = set('"$`\\')  # what a shell reads even between double quotes
@@ -48,30 +48,17 @@ def _slurm(home: Path) -> Iterator[str]:
         yield f"Slurm's jobs would not find {home}: give it a path without {' '.join(sorted(EXPANDED))}"
 
 
-def share_gpus(workflow) -> None:
-    """Let no more jobs start here at once than this machine has GPUs for; all of them where it has none.
+def share_gpus(workflow) -> int:
+    """Let no more jobs start here at once than this machine has GPUs for, and return that number.
 
-    A cluster, and --resources gpu=N, decide for themselves.
+    0, and no limit, where there is none, where a cluster decides, and where --resources gpu=N does.
     """
-    local = workflow.exec_mode == ExecMode.DEFAULT and _given().executor in (None, "local")
-    if local and GPU not in workflow.global_resources and (found := visible_gpus()):
-        workflow.register_resource(GPU, found)
-
-
-def visible_gpus() -> int:
-    """The number of GPUs that CUDA shows to a program: all that nvidia-smi lists, or those of CUDA_VISIBLE_DEVICES."""
-    if not shutil.which("nvidia-smi"):
+    if workflow.exec_mode != ExecMode.DEFAULT or GPU in workflow.global_resources:
         return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout.splitlines()
-    number = sum(line.startswith("GPU ") for line in listed)
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
-        return number
-    valid = {*map(str, range(number))}  # CUDA looks no further than the first that is not there
-
-    def there(name: str) -> bool:
-        return name.strip() in valid or name.strip().startswith(("GPU-", "MIG-"))
-
-    return min(number, len([*takewhile(there, named.split(","))]))
+    found = len(gpus.visible()) if _given().executor in (None, "local") else 0
+    if found:
+        workflow.register_resource(GPU, found)
+    return found
 
 
 def _given() -> Namespace:

@@ -14,9 +14,9 @@ ALTERATIONS = (
 class Trainings:
     """What the rules of the trainings need to know of a study. Methods take a rule's wildcards, method and variant."""
 
-    def __init__(self, config: dict, results: str):
-        """config: the study's; results: its folder."""
-        self.config, self.results = config, results
+    def __init__(self, config: dict, results: str, gpus_here: int = 0):
+        """config: the study's; results: its folder; gpus_here: those that jobs share where no cluster does."""
+        self.config, self.results, self.gpus_here = config, results, gpus_here
         asked = config["resources"]
         self.monitoring = json.dumps(config["monitoring"], sort_keys=True)
         self.nodes, self.processes, self.gpus = asked["train_nodes"], asked["train_processes"], asked["gpus"]
@@ -106,7 +106,9 @@ class Trainings:
 
     def resources(self) -> dict:
         """The resources of a training's processes, on one node or on several."""
-        gpus = {"gpu": self.gpus * self.nodes * self.processes}
+        asked = self.gpus * self.nodes * self.processes
+        # torchrun's processes take the first GPUs of a machine, whoever else is there: they wait for all of them.
+        gpus = {"gpu": max(asked, self.gpus_here) if asked > 1 else asked}
         if self.nodes == 1:
             return gpus
         # Tasks a node keep Slurm from putting three of four GPUs on one of two nodes. `mpi` keeps Snakemake's own srun,
