@@ -4,7 +4,7 @@ from transformers import TrainingArguments
 
 from safemed.models.processor import load_processor
 from safemed.models.vlm import load_weights
-from safemed.training import common
+from safemed.training import common, targets
 from safemed.training.augmentation import Augmentation
 from safemed.training.fare import FARETrainer, one_row_an_image
 
@@ -12,12 +12,13 @@ from safemed.training.fare import FARETrainer, one_row_an_image
 def main() -> None:
     """Write the model folder with cost.json and curves.csv; resumes from the checkpoint folder after a kill."""
     args, meter = common.begin(__doc__, __file__)
-    settings = args.settings
+    settings, processor, questions = args.settings, load_processor(args.start), common.train_questions(args)
+    common.check_targets(targets.plain(questions, args.variant), processor, args)
     trainer = FARETrainer(
         load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),
-        train_dataset=one_row_an_image(common.train_questions(args)),
-        processing_class=load_processor(args.start),
+        train_dataset=one_row_an_image(questions),
+        processing_class=processor,
         peft_config=common.adapter(settings["peft"]),
         augmentation=Augmentation.read(settings["augmentation"]),
         vision_optimizer=settings["vision_optimizer"],

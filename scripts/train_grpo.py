@@ -18,8 +18,7 @@ def main() -> None:
     settings |= {"num_generations": of_variant(settings["num_generations"], args.variant)}
     processor, questions = load_processor(args.start), common.train_questions(args)
     plain = targets.plain(questions, args.variant)
-    if settings["completions"] == "targets":
-        common.check_targets(plain, processor, args)
+    common.check_targets(plain, processor, args)
     trainer = ATGRPOTrainer(
         load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),

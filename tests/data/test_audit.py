@@ -211,3 +211,16 @@ def test_records_whose_texts_look_like_missing_values_numbers_or_markup_are_audi
     assert found.part[found.kind == "question_type"].tolist() == ["None"]
     page = (tmp_path / "data" / "audit.html").read_text()
     assert "<script" not in page and "<img" not in page and "<td>None</td>" in page
+
+
+def test_an_empty_split_of_images_that_stay_together_says_so(tmp_path):
+    images = {f"Images/{i}.png": picture(i % 2) for i in range(40)}
+    records = [record(question_id=f"q{i}", question=f"{i}?", image_path=path) for i, path in enumerate(images)]
+    prepared(write_source(tmp_path / "source", records, images), tmp_path / "data")
+    command("split.py", "--questions", tmp_path / "data" / "questions", "--out", tmp_path / "data" / "splits.csv",
+            settings=SPLIT)  # fmt: skip
+    said = audited(tmp_path / "data", fails=True)
+    assert (
+        "no question in split 'val'; the 40 images are 2 groups, the largest of 20, whose images are near-dup" in said
+    )
+    assert "data.split.near_duplicate_bits" in said and "Traceback" not in said

@@ -18,7 +18,12 @@ def test_subset_is_the_same_whatever_the_order_and_changes_with_the_seed(train_q
     fewer = train_questions.filter(lambda question: question["question_id"] != chosen[0])
     assert set(chosen[1:]) < set(subset(fewer, n, 0)["question_id"])
     assert len(set(subset(train_questions, n, 0)["modality"])) >= 6
+
+
+def test_a_split_of_fewer_questions_than_are_asked_for_is_told(train_questions, caplog):
+    assert len(subset(train_questions, len(train_questions), 0)) == len(train_questions) and not caplog.text
     assert len(subset(train_questions, 10**6, 0)) == len(train_questions)
+    assert f"1000000 questions are asked for, and the split has {len(train_questions)}" in caplog.text
 
 
 def test_load_questions_gives_the_split_of_splits_csv(study_data):

@@ -136,10 +136,16 @@ def test_what_an_attack_broke_and_is_right_when_asked_again_is_attacked_again(
     assert (again.outcome != "right").sum() > (~again.attacked).sum()
 
 
-def test_a_text_as_long_as_it_may_be_is_told_apart(folder, shown_data, skilled, tmp_path):
+def test_a_text_as_long_as_it_may_be_is_told_apart(folder, shown_data, skilled, tmp_path, capfd):
     weights = skilled.model.name_or_path
     short = settings("clean", max_new_tokens={"think": 5})
     here("attack.py", *arguments(shown_data, weights, tmp_path / "clean", "clean", 0), settings=short)
+    assert (
+        "WARNING" in (said := capfd.readouterr().err)
+        and "24 of 24 answers are as long as max_new_tokens.think: 5" in said
+    )
+    here("attack.py", *arguments(shown_data, weights, tmp_path / "long", "clean", 0), settings=settings("clean"))
+    assert "max_new_tokens" not in capfd.readouterr().err
     whole, cut = (pd.read_parquet(where / "clean" / "rows.parquet") for where in (folder, tmp_path))
     assert not whole.cut[whole.outcome == "right"].any()
     assert cut.cut.all() and (cut.outcome == "unparsable").all()

@@ -10,6 +10,7 @@ from safemed.attacks.losses import feature_distance
 from safemed.data.dataset import as_array, as_arrays
 from safemed.models.geometry import to_float
 from safemed.models.vlm import load_weights
+from safemed.training import rollouts
 from safemed.training.augmentation import Augmentation
 from safemed.training.token_losses import forward_kl
 from support.grpo_trainers import Watched, grpo_trainer, nearest, trained
@@ -240,3 +241,13 @@ def test_a_share_of_the_prompts_is_attacked_and_the_others_are_shown_as_they_are
     for phase in ("rollout", "loss"):
         _, distance = nearest(trainer.recorder.images("policy", phase), questions, trainer.vlm)
         assert (distance > 0.5).tolist() == [True, True, False, False] and distance[2:].max() < 0.01
+
+
+def test_rollouts_that_are_all_cut_end_the_training_where_they_are_to_be_rewarded(
+    tiny_model, questions, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(rollouts, "MOST_CUT", 32)
+    with pytest.raises(SystemExit, match=r"max_new_tokens.instruct: 6; the first 32 rollouts .*raise it"):
+        grpo_trainer(tiny_model, questions, tmp_path / "rewarded", Augmentation(), num_generations=4).train()
+    unrewarded = {"rewards": {"accuracy": 0.0, "format": 0.0}, "num_generations": 4}
+    grpo_trainer(tiny_model, questions, tmp_path / "unrewarded", Augmentation(), **unrewarded).train()

@@ -8,7 +8,8 @@ import torch
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float
-from safemed.training.rollouts import compact, group_advantages, roll_out, sample_groups
+from safemed.training import rollouts
+from safemed.training.rollouts import Rollouts, Unanswered, compact, group_advantages, roll_out, sample_groups
 from support.settings import GRPO
 
 LIMIT, SIZE = 3, 2000
@@ -105,6 +106,38 @@ def test_advantages_are_relative_to_the_group():
 def test_what_is_drawn_twice_is_kept_once_with_the_sum_of_its_advantages():
     groups = [[(1, 2), (3,), (1, 2)], [(1, 2), (1, 2), (1, 2)]]
     advantages = torch.tensor([[1.0, -1.5, 0.5], [0.25, -0.5, 0.25]])
-    found = compact(groups, {}, advantages, advantages)
+    found = compact(groups, {}, advantages, advantages, advantages > 9)
     assert found.rows == [0, 0, 1] and found.completions == [(1, 2), (3,), (1, 2)]
     assert found.counts.tolist() == [2, 1, 3] and found.advantages.tolist() == [1.5, -1.5, 0.0]
+
+
+def of_cut(cut: list[list[bool]]) -> Rollouts:
+    """Rollouts [P, G] of which so many were cut."""
+    values = torch.zeros(len(cut), len(cut[0]))
+    return compact([[(1,)] * len(group) for group in cut], {}, values, values, torch.tensor(cut))
+
+
+def test_a_rollout_that_the_limit_ends_without_an_answer_is_cut(untrained, asked):
+    rows, images, encoded = asked
+    found = roll_out(untrained, images, encoded, rows, SETTINGS, LIMIT, torch.Generator().manual_seed(0))
+    end = untrained.tokenizer.eos_token_id
+    lengths = {
+        (row, words): len(words) == LIMIT and words[-1] != end
+        for row, words in zip(found.rows, found.completions, strict=True)
+    }
+    assert found.cut.any() and not any(prompts.parse(untrained.text(words), 4).answer for _, words in lengths)
+    assert found.cut.sum() == sum(cut * int(n) for cut, n in zip(lengths.values(), found.counts, strict=True))
+    whole = roll_out(untrained, images, encoded, rows, SETTINGS, 2 * LIMIT, torch.Generator().manual_seed(0))
+    assert whole.metrics()["cut_rollouts"] == whole.cut.float().mean()
+
+
+def test_a_training_that_begins_with_nothing_but_cut_rollouts_is_stopped_and_no_other(monkeypatch):
+    monkeypatch.setattr(rollouts, "MOST_CUT", 12)
+    watch, cpu = Unanswered(), torch.device("cpu")
+    watch.check(of_cut([[True] * 4] * 2), 6, "think", cpu)
+    with pytest.raises(SystemExit, match=r"^config: max_new_tokens.think: 6; the first 16 rollouts all end there"):
+        watch.check(of_cut([[True] * 4] * 2), 6, "think", cpu)
+    watch = Unanswered()
+    watch.check(of_cut([[True, True, True, False]]), 6, "think", cpu)
+    for _ in range(9):
+        watch.check(of_cut([[True] * 4]), 6, "think", cpu)

@@ -19,7 +19,7 @@ from safemed.training.augmentation import Augmentation
 from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
 from support.commands import here
 from support.grpo_trainers import Recorder, nearest
-from support.settings import ADVERSARIAL, GRPO, LORA, TRAINING
+from support.settings import ADVERSARIAL, FARE, GRPO, LORA, TRAINING
 from support.trainings import plain_rows, trainer_arguments, training_arguments, weights
 
 EPS = 8
@@ -188,10 +188,20 @@ def test_a_start_model_that_is_never_right_teaches_nothing(learned, tiny_model, 
         targets.own(only, tmp_path / "targets")
 
 
-@pytest.mark.parametrize("script", ["train_sft.py", "train_grpo.py"])
-def test_targets_that_the_model_could_never_write_are_refused_before_training(study_data, tiny_model, tmp_path, script):
-    settings = {**(TRAINING if "sft" in script else GRPO), "completions": "targets"}
-    settings |= {"max_new_tokens": {"instruct": 8, "think": 9}}
+@pytest.mark.parametrize(
+    "script, settings",
+    [
+        ("train_sft.py", TRAINING),
+        ("train_fare.py", FARE),
+        ("train_grpo.py", GRPO),
+        ("train_grpo.py", {**GRPO, "completions": "targets"}),
+    ],
+    ids=["sft", "fare", "grpo", "at-sft"],
+)
+def test_targets_that_the_model_could_never_write_are_refused_before_training(
+    study_data, tiny_model, tmp_path, script, settings
+):
+    settings = {**settings, "max_new_tokens": {"instruct": 8, "think": 9}}
     with pytest.raises(SystemExit, match=r"config: max_new_tokens\.think: 9; \d+ of \d+ targets .* raise it to \d\d"):
         here(script, *training_arguments(study_data, tiny_model, tmp_path, "think"), settings=settings)
     assert not (tmp_path / "model").exists()

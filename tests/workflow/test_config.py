@@ -200,6 +200,7 @@ REFUSED = [
         "attack.attacks.pgd-hint.steps",
         "compared with attack.attacks.fgsm .*give both the same steps",
     ),
+    ("certify: {questions: 200}", "certify.questions", "200 is more than attack.questions = 100: .* with pgd"),
     ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
     (
         "methods: {sft: {augmentation: {kind: clean, sigma: 0.1}}}",

@@ -75,10 +75,18 @@ def _refuse_leaks(found: pd.DataFrame, path: Path, scheme: str) -> None:
 
 
 def _refuse_empty_splits(questions: pd.DataFrame, path: Path) -> None:
-    """Exit where a split has no question."""
+    """Exit where a split has no question, saying whether there are too few groups to fill it."""
+    images, groups = questions["image_path"].nunique(), questions.groupby("group")["image_path"].nunique()
+    way_out = "raise its share in data.split"
+    if len(groups) < images:
+        way_out = (
+            f"the {images} images are {len(groups)} group{'s' * (len(groups) > 1)}, the largest of {groups.max()}, "
+            "whose images are near-duplicates or of one subject and stay together: add images that differ, lower "
+            "data.split.near_duplicate_bits, or raise its share in data.split"
+        )
     for name in SPLITS:
         if not (questions["split"] == name).any():
-            raise SystemExit(f"{path}: no question in split {name!r}; raise its share in data.split")
+            raise SystemExit(f"{path}: no question in split {name!r}; {way_out}")
 
 
 def _refuse_empty_parts(questions: pd.DataFrame, parts: dict[str, dict]) -> None:

@@ -1,5 +1,6 @@
 """The prepared questions: an Arrow dataset and the splits beside it, as every later stage reads them."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from safemed.utils.draws import draw
 from safemed.utils.files import read_csv
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 SPLIT_COLUMNS = ("question_id", "image_key", "group", "split")  # of splits.csv, all of them text
@@ -66,8 +69,8 @@ def load_questions(folder: Path, split: str, only: dict[str, str] | None = None)
         wanted = wanted & (np.array(questions[column]) == value)
     if not wanted.any():
         raise ValueError(
-            f"{folder / 'splits.csv'}: no question in split {split!r}{f' with {only}' if only else ''}; raise its "
-            "share in data.split, or see audit/composition.csv for what there is"
+            f"{folder / 'splits.csv'}: no question in split {split!r}{f' with {only}' if only else ''}; "
+            "audit/composition.csv says what there is, and the rule audit_questions why"
         )
     return questions.select(np.flatnonzero(wanted))
 
@@ -75,8 +78,10 @@ def load_questions(folder: Path, split: str, only: dict[str, str] | None = None)
 def subset(questions: Dataset, n: int, seed: int) -> Dataset:
     """At most n questions drawn by a hash of their ids: the same ones for the same (questions, n, seed).
 
-    A question's rank does not depend on the others, so few change when questions come or go.
+    A question's rank does not depend on the others, so few change when questions come or go. Fewer than n are told.
     """
+    if len(questions) < n:
+        log.warning("%d questions are asked for, and the split has %d: all of them are taken", n, len(questions))
     ids = list(questions["question_id"])  # a Dataset reads a whole row for each id that is asked of it
     order = sorted(range(len(ids)), key=lambda i: draw(seed, ids[i], "subset"))
     return questions.select(sorted(order[:n]))

@@ -1,6 +1,7 @@
 """The folder that an evaluation writes: rows.parquet, cost.json and provenance.json; and how a killed job resumes."""
 
 import contextlib
+import logging
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from safemed.models.vlm import VLM
 from safemed.utils import files, provenance, resume
 from safemed.utils.cost import CostMeter
 
+log = logging.getLogger(__name__)
+
 
 def write(rows: pd.DataFrame, args: Namespace, script: str, meter: CostMeter, vlm: VLM) -> None:
     """Write the folder args.out of a script's evaluation, whole or not at all."""
@@ -19,6 +22,17 @@ def write(rows: pd.DataFrame, args: Namespace, script: str, meter: CostMeter, vl
         rows.to_parquet(folder / "rows.parquet", index=False)
         meter.write(folder / "cost.json", vlm.passes)
         provenance.write(folder, args, script)
+
+
+def tell_cut(rows: pd.DataFrame, variant: str, longest: int) -> None:
+    """Warn where most of the answers in attack rows end at `longest` tokens and name no option: the limit is scored."""
+    cut = int((rows.cut & (rows.outcome == "unparsable")).sum())
+    if 2 * cut > len(rows):
+        log.warning(
+            "%d of %d answers are as long as max_new_tokens.%s: %d allows, and name no option: what is scored is that "
+            "limit; raise it",
+            cut, len(rows), variant, longest,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

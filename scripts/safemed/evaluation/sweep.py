@@ -66,6 +66,7 @@ def run(args: Namespace, script: str) -> None:
     with results.resumable(args, script, meter, vlm, inputs, identity, attack=args.attack) as (folder, parts):
         start, radii = StartImages(evaluator, args.before, args.eps), sorted(args.eps)
         rows, images = swept(evaluator, task, start, radii, parts, args.settings["batch_size"])
+        results.tell_cut(rows, args.variant, longest)
         rows.to_parquet(folder / "rows.parquet", index=False)
         np.savez_compressed(folder / "images.npz", clean=evaluator.images.numpy(), **images)
 

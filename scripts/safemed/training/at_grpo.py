@@ -34,7 +34,7 @@ from safemed.models.vlm import VLM, Encoded, frozen, stacked
 from safemed.training import optimizers
 from safemed.training.augmentation import Augmentation, augment_step
 from safemed.training.logging_trainer import LoggingTrainer
-from safemed.training.rollouts import Rollouts, roll_out, taught
+from safemed.training.rollouts import Rollouts, Unanswered, roll_out, taught
 from safemed.training.step_rows import Alter, target_loss, unaltered
 from safemed.training.token_losses import Head, token_losses
 from safemed.utils.draws import draw
@@ -46,7 +46,7 @@ class ATGRPOTrainer(LoggingTrainer):
     augmentation: what replaces the image (clean: plain GRPO; noisy: Gaussian; adversarial: AT-GRPO). settings: the
     config's, of which completions, num_generations, temperature, rewards, scale_rewards, anchor, features,
     vision_optimizer and vision_learning_rate are read. limit: tokens of a completion. alter: what becomes of a step's
-    rows before all else.
+    rows before all else. Ends with one line where nothing can be learned, as `rollouts.Unanswered` says.
 
     A batch is of prompts, `common.training_rows`, each once; every process has whole groups.
     """
@@ -61,6 +61,7 @@ class ATGRPOTrainer(LoggingTrainer):
         super().__init__(model, args, processing_class=processing_class, data_collator=list, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: accumulated gradients are to be averaged
         self.augmentation, self.settings, self.limit, self.alter = augmentation, settings, limit, alter
+        self.unanswered = Unanswered()
         self.vlm = VLM(self.accelerator.unwrap_model(self.model), processing_class)
         self.reference = self.vlm
         if not hasattr(self.vlm.model, "peft_config"):  # with adapters, the policy without them is the reference
@@ -88,7 +89,10 @@ class ATGRPOTrainer(LoggingTrainer):
         """What the policy term is of: rollouts on the images, or the rows' targets."""
         if self.settings["completions"] == "targets":
             return taught(self.vlm, rows)
-        return roll_out(self.vlm, images, asked, rows, self.settings, self.limit, self._draws(rows))
+        found = roll_out(self.vlm, images, asked, rows, self.settings, self.limit, self._draws(rows))
+        if any(self.settings["rewards"].values()):
+            self.unanswered.check(found, self.limit, rows[0]["variant"], self.args.device)
+        return found
 
     def _loss(self, model, found: Rollouts, policy: tuple[Tensor, Encoded], anchor: tuple[Tensor, Encoded]) -> Tensor:
         """The three terms; policy, anchor: the images and prompts that policy and reference see."""

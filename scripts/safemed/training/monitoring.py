@@ -80,6 +80,7 @@ CURVES = {
     "hint_loss": "hint_loss",
     "completion_length": "completion_length",
     "distinct_rollouts": "distinct_rollouts",
+    "cut_rollouts": "cut_rollouts",
     "feature_distance": "feature_distance",
     "entropy": "entropy",
     "clean_accuracy": "clean_accuracy",

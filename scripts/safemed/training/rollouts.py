@@ -4,13 +4,16 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from accelerate.utils import reduce
 from torch import Tensor
 
+from safemed.data.prompts import parse
 from safemed.models.geometry import patchify, rope_positions
 from safemed.models.processor import placeholder_ids
 from safemed.models.vlm import VLM, Encoded
 from safemed.training.rewards import REWARDS
 
+MOST_CUT = 512  # rollouts
 Completion = tuple[int, ...]  # token ids, with the end of text where it was reached
 
 
@@ -20,6 +23,7 @@ class Rollouts:
 
     rows [K]: the prompt of each. completions [K]. counts [K]: how often each was drawn. advantages [K]: the sum of the
     advantages of its draws. rewards: name -> [P, G], as drawn. total [P, G]: the weighted sum that advantages are of.
+    cut [P, G]: whether the limit ended a draw before it named an answer.
     """
 
     rows: list[int]
@@ -28,6 +32,7 @@ class Rollouts:
     advantages: Tensor
     rewards: dict[str, Tensor]
     total: Tensor
+    cut: Tensor
 
     def metrics(self) -> dict[str, float]:
         """What training curves show of them."""
@@ -35,7 +40,7 @@ class Rollouts:
         compared = {"frac_reward_zero_std": (self.total.std(1, correction=0) < 1e-6).float().mean().item()}
         return {
             **{f"reward_{name}": values.mean().item() for name, values in self.rewards.items()},
-            **(compared if self.rewards else {}),
+            **(compared | {"cut_rollouts": self.cut.float().mean().item()} if self.rewards else {}),
             "distinct_rollouts": len(self.completions) / self.total.numel(),
             "completion_length": ((lengths * self.counts).sum() / self.counts.sum()).item(),
         }
@@ -46,7 +51,31 @@ def taught(vlm: VLM, rows: list[dict]) -> Rollouts:
     ids, mask = vlm.tokenise([vlm.chat.taught(row["target"]) for row in rows], "right")
     targets = [tuple(words[:length]) for words, length in zip(ids.tolist(), mask.sum(1).tolist(), strict=True)]
     ones = torch.ones(len(rows))
-    return Rollouts([*range(len(rows))], targets, ones, ones, {}, ones[:, None])
+    return Rollouts([*range(len(rows))], targets, ones, ones, {}, ones[:, None], torch.zeros(len(rows), 1, dtype=bool))
+
+
+class Unanswered:
+    """How many rollouts a training began with that were all cut: none of them can be rewarded, and nothing is learned.
+
+    After `MOST_CUT` of them, at least 99.4 % of all would be cut (95 % confidence, the rule of three). One rollout that
+    is not ends the watch: what is rewarded now and then is learned. Every process must ask, and gets the same answer.
+    """
+
+    def __init__(self):
+        self.drawn, self.over = 0, False
+
+    def check(self, found: Rollouts, limit: int, variant: str, device: torch.device) -> None:
+        """Count the rollouts of a step of all processes. Raises SystemExit naming the key where it is time to stop."""
+        if self.over:
+            return
+        drawn, cut = reduce(torch.tensor([found.cut.numel(), int(found.cut.sum())], device=device), "sum").tolist()
+        self.drawn, self.over = self.drawn + drawn, cut < drawn
+        if not self.over and self.drawn >= MOST_CUT:
+            raise SystemExit(
+                f"config: max_new_tokens.{variant}: {limit}; the first {self.drawn} rollouts all end there without an "
+                "answer, so that none is rewarded and nothing is learned: raise it, or start from a model that has "
+                "learned the format"
+            )
 
 
 def roll_out(
@@ -64,7 +93,19 @@ def roll_out(
         for name, reward in REWARDS.items()
     }
     total = sum(settings["rewards"][name] * values for name, values in rewards.items())
-    return compact(groups, rewards, total, group_advantages(total, settings["scale_rewards"]))
+    ended = (limit, vlm.tokenizer.eos_token_id)
+    cut = torch.tensor(
+        [
+            [_cut(words, text, row, *ended) for words, text in zip(group, said, strict=True)]
+            for group, said, row in zip(groups, texts, rows, strict=True)
+        ]
+    )
+    return compact(groups, rewards, total, group_advantages(total, settings["scale_rewards"]), cut)
+
+
+def _cut(words: Completion, text: str, row: dict, limit: int, end: int) -> bool:
+    """Whether the limit ended a completion before it named an answer."""
+    return len(words) == limit and words[-1] != end and parse(text, row["n_options"]).answer is None
 
 
 def group_advantages(rewards: Tensor, scale: str) -> Tensor:
@@ -74,8 +115,10 @@ def group_advantages(rewards: Tensor, scale: str) -> Tensor:
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale == "group" else centred
 
 
-def compact(groups: list[list[Completion]], rewards: dict[str, Tensor], total: Tensor, advantages: Tensor) -> Rollouts:
-    """Rollouts of groups of completions, in the order in which they were first drawn; advantages, total: [P, G]."""
+def compact(
+    groups: list[list[Completion]], rewards: dict[str, Tensor], total: Tensor, advantages: Tensor, cut: Tensor
+) -> Rollouts:
+    """Rollouts of groups of completions, as first drawn, in that order; advantages, total, cut: [P, G]."""
     found: dict[tuple[int, Completion], list[float]] = {}
     for row, group in enumerate(groups):
         for words, advantage in zip(group, advantages[row].tolist(), strict=True):
@@ -83,7 +126,7 @@ def compact(groups: list[list[Completion]], rewards: dict[str, Tensor], total: T
             entry[0] += 1
             entry[1] += advantage
     counts, summed = torch.tensor(list(found.values()), dtype=torch.float32).T
-    return Rollouts([row for row, _ in found], [words for _, words in found], counts, summed, rewards, total)
+    return Rollouts([row for row, _ in found], [words for _, words in found], counts, summed, rewards, total, cut)
 
 
 @torch.no_grad()

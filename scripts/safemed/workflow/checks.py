@@ -315,6 +315,10 @@ def _between_attacks(config: dict) -> Iterator[str]:
             yield f"{key}: {name!r} is not among the attacks of attack.suite at all eps: {', '.join(swept)}"
     if "certify" in made:
         yield from _smoothed_attacks(config["certify"], attack["attacks"])
+        smoothed = [name for name in config["certify"]["attacks"] if attack["attacks"][name].get("norm") != "l2"]
+        if smoothed and (many := config["certify"]["questions"]) > attack["questions"]:
+            compared = f"{smoothed[0]} on smoothed models is compared with pgd on the models, question by question"
+            yield f"certify.questions: {many} is more than attack.questions = {attack['questions']}: {compared}"
     if "stress" in made:
         if stress["adaptive"]:
             yield from _adaptive_attack(stress, attack["attacks"])
