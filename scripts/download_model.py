@@ -6,11 +6,12 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from safemed.models.model_type import check_folder
 from safemed.utils import cli, files
 
 
 def main() -> None:
-    """Write a JSON that says where the snapshot lies; one clear error where it cannot be had."""
+    """Write a JSON that says where the snapshot lies; one clear error where it cannot be had, or be trusted."""
     parser = cli.parser(__doc__)
     parser.add_argument("--model", required=True, help="model on the hub")
     parser.add_argument("--revision", required=True, help="its commit")
@@ -25,6 +26,10 @@ def main() -> None:
             f"model.name: {args.model} at {args.revision} cannot be fetched ({error}). Where there is no network, put "
             "it into the hub's cache (HF_HOME), or name a local folder as model.name."
         ) from error
+    try:
+        check_folder(Path(snapshot))
+    except ValueError as error:
+        raise SystemExit(f"config: model.name: {error}") from error
     with files.atomic_file(args.out) as file:
         file.write_text(json.dumps({"model": args.model, "revision": args.revision, "path": snapshot}) + "\n")
 

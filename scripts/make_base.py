@@ -102,7 +102,10 @@ def fetch(args) -> None:
         raise SystemExit(
             f"{source}: no such folder. Name another model.name, or delete {args.fetched} to fetch it again."
         )
-    vlm = VLM.load(source)
+    try:
+        vlm = VLM.load(source)
+    except ValueError as error:
+        raise SystemExit(f"config: model.name: {error}") from error
     check_resize(vlm.processor, args.settings["image_size"])
     check_templates(vlm.processor, load_questions(args.data, "train"), args.settings["variants"])
     check_texts(vlm.tokenizer, read_questions(args.data / "questions"))

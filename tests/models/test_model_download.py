@@ -76,3 +76,13 @@ def test_a_cache_that_is_gone_is_one_clear_error(study_data, tmp_path):
         "make_base.py", *folders, "--name", "base", "--fetched", tmp_path / "model.json", settings=BASE, fails=True
     )
     assert f"{tmp_path / 'gone'}: no such folder" in said and "model.json" in said and "Traceback" not in said
+
+
+def test_a_model_whose_weights_are_pickles_is_one_clear_error(published, cache, tmp_path):
+    (tree,) = (name for name in published.files if name.startswith("/api"))
+    published.files[tree] = published.files[tree].replace(b"model.safetensors", b"pytorch_model.bin")
+    weights = published.files.pop(f"/{MODEL}/resolve/{REVISION}/model.safetensors")
+    published.files[f"/{MODEL}/resolve/{REVISION}/pytorch_model.bin"] = weights
+    said = download(tmp_path / "model.json", fails=True)
+    assert "config: model.name: " in said and "no *.safetensors" in said and "Traceback" not in said
+    assert not (tmp_path / "model.json").exists()

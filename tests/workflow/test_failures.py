@@ -64,3 +64,8 @@ def test_what_the_executor_says_is_told_too(tmp_path):
     said += [f"    message: {status}", "    jobid: 3", "    log: work.log", ""]
     (tmp_path / "snakemake.log").write_text("\n".join(said))
     assert f"work (name=a)\n    {status}\n" in failures.summarise([tmp_path / "snakemake.log"])
+
+
+def test_terminal_codes_in_an_error_are_shown_and_not_obeyed(tmp_path):
+    (tmp_path / "job.log").write_text("ValueError: question \x1b[2J\x1b]0;title\x07\n")
+    assert failures.last_error(tmp_path / "job.log") == "ValueError: question \\x1b[2J\\x1b]0;title\\x07"

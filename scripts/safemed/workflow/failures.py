@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from safemed.utils.cli import CONTROL
+
 BLOCK = re.compile(r"^(?:local)?rule (?P<rule>\w+):\n(?P<said>(?:    .*\n)+)", re.M)
 ERROR = re.compile(
     r"^Error in rule \w+(?:, .*)?:\n    message: (?P<message>.*)\n(?:    .*\n)*?    jobid: (?P<job>\d+)\n", re.M
@@ -30,12 +32,12 @@ def summarise(snakemake_logs: Iterable[str]) -> str:
 
 
 def last_error(log: Path) -> str:
-    """The last line of a job's log that names an error, or else its last line at all."""
+    """The last line of a job's log that names an error, or else its last line at all; terminal codes are shown."""
     lines = (
         [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()] if log.exists() else []
     )
     named = [match[1] for line in lines if (match := LAST_WORDS.match(line))]
-    return (named or lines or ["nothing was logged: it did not start, or was killed"])[-1]
+    return (named or lines or ["nothing was logged: it did not start, or was killed"])[-1].translate(CONTROL)
 
 
 def _fields(block: re.Match) -> dict:
