@@ -150,7 +150,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_in_one_line(train_questions
     set_trap(tmp_path / "base.pt", tmp_path / "sprung")
     vlm = VLM(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
     training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
-    with pytest.raises(SystemExit, match=r"base.pt: no checkpoint of this training .*delete it") as error:
+    with pytest.raises(SystemExit, match=r"base.pt: no checkpoint of this training, .*delete it") as error:
         training.run(tmp_path / "base.pt", every=4)
     assert "\n" not in str(error.value) and not (tmp_path / "sprung").exists()
 

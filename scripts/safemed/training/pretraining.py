@@ -228,7 +228,7 @@ class Pretraining:
             state = torch.load(checkpoint, weights_only=True)
         except pickle.UnpicklingError as error:
             raise SystemExit(
-                f"{checkpoint}: no checkpoint of this training ({str(error).splitlines()[0]}); delete it to start anew"
+                f"{checkpoint}: no checkpoint of this training, which holds numbers alone; delete it to start anew"
             ) from error
         self.vlm.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
