@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from safemed.models.model_type import check_folder
+from safemed.models.untrusted import check_folder
 from safemed.utils import cli, files
 
 
