@@ -36,8 +36,7 @@ def main() -> None:
                 raise SystemExit(f"{args.source}: no usable image; {journal.summary()}")
         logging.info("%d of %d records kept. %s", len(written), counts["questions"].sum(), journal.summary())
         for table, out in ((counts, args.counts), (journal.table(), args.drops)):
-            with files.atomic_file(out) as path:
-                table.to_csv(path, index=False)
+            files.write_csv(table, out)
         with files.atomic_file(args.texts) as path:
             texts[texts["question_id"].isin(written)].to_parquet(path, index=False)
 
