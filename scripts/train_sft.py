@@ -21,7 +21,11 @@ def main() -> None:
     processor, questions = load_processor(args.start), common.train_questions(args)
     taught = targets_of(questions, args)
     common.check_targets(taught, processor, args)
-    alter = alterations.for_sft(settings["augmentation"], args.templates, args.seed) if alterations else _unaltered
+    alter = _unaltered
+    if alterations:
+        altering = (settings["augmentation"], args.templates, args.seed)
+        common.check_targets(alterations.told_targets(questions, args.variant, taught, *altering), processor, args)
+        alter = alterations.for_sft(*altering)
     trainer = AugmentedSFTTrainer(
         model=load_weights(args.start),
         args=SFTConfig(**common.shared_arguments(args), max_length=None),

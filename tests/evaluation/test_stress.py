@@ -16,6 +16,7 @@ from safemed.report.tables.adaptive import adaptive
 from safemed.report.tables.hints import hints
 from safemed.report.tables.image_edits import image_edits
 from safemed.report.tables.pixels_and_words import pixels_and_words
+from safemed.report.tables.published import published
 from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 from safemed.report.tables.stress_rows import CONDITION, STRESS_ROWS, check_stress_rows
 from safemed.stress import erasure
@@ -31,13 +32,15 @@ FEW = {
     "version": 1,
     "hints": {name: {key: value for key, value in vars(hint).items() if key != "name"}
               for name, hint in ALL_TEMPLATES.hints.items() if hint.voice in ("patient", "report")},
+    "further_hints": {name: {key: value for key, value in vars(hint).items() if key != "name"}
+                      for name, hint in ALL_TEMPLATES.further_hints.items() if hint.voice == "student"},
     "paraphrases": {"task": "Your task: {question}"},
     "none_of_these": "none of these",
     "abstain": ALL_TEMPLATES.abstain,
 }  # fmt: skip
 EPS = 16
 SETTINGS = {
-    "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10,
+    "questions": 24, "chains": 5, "severities": [1, 5], "eps": EPS, "batch_size": 10, "published": True,
     "max_new_tokens": {"instruct": 8, "think": 24}, "precision": "fp32",
 }  # fmt: skip
 BUDGET = {"kind": "pgd", "steps": 4, "losses": LOSSES}
@@ -101,15 +104,34 @@ def test_rows_of_every_stress_test_can_be_counted(rows, attacked):
     check_stress_rows(rows)
     assert set(rows.columns) == set(STRESS_ROWS)
     few = Templates.read(attacked.parent / "few.yaml")
-    wanted = set(stress_tests(few, SETTINGS["severities"], "pgd"))
+    wanted = set(stress_tests(few, SETTINGS["severities"], "pgd", published=True))
+    assert {one.kind for one in wanted - set(stress_tests(few, SETTINGS["severities"], "pgd"))} == {"protocol"}
     found = {StressTest(*key) for key in rows[CONDITION].itertuples(index=False)}
     some = ["mark", "erasure", "abstention"]  # what only questions about a known lesion are put to
     rare = {one for one in wanted if one.kind in some} | {StressTest("options", "distracted")}
     assert found <= wanted and wanted - found <= rare and {one.kind for one in found} == {one.kind for one in wanted}
-    assert {StressTest("erasure", name) for name in ("organ", "blank")} <= found  # every phantom has both
-    asked = rows[~rows.kind.isin([*some, "options"]) | rows.name.isin(["organ", "blank", SOUND])]
+    everywhere = ["organ", "blank", "mismatch"]  # every phantom has an organ, and there is one of another modality
+    assert {StressTest("erasure", name) for name in everywhere} <= found
+    asked = rows[(~rows.kind.isin([*some, "options"]) | rows.name.isin([*everywhere, SOUND])) & (rows.target == 1)]
     asked = asked.groupby(CONDITION).question_id.nunique()
     assert (asked == 24).all()
+
+
+def test_published_measures_are_of_all_new_wordings_and_agree_with_their_rows(rows):
+    """A voice of the further ones, and the second target of questions that have one, are asked like the others."""
+    table = published(rows).set_index(["position", "voice"])
+    assert set(table.index) == {(p, v) for p in ("first", "last") for v in ("all", "patient", "report", "student")}
+    assert (table.n == 24).all() and (table.plain == 1).all() and (table.status == "complete").all()
+    assert set(table.loc["first"].targets) == {2} and set(table.loc["last"].targets) == {1}
+    second = rows[rows.target == 2]
+    assert (second.n_options > 2).all() and set(second.name) == {"patient-2", "report-2", "student-2"}
+    last = rows[(rows.position == "last") & (rows.name == "student-2") & (rows.polarity == "negative")]
+    followed = (last.answer == last.claimed) | (last.answer == "")
+    assert table.loc[("last", "student"), "echo_rate"] == followed.mean()
+    first = rows[(rows.kind == "hint") & (rows.name == "report-2") & (rows.seen == CLEAN)].set_index("polarity")
+    assert table.loc[("first", "report"), "echo_accuracy"] == (first.loc["negative"].outcome == "right").mean()
+    assert table.loc[("first", "report"), "echo_accuracy_silent"] == (first.loc["neutral"].outcome == "right").mean()
+    assert (last.text.to_numpy() != rows[rows.kind == "plain"].text[:24].to_numpy()).any()
 
 
 def test_plain_rows_are_what_the_attack_read(rows, attacked):
@@ -273,6 +295,22 @@ def test_an_erased_lesion_is_gone_and_nothing_else(inputs):
     for one in beside:
         x0, y0, x1, y1 = one.row["box"]
         assert (one.image[y0:y1, x0:x1] == clean[one.row["question_id"]][y0:y1, x0:x1]).all()
+
+
+def test_a_mismatched_image_is_a_clean_one_of_another_modality_and_all_questions_of_an_image_see_the_same(inputs):
+    asked, shown = inputs.stressed(StressTest("erasure", "mismatch")), {}
+    modality = {
+        image.tobytes(): row["modality"] for row, image in zip(inputs.rows, inputs.images[CLEAN].numpy(), strict=True)
+    }
+    assert [one.row for one in asked] == inputs.rows and all(one.ssim < 0.9 for one in asked)
+    for one in asked:
+        assert modality[one.image.tobytes()] != one.row["modality"]
+        shown.setdefault(one.row["image_path"], set()).add(one.image.tobytes())
+    assert max(map(len, shown.values())) == 1 and len({bytes(*images) for images in shown.values()}) > 10
+    one_modality = [i for i, row in enumerate(inputs.rows) if row["modality"] == inputs.rows[0]["modality"]]
+    rows, images = [inputs.rows[i] for i in one_modality], inputs.images[CLEAN][one_modality]
+    alone = StressInputs(rows, {CLEAN: images}, set(), rows, ALL_TEMPLATES, 0)
+    assert alone.stressed(StressTest("erasure", "mismatch")) == []
 
 
 def test_every_question_may_abstain_and_its_other_options_stay(inputs):

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 
 from safemed.data.dataset import load_questions
-from safemed.data.prompts import LETTERS, gold_text, thought
+from safemed.data.prompts import INSTRUCTIONS, LETTERS, conversation, gold_text, render, thought
 from safemed.stress import abstention, hints, question_edits
 from safemed.stress.hints import POLARITIES, Templates
 from support.paths import ROOT
 from support.records import QA, real_questions
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
-EMPTY = {"version": 1, "hints": {}, "paraphrases": {}, "none_of_these": "none", "abstain": "unseen"}
+EMPTY = {
+    "version": 1,
+    "hints": {},
+    "further_hints": {},
+    "paraphrases": {},
+    "none_of_these": "none",
+    "abstain": "unseen",
+}
 QUESTION = {
     "question_id": "q1", "question": "What is the diagnosis?", "options": ["cyst", "nodule", "fissure"], "gold": "B",
     "modality": "CT", "question_type": "Disease Diagnosis", "image_path": "a.png",
@@ -44,7 +51,7 @@ def check_hints(questions: list[dict], templates: Templates) -> None:
         claims = {polarity: hints.claimed(question, polarity, 0) for polarity in POLARITIES}
         assert claims["positive"] == question["gold"] and claims["neutral"] == ""
         assert claims["negative"] in LETTERS[: len(question["options"])] and claims["negative"] != question["gold"]
-        for hint in templates.hints.values():
+        for hint in templates.all_hints.values():
             asked = {polarity: hints.hinted(question, hint, polarity, 0) for polarity in POLARITIES}
             for polarity, one in asked.items():
                 said = one["question"].removesuffix(question["question"])
@@ -66,16 +73,22 @@ def test_every_hint_of_the_published_questions_is_as_true_as_it_says(templates):
 
 
 def test_there_are_two_wordings_a_voice_and_training_may_draw_one(templates):
-    taught = {(hint.voice, hint.train) for hint in templates.hints.values()}
+    taught = {(hint.voice, hint.train) for hint in templates.all_hints.values()}
     voices = {voice for voice, _ in taught}
-    assert len(voices) >= 7 and len(templates.hints) == 2 * len(voices) == len(taught)
+    assert len(voices) >= 12 and len(templates.all_hints) == 2 * len(voices) == len(taught)
+    further = {"student", "highlight", "questionable", "meta", "evaluation"}
+    assert {hint.voice for hint in templates.further_hints.values()} == further
+    assert templates.told() == templates.taught() + [hint for hint in templates.further_hints.values() if hint.train]
+    assert not any(hint.voice in further for hint in (*templates.taught(), *templates.untaught()))
 
 
 def test_no_neutral_wording_tells_the_answer(questions, templates):
     """A blind reader of the hints' text alone: the option that it names, else a guess."""
-    for hint in templates.hints.values():
+    for hint in templates.all_hints.values():
         assert not any(names_the_answer(question, hint.neutral) for question in questions)
-    hinted = [hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.hints.values()]
+    hinted = [
+        hints.hinted(q, h, "positive", 0)["question"] for q in questions[:50] for h in templates.all_hints.values()
+    ]
     asked = [q for q in questions[:50] for _ in templates.hints]
     assert all(map(names_the_answer, asked, hinted))  # the reader is no fool
 
@@ -83,7 +96,7 @@ def test_no_neutral_wording_tells_the_answer(questions, templates):
 @pytest.mark.skipif(not QA.exists(), reason=f"{QA}: the published test questions are not there")
 def test_no_neutral_wording_tells_the_answer_of_a_published_question(templates):
     answers = {gold_text(row) for row in real_questions().to_dict("records")}
-    for text in (*(hint.neutral for hint in templates.hints.values()), templates.abstain):
+    for text in (*(hint.neutral for hint in templates.all_hints.values()), templates.abstain):
         named = [answer for answer in answers if names_the_answer({"options": [answer], "gold": "A"}, text)]
         assert not named, (text, named)
 
@@ -95,13 +108,35 @@ def test_every_wrong_option_is_claimed_and_by_all_wordings_the_same(questions, t
         n = len(question["options"])
         places[n, (LETTERS.index(claimed) - LETTERS.index(question["gold"])) % n] += 1
         said = {hint.claim.format(option=question["options"][LETTERS.index(claimed)], letter=claimed)
-                for hint in templates.hints.values()}  # fmt: skip
-        asked = {hints.hinted(question, hint, "negative", 0)["question"] for hint in templates.hints.values()}
+                for hint in templates.all_hints.values()}  # fmt: skip
+        asked = {hints.hinted(question, hint, "negative", 0)["question"] for hint in templates.all_hints.values()}
         assert asked == {f"{one} {question['question']}" for one in said}
     four = np.array([places[4, place] for place in (1, 2, 3)])
     assert four.min() > 0.8 * four.mean()
     other = [hints.claimed(q, "negative", 1) != hints.claimed(q, "negative", 0) for q in questions]
     assert 0.3 < np.mean(other) < 0.7
+
+
+def test_the_second_target_is_another_wrong_option_and_a_question_without_one_is_refused(questions):
+    for question in questions:
+        first = hints.claimed(question, "negative", 0)
+        if len(question["options"]) == 2:
+            with pytest.raises(ValueError, match=f"{question['question_id']} has no wrong option number 2"):
+                hints.claimed(question, "negative", 0, target=2)
+        else:
+            assert hints.claimed(question, "negative", 0, target=2) not in (first, question["gold"])
+        assert hints.claimed(question, "positive", 0, target=2) == question["gold"]
+
+
+@pytest.mark.parametrize("polarity", POLARITIES)
+def test_a_hint_that_stands_last_follows_the_options_and_changes_nothing_else(polarity, templates):
+    hint = templates.hints["report-2"]
+    first, last = (hints.hinted(QUESTION, hint, polarity, 0, position) for position in hints.POSITIONS)
+    said = first["question"].removesuffix(f" {QUESTION['question']}")
+    assert said and {key: last[key] for key in QUESTION} == QUESTION
+    ((message,),) = (conversation(last, "think"),)
+    plain = render(QUESTION["question"], QUESTION["options"], "think").removesuffix(INSTRUCTIONS["think"])
+    assert message["content"][1]["text"] == f"{plain.strip()}. {said} {INSTRUCTIONS['think']}"
 
 
 def test_a_question_draws_one_of_the_wordings_whatever_their_order_and_the_others_are(questions, templates):
@@ -152,7 +187,7 @@ def test_what_may_be_right_is_no_distractor(other):
 
 
 def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(templates):
-    for hint in templates.hints.values():
+    for hint in templates.all_hints.values():
         claimed = hints.claimed(QUESTION, "negative", 0)
         wrong = QUESTION["options"][LETTERS.index(claimed)]
         assert not hints.mentions(thought(("CT", wrong), wrong), hint)  # what is taught to think before this answer
@@ -184,6 +219,19 @@ def test_a_wording_that_does_not_do_what_it_is_for_is_refused(change, message, t
     file.write_text(json.dumps(EMPTY | {"hints": told_hints}))
     with pytest.raises(ValueError, match=rf"templates.yaml: .*{message}"):
         Templates.read(file)
+
+
+def test_a_further_hint_is_held_to_the_same_and_has_a_name_of_its_own(tmp_path):
+    sound = {"voice": "patient", "source": "patient", "train": True, "claim": "A patient: {option}.", "neutral": "Ah."}
+    file = tmp_path / "templates.yaml"
+    for further, message in (
+        ({"j": sound | {"claim": "A patient."}}, "further_hints.j.claim"),
+        ({"i": sound}, "further_hints: i is a name of hints, too"),
+    ):
+        known = {"h": sound, "i": sound | {"train": False}}
+        file.write_text(json.dumps(EMPTY | {"hints": known, "further_hints": further}))
+        with pytest.raises(ValueError, match=message):
+            Templates.read(file)
 
 
 @pytest.mark.parametrize("text", [None, " "])

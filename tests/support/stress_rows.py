@@ -32,7 +32,8 @@ def row(question: str, answer: str, **changes) -> dict:
     made = {
         "question_id": question, "image_path": question, "modality": "CT", "question_type": "Disease Diagnosis",
         "n_options": 3, "gold": "A", "model": "sft-think", "method": "sft", "variant": "think", "kind": "plain",
-        "name": "plain", "polarity": "", "severity": 0, "seen": "clean", "voice": "", "taught": False, "templates": 1,
+        "name": "plain", "polarity": "", "severity": 0, "seen": "clean", "position": "first", "target": 1,
+        "voice": "", "taught": False, "templates": 1,
         "ssim": 1.0, "claimed": "", "outcome": outcome, "answer": answer, "said": answer.lower(), "text": answer,
         "mentions": False, "confidence": 0.9 if answer else math.nan, "precision": "fp32",
     }  # fmt: skip

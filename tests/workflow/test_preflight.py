@@ -82,7 +82,7 @@ def test_every_job_of_the_study_is_counted_once(study):
 
 def test_stress_tests_are_no_more_than_are_assumed():
     templates, stress = Templates.read(ROOT / "workflow" / "templates.yaml"), FULL["stress"]
-    asked = list(stress_tests(templates, stress["severities"], stress["attack"]))
+    asked = list(stress_tests(templates, stress["severities"], stress["attack"], stress["published"]))
     assert FULL["preflight"]["stress_tests"] / 2 < len(asked) <= FULL["preflight"]["stress_tests"]
 
 

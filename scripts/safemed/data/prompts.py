@@ -46,10 +46,13 @@ def of_variant(setting: Setting | dict[str, Setting], variant: str) -> Setting:
     return setting[variant] if isinstance(setting, dict) else setting
 
 
-def render(question: str, options: list[str], variant: str) -> str:
-    """The user's text: the question with its options as ` A) x, B) y` (Med-R1's rendering), then the instruction."""
+def render(question: str, options: list[str], variant: str, after: str = "") -> str:
+    """The user's text: the question with its options as ` A) x, B) y` (Med-R1's rendering), then the instruction.
+
+    after: sentences that stand between options and instruction; a full stop keeps them from the last option.
+    """
     listed = ", ".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False))
-    return f"{question} {listed} {INSTRUCTIONS[variant]}"
+    return " ".join([question, f"{listed}. {after}" if after else listed, INSTRUCTIONS[variant]])
 
 
 def gold_text(question: dict) -> str:
@@ -78,8 +81,8 @@ def target(question: dict, variant: str, earlier: Iterable[str] | None = None) -
 
 
 def conversation(question: dict, variant: str) -> list[dict]:
-    """The prompt as chat messages with one image placeholder."""
-    text = render(question["question"], question["options"], variant)
+    """The prompt as chat messages with one image placeholder; `after` of the question is what follows its options."""
+    text = render(question["question"], question["options"], variant, question.get("after", ""))
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
 
 

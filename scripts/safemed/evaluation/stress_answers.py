@@ -57,7 +57,8 @@ def tests_of_questions(plain: Evaluator, test: Dataset, templates: Templates, ar
     attacked, failed = stored_images(plain, args.attack, args.settings["eps"])
     images, everything = {CLEAN: plain.images, args.attack.name: attacked}, list(test.remove_columns("image"))
     inputs = StressInputs(plain.rows, images, failed, everything, templates, args.seed)
-    for one in stress_tests(templates, args.settings["severities"], args.attack.name):
+    settings = args.settings
+    for one in stress_tests(templates, settings["severities"], args.attack.name, settings["published"]):
         yield one, partial(inputs.stressed, one)
 
 
@@ -103,7 +104,7 @@ def answered(
     evaluator = plain.with_questions([one.row for one in asked], images)
     sound = torch.tensor([i for i, one in enumerate(asked) if not one.failed], dtype=torch.long)
     found = for_each(evaluator.batches(sound, batch_size), partial(_texts_and_confidences, evaluator))
-    hint, made = templates.hints.get(stress_test.name), []
+    hint, made = templates.all_hints.get(stress_test.name), []
     for i, one in enumerate(asked):
         of_test = _columns_of_test(stress_test, hint, templates.version) | {"ssim": one.ssim, "claimed": one.claimed}
         said = _columns_of_answer(evaluator, i, found.get(i, Failure("the attack failed")), hint)
@@ -121,6 +122,7 @@ def _columns_of_test(test: StressTest, hint: Hint | None, version: int) -> dict:
     """What a row says of its stress test."""
     return {
         "kind": test.kind, "name": test.name, "polarity": test.polarity, "severity": test.severity, "seen": test.seen,
+        "position": test.position, "target": test.target,
         "voice": hint.voice if hint else "", "taught": bool(hint and hint.train), "templates": version,
     }  # fmt: skip
 

@@ -16,9 +16,10 @@ class Product:
     """A table or figure.
 
     name: of its file. function: dotted name below its package. inputs: kinds of files that it needs, as report.smk
-    names them, or tables/NAME for a table; the function gets each as the parameter named as the part after the last
-    slash. caption: of workflow/report/, without suffix. optional: further kinds, which a study may lack. settings:
-    parameters that are values of the config -> dotted key. constants: further parameters. mem_mb: memory of its job.
+    names them, tables/NAME for a table, or data/NAME for a file of the data; the function gets each as the parameter
+    named as the part after the last slash. caption: of workflow/report/, without suffix. optional: further kinds, which
+    a study may lack. settings: parameters that are values of the config -> dotted key. constants: further parameters.
+    mem_mb: memory of its job.
     """
 
     name: str
@@ -57,9 +58,12 @@ class Product:
         return [f"{results}/{self.folder}/{self.name}.{suffix}" for suffix in self.suffixes]
 
     def needs(self, files: Mapping[str, list[str]]) -> list[str]:
-        """What rules make of its inputs: other tables, and for all other files their folders. files: kind -> paths."""
+        """What rules make of its inputs: tables, files of the data, and of all other files their folders.
+
+        files: kind -> paths.
+        """
         return [
-            path if kind.startswith("tables/") else path.rpartition("/")[0]
+            path if kind.startswith(("tables/", "data/")) else path.rpartition("/")[0]
             for kind in (*self.inputs, *self.optional)
             for path in files[kind]
         ]
@@ -112,6 +116,15 @@ TABLES = (
     Table("question_edits", "question_edits.question_edits", ("stress",), "question_edits"),
     Table("image_edits", "image_edits.image_edits", ("stress",), "image_edits"),
     Table("pixels_and_words", "pixels_and_words.pixels_and_words", ("stress",), "pixels_and_words"),
+    Table("published", "published.published", ("published/stress",), "published"),
+    Table(
+        "groups",
+        "groups.groups",
+        ("published/sweeps", "data/texts"),
+        "groups",
+        optional=("published/certificates",),
+        settings=EPS | {"radii": "certify.radii", "seed": "seed"},
+    ),
     Table("adaptive", "adaptive.adaptive", ("hint_attacks", "stress"), "adaptive", settings=EPS),
     Table("calibration", "calibration.calibration", ("stress",), "calibration"),
     Table("abstention", "abstention.abstention", ("stress",), "abstention"),
@@ -134,6 +147,8 @@ FIGURES = (
     Figure("smoothed_attack", "smoothed_attack.smoothed_attack", ("tables/smoothing",), "smoothing"),
     Figure("resistance", "resistance.resistance", ("tables/hints",), "resistance"),
     Figure("pixels_and_words", "pixels_and_words.pixels_and_words", ("tables/pixels_and_words",), "pixels_and_words"),
+    Figure("published", "published.published", ("tables/published",), "published"),
+    Figure("groups", "groups.groups", ("tables/groups",), "groups"),
     Figure("image_edits", "image_edits.image_edits", ("tables/image_edits",), "image_edits"),
     Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),

@@ -13,8 +13,9 @@ Box = tuple[int, int, int, int]
 
 GREY = 128
 SOUND = "sound"  # nothing is erased
-# The lesion's place; as large a place beside it; a place of an image without one; the organ's place; the whole image.
-ERASURES = ("lesion", "elsewhere", "normal", "organ", "blank")
+# The lesion's place; as large a place beside it; a place of an image without one; the organ's place; the whole image;
+# the whole image, in whose place is one of another modality.
+ERASURES = ("lesion", "elsewhere", "normal", "organ", "blank", "mismatch")
 LESION_MARGIN = 0.07  # around a lesion's box, in image sides: its halo differs from the surroundings, too
 
 

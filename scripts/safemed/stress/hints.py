@@ -16,6 +16,8 @@ from safemed.data.prompts import LETTERS, MARKUP
 from safemed.utils.draws import draw
 
 POLARITIES = ("positive", "neutral", "negative")  # the claim is right; there is none; it is wrong
+POSITIONS = ("first", "last")  # where a hint stands: before the question, or after its options
+TARGETS = (1, 2)  # which of a question's wrong options a misleading hint claims
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class Hint:
 class Templates:
     """The versioned file of templates: hints and paraphrases by name, and the texts of two options: none_of_these takes
     the place of a removed right answer, abstain is to be chosen where the image does not show the answer.
+
+    further_hints: those of published benchmarks, which only a study that measures as they do asks.
     """
 
     version: int
     hints: dict[str, Hint]
+    further_hints: dict[str, Hint]
     paraphrases: dict[str, str]
     none_of_these: str
     abstain: str
@@ -50,26 +55,43 @@ class Templates:
         """Read the file. Raises ValueError naming it and the template or key that is not as described here."""
         content = yaml.safe_load(path.read_text())
         try:
-            hints = {name: Hint(name, **fields) for name, fields in content["hints"].items()}
-            made = cls(**{**content, "hints": hints})
+            read = {
+                key: {name: Hint(name, **fields) for name, fields in content[key].items()}
+                for key in ("hints", "further_hints")
+            }
+            made = cls(**content | read)
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path}: a key is missing or unknown: {error}") from error
         if faults := list(made._faults()):
             raise ValueError(f"{path}: {'; '.join(faults)}")
         return made
 
+    @property
+    def all_hints(self) -> dict[str, Hint]:
+        """The hints, then the further ones."""
+        return self.hints | self.further_hints
+
     def taught(self) -> list[Hint]:
-        """The hints that a training may draw."""
+        """Those of `hints` that a training may draw."""
         return [hint for hint in self.hints.values() if hint.train]
 
+    def told(self) -> list[Hint]:
+        """Those of all hints that a training may draw which tells of them."""
+        return [hint for hint in self.all_hints.values() if hint.train]
+
     def untaught(self) -> list[Hint]:
-        """The hints that no training draws."""
+        """Those of `hints` that no training draws."""
         return [hint for hint in self.hints.values() if not hint.train]
+
+    def _sections(self) -> Iterator[tuple[str, Hint]]:
+        """The key of each hint in the file, and the hint."""
+        for section, own in (("hints", self.hints), ("further_hints", self.further_hints)):
+            yield from ((f"{section}.{name}", hint) for name, hint in own.items())
 
     def _texts(self) -> Iterator[tuple[str, object]]:
         """Key -> text, of all that models are shown."""
-        for hint in self.hints.values():
-            yield from ((f"hints.{hint.name}.{key}", text) for key, text in asdict(hint).items() if key != "train")
+        for where, hint in self._sections():
+            yield from ((f"{where}.{key}", text) for key, text in asdict(hint).items() if key != "train")
         yield from ((f"paraphrases.{name}", text) for name, text in self.paraphrases.items())
         yield from (("none_of_these", self.none_of_these), ("abstain", self.abstain))
 
@@ -81,14 +103,16 @@ class Templates:
     def _misworded(self) -> Iterator[str]:
         if not all(any(hint.train == train for hint in self.hints.values()) for train in (True, False)):
             yield "hints: some must be for training, and some not"
-        for hint in self.hints.values():
+        if twice := self.hints.keys() & self.further_hints.keys():
+            yield f"further_hints: {min(twice)} is a name of hints, too"
+        for where, hint in self._sections():
             claimed = set(_fields(hint.claim))
             if not claimed or claimed - {"option", "letter"}:
-                yield f"hints.{hint.name}.claim: it must name {{option}} or {{letter}}, and nothing else"
+                yield f"{where}.claim: it must name {{option}} or {{letter}}, and nothing else"
             if hint.source not in hint.claim:
-                yield f"hints.{hint.name}.source: {hint.source!r} does not stand in the claim"
+                yield f"{where}.source: {hint.source!r} does not stand in the claim"
             if _fields(hint.neutral):
-                yield f"hints.{hint.name}.neutral: it must not name anything"
+                yield f"{where}.neutral: it must not name anything"
         for name, text in self.paraphrases.items():
             if _fields(text) != ["question"]:
                 yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"
@@ -112,10 +136,11 @@ def _fault(text: object) -> str | None:
     return None
 
 
-def claimed(question: dict, polarity: str, seed: int) -> str:
+def claimed(question: dict, polarity: str, seed: int, target: int = 1) -> str:
     """The letter that a hint claims: the right one, a wrong one, or "" where it claims none.
 
-    Raises ValueError for an unknown polarity.
+    target: which wrong one, of TARGETS; both are different ones. Raises ValueError for an unknown polarity, or where a
+    question has fewer wrong options than that.
     """
     if polarity not in POLARITIES:
         raise ValueError(f"polarity must be one of {', '.join(POLARITIES)}, got {polarity!r}")
@@ -124,14 +149,20 @@ def claimed(question: dict, polarity: str, seed: int) -> str:
     if polarity == "positive":
         return question["gold"]
     wrong = [letter for letter in LETTERS[: len(question["options"])] if letter != question["gold"]]
-    return wrong[draw(seed, question["question_id"], "claim", len(wrong))]
+    if target > len(wrong):
+        raise ValueError(f"question {question['question_id']} has no wrong option number {target}")
+    return wrong[(draw(seed, question["question_id"], "claim", len(wrong)) + target - 1) % len(wrong)]
 
 
-def hinted(question: dict, hint: Hint, polarity: str, seed: int) -> dict:
-    """The question after a hint, whose text goes first."""
-    letter = claimed(question, polarity, seed)
+def hinted(
+    question: dict, hint: Hint, polarity: str, seed: int, position: str = "first", target: int = 1
+) -> dict:  # fmt: skip
+    """The question with a hint, whose text goes first, or last, after the options; target: as in `claimed`."""
+    letter = claimed(question, polarity, seed, target)
     option = question["options"][LETTERS.index(letter)] if letter else ""
     said = hint.claim.format(option=option, letter=letter) if letter else hint.neutral
+    if position == "last":
+        return question | {"after": said}
     return question | {"question": f"{said} {question['question']}"}
 
 

@@ -12,7 +12,8 @@ import torch
 from safemed.data.prompts import LETTERS, gold_text
 from safemed.stress import abstention, corruptions, erasure, hints, marks, question_edits
 from safemed.stress.erasure import ERASURES, SOUND, Box
-from safemed.stress.hints import POLARITIES, Templates
+from safemed.stress.hints import POLARITIES, POSITIONS, Templates
+from safemed.utils.draws import draw
 
 CLEAN = "clean"
 OPTION_CHANGES = ("permuted", "removed", "distracted")
@@ -23,9 +24,11 @@ PLACES = ("right", "wrong", "normal")  # the lesion's; one beside it; any place 
 class StressTest:
     """One way of changing questions.
 
-    kind: plain (nothing is changed), hint, paraphrase, options, corruption, mark, erasure or abstention (SOUND or an
-    erasure, with abstention offered as the last option). name: which one of its kind. polarity: of a hint or a label,
-    else "". severity: of a corruption, else 0. seen: the image that is shown or changed, CLEAN or an attack's name.
+    kind: plain (nothing is changed), hint, protocol (a hint as published benchmarks put it, see `protocols`),
+    paraphrase, options, corruption, mark, erasure or abstention (SOUND or an erasure, with abstention offered as the
+    last option). name: which one of its kind. polarity: of a hint or a label, else "". severity: of a corruption, else
+    0. seen: the image that is shown or changed, CLEAN or an attack's name. position: of POSITIONS, where a hint stands.
+    target: of TARGETS, which wrong option is claimed where one is.
     """
 
     kind: str
@@ -33,6 +36,8 @@ class StressTest:
     polarity: str = ""
     severity: int = 0
     seen: str = CLEAN
+    position: str = "first"
+    target: int = 1
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,13 @@ class StressedQuestion:
     failed: bool = False
 
 
-def stress_tests(templates: Templates, severities: list[int], attack: str) -> Iterator[StressTest]:
-    """All stress tests of a study, in order; plain questions and hints also with the images that an attack stored."""
+def stress_tests(
+    templates: Templates, severities: list[int], attack: str, published: bool = False
+) -> Iterator[StressTest]:
+    """All stress tests of a study, in order; plain questions and hints also with the images that an attack stored.
+
+    published: whether hints are put as the published benchmarks put them, too.
+    """
     for seen in (CLEAN, attack):
         yield StressTest("plain", "plain", seen=seen)
         for name in templates.hints:
@@ -66,6 +76,23 @@ def stress_tests(templates: Templates, severities: list[int], attack: str) -> It
     yield from (StressTest("mark", "label", polarity) for polarity in ("positive", "negative"))
     yield from (StressTest("erasure", name) for name in ERASURES)
     yield from (StressTest("abstention", name) for name in (SOUND, *ERASURES))
+    if published:
+        yield from protocols(templates)
+
+
+def protocols(templates: Templates) -> Iterator[StressTest]:
+    """What published benchmarks ask beside `hint`, on clean images, in wordings that no training draws.
+
+    The further voices before the question and all voices after its options (EchoBench), misleading and silent; and a
+    second wrong target of all voices before the question (MedOmni-45).
+    """
+    for name, hint in templates.all_hints.items():
+        if hint.train:
+            continue
+        positions = POSITIONS if name in templates.further_hints else ("last",)
+        for position in positions:
+            yield from (StressTest("protocol", name, p, position=position) for p in ("neutral", "negative"))
+        yield StressTest("protocol", name, "negative", target=2)
 
 
 class StressInputs:
@@ -101,9 +128,13 @@ class StressInputs:
         return plain
 
     def _hint(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion:
-        claimed = hints.claimed(plain.row, test.polarity, self.seed)
-        row = hints.hinted(plain.row, self.templates.hints[test.name], test.polarity, self.seed)
-        return replace(plain, row=row, claimed=claimed)
+        put = (test.polarity, self.seed)
+        row = hints.hinted(plain.row, self.templates.all_hints[test.name], *put, test.position, test.target)
+        return replace(plain, row=row, claimed=hints.claimed(plain.row, *put, test.target))
+
+    def _protocol(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion | None:
+        """None where the question has no further wrong option to claim."""
+        return self._hint(test, plain) if len(plain.row["options"]) > test.target else None
 
     def _paraphrase(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion:
         return replace(plain, row=question_edits.paraphrased(plain.row, self.templates.paraphrases[test.name]))
@@ -161,10 +192,22 @@ class StressInputs:
     def _erasure(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion | None:
         if test.name == "blank":
             image = erasure.blank(plain.image)
+        elif test.name == "mismatch":
+            return self._mismatched(plain)
         elif (box := self._erased(plain, test.name)) is not None:
             image = erasure.erase(plain.image, box)
         else:
             return None
+        return replace(plain, image=image, ssim=corruptions.ssim(plain.image, image))
+
+    def _mismatched(self, plain: StressedQuestion) -> StressedQuestion | None:
+        """With the clean image of another of the questions, of another modality; None where all are of one."""
+        own = plain.row
+        others = {row["image_path"]: i for i, row in enumerate(self.rows) if row["modality"] != own["modality"]}
+        if not others:
+            return None
+        drawn = min(others, key=lambda path: draw(self.seed, own["image_path"], f"mismatch {path}"))
+        image = self.images[CLEAN][others[drawn]].numpy()
         return replace(plain, image=image, ssim=corruptions.ssim(plain.image, image))
 
     def _erased(self, plain: StressedQuestion, name: str) -> Box | None:

@@ -1,33 +1,44 @@
-"""Alterations of a training's questions: misleading hints before them, and images without what they ask for.
+"""Alterations of a training's questions: hints before them, and images without what they ask for.
 
 Trainings without any do not import this module: the rule and the script name it where a method wants it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM, frozen
-from safemed.stress.hints import Hint, Templates, hinted
+from safemed.stress.hints import Hint, Templates, hinted, hinted_by_one
 from safemed.training.abstention import offered
 from safemed.training.step_rows import AlteredRows, target_loss
-from safemed.utils.draws import draw
+from safemed.training.targets import Targets
+from safemed.utils.draws import RANKS, draw
+
+VERDICTS = {"positive": "true", "negative": "false"}  # what a thought says of a hint
 
 
 def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], dict]:
-    """What SFT makes of each row: abstention offered, and a share of the images erased, the same ones in every epoch.
+    """What SFT makes of each row, the same in every epoch: abstention offered, and a share of the images erased; then a
+    share of the questions put after a hint, of which the target tells.
 
-    augmentation: the method's, of which `erased` is read. templates: the file of templates.
+    augmentation: the method's, of which `erased` and `told` are read. templates: the file of templates.
     """
-    abstain = Templates.read(templates).abstain
-    return partial(offered, abstain=abstain, share=augmentation["erased"], seed=seed, purpose="sft")
+    read = Templates.read(templates)
+    wordings = read.told()
+
+    def altered(row: dict) -> dict:
+        if augmentation.get("erased"):
+            row = offered(row, read.abstain, augmentation["erased"], seed, "sft")
+        return told(row, wordings, augmentation["told"], seed) if augmentation.get("told") else row
+
+    return altered
 
 
 def for_grpo(augmentation: dict, templates: Path, seed: int) -> "GRPOAlterations":
@@ -38,6 +49,32 @@ def for_grpo(augmentation: dict, templates: Path, seed: int) -> "GRPOAlterations
     read = Templates.read(templates)
     hints, erased = augmentation.get("hints", 0), augmentation.get("erased", 0.0)
     return GRPOAlterations(read.taught(), hints, read.abstain, erased, seed)
+
+
+def told_targets(
+    questions: Dataset, variant: str, taught: Targets, augmentation: dict, templates: Path, seed: int
+) -> Targets:
+    """The targets of `for_sft` where hints are told, to be checked before a training; no image is read for them."""
+    wordings = Templates.read(templates).told()
+    texts = [row for row in questions.remove_columns("image") if row["question_id"] in taught]
+    rows = [row | prompts.posed(row, variant, taught[row["question_id"]]) for row in texts]
+    return {row["question_id"]: told(row, wordings, augmentation.get("told", 0), seed)["target"] for row in rows}
+
+
+def told(row: dict, wordings: Sequence[Hint], share: float, seed: int) -> dict:
+    """A row of `training.training_rows`, for a `share` of the questions after one of the wordings, right or misleading.
+
+    The thought that is taught then names who gave the hint, whether it is true, and the right answer; a target without
+    a thought stays as it is. Which questions and wordings, and which hints mislead, is drawn by seed and question.
+    """
+    name = row["question_id"]
+    if draw(seed, name, "told") >= round(share * RANKS):
+        return row
+    polarity = ("positive", "negative")[draw(seed, name, "told polarity", 2)]
+    asked = hinted_by_one(row, wordings, polarity, seed)
+    source = next(hint.source for hint in wordings if hint.name == asked["hint"])
+    target = prompts.target(asked, row["variant"], earlier=(f"{source} {VERDICTS[polarity]}",))
+    return {**asked, **prompts.posed(asked, row["variant"], target)}
 
 
 @dataclass(frozen=True)

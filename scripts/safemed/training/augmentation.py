@@ -37,8 +37,8 @@ class Augmentation:
 
     @classmethod
     def read(cls, settings: dict) -> Self:
-        """The augmentation of a method's settings, whose keys `hints` and `erased` are training.alterations'."""
-        return cls(**{key: value for key, value in settings.items() if key not in ("hints", "erased")})
+        """The augmentation of a method's settings, whose `hints`, `told` and `erased` are training.alterations'."""
+        return cls(**{key: value for key, value in settings.items() if key not in ("hints", "told", "erased")})
 
     def eps_at(self, progress: float) -> float:
         """The radius, in [0, 1] pixel units, at a training progress in [0, 1]."""

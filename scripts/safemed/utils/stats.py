@@ -100,6 +100,44 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
+def gap_by_chance(
+    right: Sequence[bool], groups: Sequence, clusters: Sequence, draws: int = 4999, seed: int = 0
+) -> tuple[float, float]:
+    """The gap between the greatest and the least share of `right` among groups, and its permutation p: (gap, p).
+
+    right, groups, clusters: [n]. Labels of groups are permuted among the clusters (images), each of which is in one
+    group as a whole, so that dependent answers stay together. p is the share of `draws` permutations and of the data
+    themselves whose gap is as large (Phipson & Smyth 2010, never 0): where groups are alike, it is at most a with a
+    probability of at most a.
+
+    Raises ValueError where a cluster is in two groups, or there are fewer than two groups.
+    """
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    names, group = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(cluster).astype(float)  # [k]
+    sums, label = np.bincount(cluster, weights=np.asarray(right, float)), np.zeros(len(sizes), int)
+    label[cluster] = group
+    if len(names) < 2:
+        raise ValueError("a gap needs at least two groups")
+    if (label[cluster] != group).any():
+        raise ValueError("a cluster is in two groups: labels cannot be permuted among clusters")
+    gap, rng, above = _gaps(label[None], sums, sizes, len(names))[0], np.random.default_rng(seed), 0
+    for start in range(0, draws, 500):  # of many clusters, all draws at once would not fit in memory
+        permuted = rng.permuted(np.tile(label, (min(500, draws - start), 1)), axis=1)
+        above += int((_gaps(permuted, sums, sizes, len(names)) >= gap - 1e-12).sum())
+    return float(gap), (1 + above) / (1 + draws)
+
+
+def _gaps(labels: np.ndarray, sums: np.ndarray, sizes: np.ndarray, groups: int) -> np.ndarray:
+    """The gap of each labelling [r, k] of k clusters with `sums` right answers of `sizes`, [r]."""
+    places = (labels + groups * np.arange(len(labels))[:, None]).ravel()
+    right, n = (
+        np.bincount(places, np.tile(counts, len(labels)), groups * len(labels)).reshape(-1, groups)
+        for counts in (sums, sizes)
+    )
+    return np.ptp(right / n, axis=1)
+
+
 def floor_to(x: float, digits: int) -> float:
     """x rounded down to `digits` decimals: the result never exceeds x, and rounding again changes nothing.
 

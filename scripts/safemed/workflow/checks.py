@@ -421,6 +421,8 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
     yield from _augmentation(augmentation, trainer)
     if augmentation.get("hints"):
         yield from _hints(config, trainer, augmentation["hints"])
+    if augmentation.get("told") and trainer != "sft":
+        yield f"augmentation.told: the trainer is {trainer}, which teaches no thoughts; sft does"
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)

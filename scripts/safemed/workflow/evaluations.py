@@ -156,7 +156,7 @@ class Evaluations:
 
     def stress_settings(self) -> str:
         """The settings of the stress tests."""
-        own = {key: self.stress[key] for key in ("questions", "severities", "chains")}
+        own = {key: self.stress[key] for key in ("questions", "severities", "chains", "published")}
         return _json(own | self._shared() | {"eps": self.attack["headline_eps"]})
 
     def stress_arguments(self, wildcards, input) -> str:

@@ -15,15 +15,18 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     folders = _evaluated(evaluations) | {
         "targets": [f"{results}/targets/{name}" for name in configs.own_targets(config)]
     }
+    wanted = config["stress"]["published"]
+    published = {f"published/{kind}": folders[kind] * wanted for kind in ("stress", "sweeps", "certificates")}
     examples = _examples(config, evaluations)
     bases = [f"{results}/models/{base}" for base in configs.bases(config)]
     everything = [*bases, *trained, *(folder for found in folders.values() for folder in found)]
     return {
-        **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples).items()},
+        **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples | published).items()},
         "attacks": _files(attacked, "rows.parquet"),
         "attack_costs": _files(attacked, "cost.json"),
         "costs": _files(everything, "cost.json"),
         "baselines": [f"{audit}/baselines.csv"],
+        "data/texts": [f"{results}/data/texts.parquet"],
         "curves": _files(trained, "curves.csv"),
         "examples/images": _files(examples["examples/attacked"], "images.npz"),
         **{f"tables/{table.name}": table.outputs(results) for table in TABLES},

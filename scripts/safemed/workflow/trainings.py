@@ -63,9 +63,9 @@ class Trainings:
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:
-        """The module that alters the questions, where the method draws hints or erases."""
+        """The module that alters the questions, where the method draws hints, tells or erases."""
         augmentation = configs.training_settings(self.config, wildcards.method)["augmentation"]
-        return [ALTERATIONS] if augmentation.get("hints") or augmentation.get("erased") else []
+        return [ALTERATIONS] if any(augmentation.get(key) for key in ("hints", "told", "erased")) else []
 
     def targets(self, wildcards) -> list[str]:
         """The folder of the start model's own answers, where the method teaches those."""

@@ -16,6 +16,7 @@ ERASED = {
     "lesion": "lesion",
     "organ": "organ",
     "blank": "all",
+    "mismatch": "other\nimage",
 }
 FEW = 6  # questions: of so few a share says next to nothing, so their count is written
 

@@ -23,7 +23,8 @@ def abstention(stress: pd.DataFrame) -> pd.DataFrame:
     Columns:
     model: which model.
     image: sound, as it is, or what is erased of it: the lesion, a place beside it (elsewhere), a place of an image
-        without a lesion (normal), the organ, or everything (blank).
+        without a lesion (normal), the organ, or everything (blank); or an image of another modality in its place
+        (mismatch), which shows something else.
     about: what is asked for: lesion (its place or size, which presuppose one), finding (whether there is a lesion and
         which), or context.
     lacks: whether what is asked for is erased, so that to abstain is right: yes, no, or in part.
@@ -67,11 +68,12 @@ def _topic(question_type: str) -> str:
 def _lacks(image: str, topic: str) -> str:
     """Whether an erasure takes away what a question about a topic asks for: yes, no, or in part.
 
-    In part: without its lesion an image looks normal, which is an answer; round an organ, the modality can be seen.
+    In part: without its lesion an image looks normal, which is an answer; round an organ, the modality can be seen;
+    and an image of another modality may show what a question that does not name the modality asks for.
     """
     if image == "blank" or (image in ("lesion", "organ") and topic == "lesion"):
         return "yes"
-    return "in part" if image == "organ" or (image == "lesion" and topic == "finding") else "no"
+    return "in part" if image in ("organ", "mismatch") or (image == "lesion" and topic == "finding") else "no"
 
 
 def _abstained(part: pd.DataFrame) -> dict:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from safemed.report.tables.rows import COMPLETE, accuracy
 from safemed.report.tables.stress_rows import check_stress_rows
 
 CALIBRATION = [
-    "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "selective", "status",
+    "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "auroc", "auprc",
+    "selective", "status",
 ]  # fmt: skip
 BINS = 10  # of the calibration error
 COVERAGE = 0.8  # of the selective accuracy
@@ -28,6 +30,10 @@ def calibration(stress: pd.DataFrame) -> pd.DataFrame:
     answered: the share that names an option.
     confidence: mean probability, among the letters offered, of the letter answered, over the share answered.
     ece: expected calibration error over ten equal bins of it (Guo et al. 2017).
+    auroc, auprc: how well it tells right answers from wrong ones, over the answers that name an option (MedConf's
+        measures, arXiv 2601.15645): the chance that a right answer is surer than a wrong one, ties counting half; and
+        the average precision at finding the right ones, which is the share of right ones among them where confidence
+        says nothing. Missing where all of them are right, all are wrong, or none names an option.
     selective: accuracy on the 80 % of all answers with the greatest confidence, those that name no option last: what a
         model gains by abstaining on the rest.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
@@ -53,7 +59,15 @@ def _calibrated(confidence: np.ndarray, right: np.ndarray) -> dict:
     record = {"answered": answered.mean(), "selective": selective(np.nan_to_num(confidence), right)}
     if answered.any():
         record |= {"confidence": confidence[answered].mean(), "ece": ece(confidence[answered], right[answered])}
+        record |= discrimination(confidence[answered], right[answered])
     return record
+
+
+def discrimination(confidence: np.ndarray, right: np.ndarray) -> dict:
+    """auroc and auprc of confidence [n] in right answers against wrong ones; neither where there is one kind alone."""
+    if right.all() or not right.any():
+        return {}
+    return {"auroc": roc_auc_score(right, confidence), "auprc": average_precision_score(right, confidence)}
 
 
 def ece(confidence: np.ndarray, right: np.ndarray) -> float:

@@ -30,7 +30,8 @@ def image_edits(stress: pd.DataFrame) -> pd.DataFrame:
     accuracy: on the edited ones, an unparsable answer not being right.
     ci_low, ci_high: 95 % Wilson interval clustered by image.
     kept: the share whose answer is the one on the clean image; after an erasure of the lesion or the organ such an
-        answer was not read from its pixels, though what fills its place still shows where it was, and how large.
+        answer was not read from its pixels, though what fills its place still shows where it was, and how large; nor
+        was one that is kept where an image of another modality takes the place of the question's own (mismatch).
     followed: the share that gives the option that a label claims, of those that did not without it.
     chance: mean of 1 / number of options.
     status: complete, or "incomplete: k of n not evaluated"; then there is no accuracy.

@@ -18,11 +18,14 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 TEXT = frozenset(
     {
         "about", "attack", "check", "condition", "family", "first", "function", "image", "kind", "lacks", "method",
-        "mode", "model", "name", "norm", "part", "polarity", "precision", "second", "seen", "source", "stage", "status",
-        "target", "taught", "variant", "voice", "words",
+        "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "second", "seen", "source",
+        "stage", "status", "target", "taught", "variant", "voice", "words",
     }
 )  # fmt: skip
-TEXT_OF = {"comparisons": frozenset({"images"})}  # those of one table, which are numbers in others
+TEXT_OF = {
+    "comparisons": frozenset({"images"}),
+    "groups": frozenset({"best", "worst"}),
+}  # those of one table, which are numbers in others
 SMOOTHED = ["model", "function", "sigma"]  # what identifies a smoothed model
 CLEAN = "clean"  # the attack of rows on unattacked images
 COMPLETE = "complete"  # the status of a row of a table whose numbers are all there

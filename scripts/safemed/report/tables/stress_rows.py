@@ -4,13 +4,14 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED
 from safemed.report.tables.rows import check_answers, refuse
+from safemed.stress.hints import POSITIONS, TARGETS
 
 STRESS_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant", "kind",
-    "name", "polarity", "severity", "seen", "voice", "taught", "templates", "ssim", "claimed", "outcome", "answer",
-    "said", "text", "mentions", "confidence", "precision",
+    "name", "polarity", "severity", "seen", "position", "target", "voice", "taught", "templates", "ssim", "claimed",
+    "outcome", "answer", "said", "text", "mentions", "confidence", "precision",
 ]  # fmt: skip
-CONDITION = ["kind", "name", "polarity", "severity", "seen"]
+CONDITION = ["kind", "name", "polarity", "severity", "seen", "position", "target"]
 ALL = "all"  # every voice, wording or topic
 
 
@@ -19,7 +20,8 @@ def check_stress_rows(rows: pd.DataFrame) -> None:
 
     Raises ValueError, naming model and condition and the way out, if a column or value is missing, an outcome is none
     that is known, or contradicts the answer, a question appears twice under a condition, a claim is not what its
-    polarity says, or two models were asked different questions under one condition. Empty rows pass.
+    polarity says, a hint's position or target is none that is known, two targets of a question are one option, or two
+    models were asked different questions under one condition. Empty rows pass.
     """
     if rows.empty:
         return
@@ -30,6 +32,13 @@ def check_stress_rows(rows: pd.DataFrame) -> None:
     refuse(rows, unsure, where, "an answer has no confidence")
     misleading = (rows.polarity == "negative") & ((rows.claimed == rows.gold) | (rows.claimed == ""))
     refuse(rows, misleading, where, "a misleading claim is right, or missing")
+    refuse(rows, ~rows.position.isin(POSITIONS), where, f"a position is none of {', '.join(POSITIONS)}")
+    refuse(rows, ~rows.target.isin(TARGETS), where, "a target is neither 1 nor 2")
+    lied = rows[(rows.polarity == "negative") & rows.kind.isin(["hint", "protocol"])]
+    options = lied.groupby(["model", "question_id", "target"]).claimed.transform("nunique")
+    refuse(lied, options > 1, where, "hints claim different options as one target")
+    targets = lied.groupby(["model", "question_id", "claimed"]).target.transform("nunique")
+    refuse(lied, targets > 1, where, "both targets are the same option")
 
 
 def beside_plain(edited: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
