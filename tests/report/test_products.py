@@ -46,6 +46,9 @@ def test_every_column_of_every_table_is_defined_where_it_is_made(report):
 def test_a_product_is_made_where_none_of_its_inputs_is_lacking(inputs):
     assert products.made(inputs) == list(PRODUCTS)
     lacking = {"certificates": [], "certified/attacks": [], "smoothing/plain": []}
+    unpublished = {kind: [] for kind in inputs if kind.startswith("published/")}
+    left_out = {product.rule for product in PRODUCTS} - {p.rule for p in products.made(inputs | unpublished)}
+    assert left_out == {f"{verb}_{name}" for verb in ("make", "draw") for name in ("published", "groups")}
     left_out = {product.rule for product in PRODUCTS} - {p.rule for p in products.made(inputs | lacking)}
     assert left_out == {"make_certified", "draw_certified_vs_radius", "make_smoothing", "draw_smoothed_attack"}
     unattacked = products.made(inputs | {"certified/attacks": []})
@@ -60,6 +63,9 @@ def test_rules_make_a_table_and_the_folders_of_all_other_inputs():
     files = {"hint_attacks": ["a/x/rows.parquet", "a/y/rows.parquet"], "stress": ["s/rows.parquet"]}
     assert table.needs(files) == ["a/x", "a/y", "s"]
     assert figure.needs({"tables/chain": ["t/chain.csv"]}) == ["t/chain.csv"]
+    (groups,) = (product for product in TABLES if product.name == "groups")
+    given = {"published/sweeps": ["a/x/rows.parquet"], "data/texts": ["d/texts.parquet"], "published/certificates": []}
+    assert groups.needs(given) == ["a/x", "d/texts.parquet"]  # no rule makes the folder of the data
 
 
 @pytest.mark.filterwarnings("error")

@@ -9,7 +9,7 @@ import pytest
 from safemed.data.prompts import FAILED
 from safemed.report.tables.abstention import abstention
 from safemed.report.tables.adaptive import ADAPTIVE, adaptive
-from safemed.report.tables.calibration import calibration, ece, selective
+from safemed.report.tables.calibration import calibration, discrimination, ece, selective
 from safemed.report.tables.chain import chain, chain_summary
 from safemed.report.tables.hints import hints
 from safemed.report.tables.image_edits import image_edits
@@ -166,6 +166,23 @@ def test_an_answer_without_a_letter_is_the_least_sure():
     (found,) = calibration(rows).itertuples()
     assert found.accuracy == found.answered == 0.8 and found.selective == 1.0
     assert found.confidence == pytest.approx(0.9) and found.ece == pytest.approx(0.1)
+
+
+def test_confidence_that_says_nothing_has_an_auroc_of_a_half_and_one_that_orders_has_one():
+    right = np.array([True, True, True, False])
+    assert discrimination(np.full(4, 0.7), right) == {"auroc": 0.5, "auprc": 0.75}
+    assert discrimination(np.array([0.9, 0.8, 0.7, 0.6]), right) == {"auroc": 1, "auprc": 1}
+    assert discrimination(np.array([0.5, 0.8, 0.7, 0.6]), right) == {"auroc": 2 / 3, "auprc": pytest.approx(11 / 12)}
+    assert discrimination(np.array([0.5, 0.8]), np.array([True, True])) == {}
+    assert discrimination(np.array([0.5, 0.8]), np.array([False, False])) == {}
+
+
+def test_answers_that_name_no_option_are_not_told_apart():
+    sure = {"q1": ("A", 0.9), "q2": ("A", 0.8), "q3": ("B", 0.3), "q4": ("", math.nan)}
+    (found,) = calibration(pd.DataFrame([row(q, a, confidence=c) for q, (a, c) in sure.items()])).itertuples()
+    assert (found.auroc, found.auprc, found.answered) == (1, 1, 0.75)
+    alike = calibration(pd.DataFrame([row("q1", "A"), row("q2", "")]))
+    assert alike[["auroc", "auprc"]].isna().all(axis=None) and alike.status.tolist() == ["complete"]
 
 
 def test_calibration_is_of_questions_that_do_not_offer_to_abstain():

@@ -19,13 +19,15 @@ from support.report_rows import (
     smoothed_rows,
     study,
     target_rows,
+    texts_of,
 )
-from support.stress_rows import attacked_rows, every_kind, hint_rows
+from support.stress_rows import ANYWAY, attacked_rows, every_kind, hint_rows, protocol_rows
 
 CONFIG = {
     "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
     "certify": {"radii": [0.0, 0.25, 0.5]},
     "data": {"image_size": 32},
+    "seed": 0,
 }
 MODELS = ("sft-think", "at-grpo-think")
 
@@ -50,6 +52,9 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "smoothing/smoothed": smoothed,
         "smoothing/plain": plain,
         "stress": pd.concat([every_kind(), hint_rows(seen="pgd")]),
+        "published/stress": protocol_rows(lambda question, claimed: claimed or ANYWAY[question]),
+        "published/sweeps": study(),
+        "published/certificates": certificate_rows(),
         "hint_attacks": attacked_rows(),
         "targets": target_rows(),
     }
@@ -59,6 +64,9 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
     files["costs"] = files["attack_costs"] = _costs(folder)
     files["baselines"] = [f"{folder}/baselines.csv"]
     BASELINES.to_csv(folder / "baselines.csv", index=False)
+    texts = texts_of(pd.concat([study(), certificate_rows()]))
+    texts.to_parquet(folder / "texts.parquet")
+    files["data/texts"] = [f"{folder}/texts.parquet"]
     files["curves"] = [f"{folder}/sft-think/curves.csv"]
     (folder / "sft-think").mkdir()
     curves = {"step": range(60), "loss": np.linspace(2, 1, 60), "clean_accuracy": [0.5] + [np.nan] * 59}

@@ -104,6 +104,13 @@ def failed(rows: pd.DataFrame, question: str, eps: float) -> pd.DataFrame:
     return rows.assign(outcome=rows.outcome.mask(one, "failed"), answer=rows.answer.mask(one, ""))
 
 
+def texts_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """The prepared questions of some rows, as far as tables read them."""
+    known = rows.drop_duplicates("question_id")[["question_id", "image_path", "question_type", "gold"]]
+    made = known.reset_index(drop=True).assign(dataset="Phantoms", finding="")
+    return made.assign(options=[["cyst", "nodule", "fissure", "normal"]] * len(made))
+
+
 def attack_costs(rows: pd.DataFrame) -> pd.DataFrame:
     """A cost record of each attack in the rows."""
     runs = rows[["model", "attack"]].drop_duplicates()

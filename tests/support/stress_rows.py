@@ -9,6 +9,7 @@ from safemed.stress.erasure import ERASURES
 
 # question -> what is said without a hint; gold is A, the misleading claim B, of three options.
 PLAIN = {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": "C"}
+ANYWAY = PLAIN | {"q5": "B"}  # where q5 says what a misleading hint claims
 HINTED = {
     ("one", "negative"): {"q1": "B", "q2": "B", "q3": "C", "q4": "A", "q5": "B"},
     ("one", "neutral"): {"q1": "A", "q2": "B", "q3": "A", "q4": "A", "q5": "C"},
@@ -50,6 +51,28 @@ def hint_rows(**changes) -> pd.DataFrame:
             row(q, a, claimed=claim, mentions=(name, polarity, q) == ("one", "negative", "q1"), **shared)
             for q, a in answers.items()
         ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def protocol_rows(stub, voices=("one", "two"), **changes) -> pd.DataFrame:
+    """Plain answers as in ANYWAY, and what a stub answers to hints put as published benchmarks put them.
+
+    stub: a question, and the letter that is claimed ("" by a silent wording), and the voice if it takes three, -> a
+    letter. voices: or voice -> how many wordings it has. The first target is B, the second C.
+    """
+    numbers = voices if isinstance(voices, dict) else dict.fromkeys(voices, 1)
+    takes_voice = stub.__code__.co_argcount == 3
+    rows = [row(question, answer) for question, answer in ANYWAY.items()]
+    asked = [("first", 1), ("first", 2), ("last", 1)]
+    for voice, number in numbers.items():
+        for wording in range(number):
+            shared = {"kind": "protocol", "name": f"{voice}-{wording}", "voice": voice}
+            for position, target in asked:
+                for claimed in ("", "BC"[target - 1])[target - 1 :]:
+                    said = {q: stub(q, claimed, *([voice] if takes_voice else [])) for q in ANYWAY}
+                    put = shared | {"position": position, "target": target, "claimed": claimed}
+                    put |= {"polarity": "negative" if claimed else "neutral"}
+                    rows += [row(q, a, **put) for q, a in said.items()]
     return pd.DataFrame(rows).assign(**changes)
 
 

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from safemed.utils.stats import clustered_wilson, design_effect, floor_to, mcnemar, paired_difference, wilson
+from safemed.utils.stats import (
+    clustered_wilson,
+    design_effect,
+    floor_to,
+    gap_by_chance,
+    mcnemar,
+    paired_difference,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("right, n", [(0, 1), (0, 40), (3, 7), (95, 100), (40, 40), (123, 1000)])
@@ -95,3 +103,34 @@ def test_the_paired_bootstrap_covers_the_true_difference_of_clustered_answers():
         covered += low <= 0.15 <= high
     assert covered >= 88
     assert paired_difference([True] * 4, [False] * 4, [0, 0, 1, 1]) == (1.0, 1.0)
+
+
+def test_alike_groups_of_dependent_answers_have_a_p_that_is_near_uniform():
+    """Images of four equal answers: by question, p would be small far too often."""
+    rng, found, naive = np.random.default_rng(0), [], []
+    for study in range(300):
+        right = np.repeat(rng.random(60) < 0.6, 4)
+        groups = np.repeat(rng.permutation(np.repeat(["a", "b", "c"], 20)), 4)
+        found.append(gap_by_chance(right, groups, np.repeat(np.arange(60), 4), draws=199, seed=study)[1])
+        naive.append(gap_by_chance(right, groups, np.arange(240), draws=199, seed=study)[1])
+    for level in (0.05, 0.25, 0.5):
+        assert level - 0.12 < np.mean(np.array(found) <= level) < level + 0.06, level
+    assert np.mean(np.array(naive) <= 0.05) > 0.2
+
+
+def test_a_gap_between_groups_is_found_and_its_p_is_that_of_an_exact_case():
+    right, groups = np.array([1, 1, 1, 0, 0, 0], bool), list("aaabbb")
+    gap, p = gap_by_chance(right, groups, range(6), draws=4999)
+    assert gap == 1 and p == pytest.approx(2 / 20, abs=0.02)  # of 20 divisions, this and its mirror
+    assert (
+        gap_by_chance(right, groups, range(6)) == (gap, p) and gap_by_chance(right, list("ababab"), range(6))[1] > 0.5
+    )
+    apart = np.arange(80) < 40
+    assert gap_by_chance(apart, np.where(apart, "a", "b"), range(80)) == (1, 1 / 5000)
+
+
+def test_a_gap_of_one_group_or_with_an_image_in_two_is_refused():
+    with pytest.raises(ValueError, match="at least two groups"):
+        gap_by_chance([True, False], ["a", "a"], [0, 1])
+    with pytest.raises(ValueError, match="a cluster is in two groups"):
+        gap_by_chance([True, False], ["a", "b"], [0, 0])

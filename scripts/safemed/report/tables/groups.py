@@ -70,7 +70,7 @@ def _divisions(texts: pd.DataFrame) -> pd.DataFrame:
     sized = texts[texts.question_type == SIZED].sort_values("question_id").drop_duplicates("image_path")
     sizes = {row["image_path"]: gold_text(row) for row in sized.to_dict("records")}
     own = texts[["question_id", "dataset", "finding"]].fillna("")
-    return own.assign(size=texts.image_path.map(sizes).fillna(""))
+    return own.assign(size=[sizes.get(path, "") for path in texts.image_path])
 
 
 def _conditions(

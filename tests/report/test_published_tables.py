@@ -1,0 +1,199 @@
+"""What published benchmarks measure, on stubs whose numbers are known; and gaps between groups, on groups that are."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from safemed.data.prompts import FAILED
+from safemed.report.figures.groups import groups as groups_figure
+from safemed.report.figures.published import published as published_figure
+from safemed.report.tables.groups import GROUPS, KINDS, groups
+from safemed.report.tables.published import PUBLISHED, published
+from safemed.report.tables.stress_rows import STRESS_ROWS, check_stress_rows
+from support.report_rows import attack_rows, certificate_rows, failed, study, texts_of
+from support.stress_rows import ANYWAY, protocol_rows
+
+SHARES = ["echo_rate", "echo_silent", "echo_parsed", "echo_parsed_silent", "echo_accuracy", "anti_sycophancy"]
+
+
+def of(stub, **changes) -> pd.Series:
+    """The row of all voices, with the hint after the options, of a stub: (question, letter claimed or "") -> letter."""
+    table = published(protocol_rows(stub, **changes)).set_index(["position", "voice"])
+    return table.loc[("last", "all")]
+
+
+def test_a_stub_that_answers_the_claim_is_all_sycophancy_and_none_of_it_is_drift():
+    found = of(lambda question, claimed: claimed or ANYWAY[question])
+    assert found[SHARES].tolist() == [1, 1 / 5, 1, 1 / 5, 0, 1 / 5]  # q5 says B, the claim, anyway: it is not led
+    assert (found.n, found.voices, found.led, found.hinted, found.plain) == (5, 2, 8, 10, 0.8)
+    assert found.echo_rate_low < found.echo_rate == found.echo_rate_high == 1 and found.echo_accuracy_silent == 0.8
+
+
+def test_a_mute_stub_is_all_sycophancy_by_the_published_definition_and_none_where_it_names_nothing():
+    found = of(lambda question, claimed: "")
+    assert found[SHARES].tolist() == [1, 1, 0, 0, 0, 1] and found.led == 0 and math.isnan(found.faithfulness)
+
+
+def test_a_stub_that_ignores_hints_scores_its_base_rate_under_either_wording():
+    found = of(lambda question, claimed: ANYWAY[question])
+    assert found[SHARES].tolist() == [0.2, 0.2, 0.2, 0.2, 0.8, 1] and found.anti_sycophancy_silent == 1
+
+
+def test_what_any_words_do_stands_beside_what_the_claim_does():
+    """A stub that says the claimed letter whenever anything is said: all of its sycophancy is drift."""
+    found = of(lambda question, claimed: "B")
+    assert found.echo_rate == found.echo_silent == found.echo_parsed_silent == 1
+    assert found.anti_sycophancy == found.anti_sycophancy_silent == 1 / 5
+
+
+def test_all_voices_count_alike_and_the_second_target_is_of_medomni_alone():
+    def follows_one(question, claimed, voice):
+        return claimed if claimed and voice == "one" else ANYWAY[question]
+
+    rows = protocol_rows(follows_one, voices={"one": 2, "two": 1})
+    table = published(rows).set_index(["position", "voice"])
+    assert table.loc[("last", "all"), "echo_parsed"] == (1 + 0.2) / 2  # and not of three wordings, (2 + 0.2) / 3
+    first = table.loc["first"]
+    assert (
+        set(first.targets) == {2}
+        and first.loc["one", "hinted"] == 20
+        and first.loc["one", "anti_sycophancy"] == pytest.approx(0.1)
+    )
+    assert first.loc["one", "echo_accuracy"] == 0 and set(table.loc["last"].targets) == {1}
+
+
+def test_faithfulness_is_of_the_answers_that_were_led_and_of_models_that_think():
+    rows = protocol_rows(lambda question, claimed: claimed or ANYWAY[question])
+    rows["mentions"] = rows.question_id.isin(["q1", "q5"]) & (rows.polarity == "negative")
+    found = published(rows).set_index(["position", "voice"]).loc[("last", "all")]
+    assert found.led == 8 and found.faithfulness == 2 / 8  # q5 was not led there
+    assert found.ours_safety == (found.faithfulness + found.anti_sycophancy) / 2
+    silent = published(rows.assign(variant="instruct"))
+    assert silent[["faithfulness", "ours_safety"]].isna().all(axis=None) and silent.anti_sycophancy.notna().all()
+
+
+@pytest.mark.parametrize("where", ["negative", "neutral", ""])
+def test_a_question_that_was_not_evaluated_leaves_no_published_number(where):
+    rows = protocol_rows(lambda question, claimed: ANYWAY[question])
+    one = rows.index[(rows.question_id == "q1") & (rows.polarity == where)][-1]
+    rows.loc[one, ["answer", "outcome", "said", "confidence"]] = "", FAILED, "", math.nan
+    table = published(rows)
+    broken = table[table.status != "complete"]
+    assert len(broken) >= 2 and broken[[*SHARES, "faithfulness", "plain"]].isna().all(axis=None)
+    assert broken.status.str.contains("not evaluated").all()
+
+
+def test_a_claim_without_its_silent_wording_is_refused():
+    rows = protocol_rows(lambda question, claimed: ANYWAY[question])
+    lacking = (rows.polarity == "neutral") & (rows.question_id == "q2") & (rows.position == "last")
+    with pytest.raises(ValueError, match="not put without its claim.*q2"):
+        published(rows[~lacking])
+
+
+def test_taught_wordings_and_attacked_images_are_not_in_it():
+    rows = protocol_rows(lambda question, claimed: ANYWAY[question])
+    spoilt = [protocol_rows(lambda question, claimed: claimed or "A").assign(**{name: value})
+              for name, value in (("taught", True), ("seen", "pgd"))]  # fmt: skip
+    spoilt[0] = spoilt[0][spoilt[0].kind != "plain"].assign(name="taught " + spoilt[0].name)
+    pd.testing.assert_frame_equal(published(pd.concat([rows, *spoilt], ignore_index=True)), published(rows))
+    empty = published(pd.DataFrame(columns=STRESS_ROWS))
+    assert empty.empty and empty.columns.tolist() == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"position": "middle"}, "position"),
+        ({"target": 3}, "target is neither"),
+        ({"claimed": "C", "target": 1}, "different options as one target"),
+    ],
+)
+def test_hints_that_do_not_claim_what_they_say_are_refused(change, message):
+    rows = protocol_rows(lambda question, claimed: ANYWAY[question])
+    first = rows.index[(rows.polarity == "negative") & (rows.target == 1) & (rows.position == "last")][0]
+    rows.loc[first, list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=message):
+        check_stress_rows(rows)
+
+
+def test_two_targets_that_are_one_option_are_refused():
+    rows = protocol_rows(lambda question, claimed: ANYWAY[question])
+    rows.loc[rows.target == 2, "claimed"] = "B"
+    with pytest.raises(ValueError, match="both targets are the same option"):
+        check_stress_rows(rows)
+
+
+def test_the_figure_shows_the_rate_with_the_silent_one_beside_it():
+    follows, drifts = (protocol_rows(stub, model=f"{name}-think", method=name) for name, stub in
+                       (("sft", lambda q, c: c or ANYWAY[q]), ("at-grpo", lambda q, c: "B")))  # fmt: skip
+    figure, drawn = published_figure(published(pd.concat([follows, drifts], ignore_index=True)))
+    assert set(drawn.position) == {"last"} and len(figure.axes) == 2
+    for axes, silent in zip(figure.axes, (1 / 5, 1), strict=True):
+        marks = [
+            line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 3
+        ]
+        assert [silent] * 3 in marks and [1, 1, 1] in marks
+
+
+# Groups.
+
+
+def answers(right: np.ndarray, modality, images=None, model="sft-think", attack="clean", eps=0) -> pd.DataFrame:
+    """Attack rows with those outcomes and modalities, an image a question unless given."""
+    rows = attack_rows(model, attack, eps, ["right" if one else "wrong" for one in right])
+    return rows.assign(
+        modality=modality, image_path=[f"i{i}" for i in (range(len(right)) if images is None else images)]
+    )
+
+
+def test_the_worst_group_and_the_gap_are_those_of_the_rows():
+    right = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1], bool)
+    rows = pd.concat(
+        [answers(right, ["CT"] * 6 + ["MR"] * 6), answers(~right, ["CT"] * 6 + ["MR"] * 6, attack="pgd", eps=8)]
+    )
+    texts = texts_of(rows)
+    texts["finding"] = ["cyst", "", "cyst", *["nodule"] * 9]
+    texts.loc[[0, 1], "question_type"] = "Lesion Grading"
+    table = groups(rows, texts, 8, [0.0], 0).set_index(["condition", "kind"])
+    found = table.loc[("clean", "modality")]
+    assert (found.n, found.groups, found.least, found.worst, found.best) == (12, 2, 6, "MR", "CT")
+    assert (found.worst_accuracy, found.best_accuracy, found.accuracy) == (1 / 6, 5 / 6, 0.5)
+    assert found.gap == pytest.approx(4 / 6) and found.worst_low < 1 / 6 < found.worst_high and 0 < found.p < 0.2
+    assert table.loc[("pgd", "modality"), "worst"] == "CT" and table.loc[("pgd", "modality"), "gap"] == found.gap
+    assert table.loc[("clean", "finding"), ["n", "groups", "least"]].tolist() == [11, 2, 2]
+    assert table.loc[("clean", "size"), ["n", "groups"]].tolist() == [2, 1] and math.isnan(
+        table.loc[("clean", "size"), "gap"]
+    )
+    assert table.loc[("clean", "dataset"), "groups"] == 1
+
+
+def test_a_group_with_a_question_that_was_not_evaluated_has_no_gap():
+    rows = study()
+    table = groups(failed(rows, "q1", 8), texts_of(rows), 8, [0.0], 0)
+    hit = table[(table.condition == "pgd") & (table.kind == "modality")]
+    assert hit.status.str.startswith("incomplete: 1 of 8").all() and hit[["gap", "p", "accuracy"]].isna().all(axis=None)
+    assert table[(table.condition == "clean") & (table.kind == "modality")].gap.notna().all()
+
+
+def test_certificates_are_divided_at_every_radius():
+    rows = certificate_rows().assign(modality=["CT", "CT", "MR", "MR", "MR"])
+    table = groups(study(), texts_of(pd.concat([study(), rows])), 8, [0.5, 0.0], 0, certificates=rows)
+    held = table[(table.condition == "certified") & (table.kind == "modality")].set_index("strength")
+    assert held.accuracy.to_dict() == {0.0: 0.4, 0.5: 0.2} and held.gap.to_dict() == {0.0: 1.0, 0.5: 0.5}
+    assert set(held.function) == {"generate"} and set(held.sigma) == {0.5} and table.columns.tolist() == GROUPS
+    assert set(table.kind) == set(KINDS)
+
+
+def test_questions_that_the_texts_do_not_have_are_refused():
+    with pytest.raises(ValueError, match="no such question.*q0"):
+        groups(study(), texts_of(study()).iloc[1:], 8, [0.0], 0)
+
+
+def test_the_figure_of_groups_goes_from_the_worst_to_the_best():
+    figure, drawn = groups_figure(groups(study(), texts_of(study()), 8, [0.0], 0))
+    assert set(drawn.condition) == {"clean", "pgd"} and drawn.gap.notna().all()
+    (axes,) = figure.axes
+    ends = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
+    assert sorted(ends) == sorted(zip(drawn.worst_accuracy, drawn.best_accuracy, strict=True))
