@@ -10,12 +10,14 @@ import yaml
 from safemed.attacks.losses import words_away
 from safemed.data import prompts
 from safemed.data.clinical_stages import presupposes_lesion
-from safemed.data.dataset import as_array, as_arrays
+from safemed.data.dataset import as_array, as_arrays, load_questions
+from safemed.models.chat import Chat
 from safemed.models.geometry import to_float
 from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, frozen
-from safemed.stress.hints import Templates
-from safemed.training import alterations, common
+from safemed.stress.hints import Templates, mentions
+from safemed.stress.hints import hinted as hinted_row
+from safemed.training import alterations, common, targets
 from safemed.training.abstention import offered
 from safemed.training.alterations import GRPOAlterations
 from safemed.training.augmentation import Augmentation
@@ -273,4 +275,53 @@ def test_sft_teaches_to_abstain_on_the_images_that_lack_what_is_asked_for(study_
         assert f"<answer> {letter} </answer>" in words
     given = training_arguments(study_data, tiny_model, tmp_path, altered=True)
     here("train_sft.py", *given, settings={**TRAINING, "steps": 2, "augmentation": {"kind": "clean", "erased": 0.5}})
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("variant", prompts.VARIANTS)
+def test_half_of_the_questions_come_after_a_hint_and_the_thought_tells_who_gave_it_and_whether_it_is_true(
+    questions, train_questions, variant
+):
+    rows, kinds, sources = list(plain_rows(train_questions.select(range(200)), variant)), Counter(), set()
+    alter = alterations.for_sft({"kind": "clean", "told": 0.5}, TEMPLATES, 0)
+    for row in rows:
+        made = alter(row)
+        assert made["gold"] == row["gold"] and made["options"] == row["options"] and made["image"] is row["image"]
+        if made["prompt"] == row["prompt"]:
+            assert made["target"] == row["target"]
+            kinds["plain"] += 1
+            continue
+        hint = READ.all_hints[made["hint"]]
+        true = made["question"] == hinted_question(row, hint, "positive")
+        assert hint.train and (true or made["question"] == hinted_question(row, hint, "negative"))
+        assert made["question"] in text(made["prompt"])
+        thought = f"<think> {hint.source} {'true' if true else 'false'}: {prompts.gold_text(row)} </think>"
+        wanted = f"<answer> {row['gold']} </answer>"
+        assert made["target"] == (thought + wanted if variant == "think" else wanted)
+        assert mentions(prompts.parse(made["target"], len(row["options"])).thought, hint) == (variant == "think")
+        kinds["true" if true else "false"] += 1
+        sources.add(hint.name)
+    assert 75 < kinds["plain"] < 125 and min(kinds["true"], kinds["false"]) > 30
+    assert sources == {hint.name for hint in READ.told()}  # voices of both sections of the file
+    assert [alter(row) for row in rows[:9]] == [alter(row) for row in rows[:9]]  # the same in every epoch
+
+
+def hinted_question(row: dict, hint, polarity: str) -> str:
+    """A row's question after a hint."""
+    return hinted_row(row, hint, polarity, 0)["question"]
+
+
+def test_sft_that_tells_trains_and_refuses_thoughts_that_the_model_could_not_end(study_data, tiny_model, tmp_path):
+    room = {"max_new_tokens": {"instruct": 8, "think": 24}}
+    settings = {**TRAINING, **room, "steps": 2, "augmentation": {"kind": "clean", "told": 0.5}}
+    given = training_arguments(study_data, tiny_model, tmp_path, "think", altered=True)
+    plain = targets.plain(load_questions(study_data, "train"), "think")
+    told = alterations.told_targets(load_questions(study_data, "train"), "think", plain, {"told": 0.5}, TEMPLATES, 0)
+    assert told.keys() == plain.keys() and 0.3 < np.mean([told[name] != plain[name] for name in plain]) < 0.7
+    chat, tokenizer = Chat(load_processor(tiny_model)), load_processor(tiny_model).tokenizer
+    longest = max(len(tokenizer(chat.written(words))["input_ids"]) for words in plain.values())
+    short = settings | {"max_new_tokens": {"instruct": 8, "think": longest}}
+    with pytest.raises(SystemExit, match=f"max_new_tokens.think: {longest}; .* targets are longer"):
+        here("train_sft.py", *given, settings=short)
+    here("train_sft.py", *given, settings=settings)
     assert (tmp_path / "model" / "model.safetensors").exists()

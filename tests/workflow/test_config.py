@@ -397,6 +397,8 @@ REFUSED_OF_STUDIES = [
     (SMOOTHING, "noisy-grpo: {augmentation: {kind: adversarial}}", "noisy-grpo.augmentation", "needs eps > 0"),
     (WORDS, "grpo-hints: {augmentation: {hints: -1}}", "grpo-hints.augmentation.hints", "-1 is less than"),
     (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
+    (WORDS, "grpo-hints: {augmentation: {told: 0.5}}", "grpo-hints.augmentation.told", "the trainer is grpo"),
+    (WORDS, "sft-tells: {augmentation: {told: 1.5}}", "sft-tells.augmentation.told", "1.5"),
     (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
 ]
 
