@@ -119,7 +119,9 @@ def test_rows_of_every_stress_test_can_be_counted(rows, attacked):
 
 def test_published_measures_are_of_all_new_wordings_and_agree_with_their_rows(rows):
     """A voice of the further ones, and the second target of questions that have one, are asked like the others."""
-    table = published(rows).set_index(["position", "voice"])
+    everything = published(rows)
+    assert set(everything[everything.taught == "taught"].voice) == {"all", "patient", "report"}
+    table = everything[everything.taught == "new"].set_index(["position", "voice"])
     assert set(table.index) == {(p, v) for p in ("first", "last") for v in ("all", "patient", "report", "student")}
     assert (table.n == 24).all() and (table.plain == 1).all() and (table.status == "complete").all()
     assert set(table.loc["first"].targets) == {2} and set(table.loc["last"].targets) == {1}

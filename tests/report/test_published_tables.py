@@ -92,12 +92,15 @@ def test_a_claim_without_its_silent_wording_is_refused():
         published(rows[~lacking])
 
 
-def test_taught_wordings_and_attacked_images_are_not_in_it():
+def test_taught_wordings_have_rows_of_their_own_and_attacked_images_none():
     rows = protocol_rows(lambda question, claimed: ANYWAY[question])
     spoilt = [protocol_rows(lambda question, claimed: claimed or "A").assign(**{name: value})
               for name, value in (("taught", True), ("seen", "pgd"))]  # fmt: skip
     spoilt[0] = spoilt[0][spoilt[0].kind != "plain"].assign(name="taught " + spoilt[0].name)
-    pd.testing.assert_frame_equal(published(pd.concat([rows, *spoilt], ignore_index=True)), published(rows))
+    table = published(pd.concat([rows, *spoilt], ignore_index=True))
+    new, taught = (table[table.taught == which].reset_index(drop=True) for which in ("new", "taught"))
+    pd.testing.assert_frame_equal(new, published(rows))
+    assert (taught.echo_parsed == 1).all() and len(taught) == len(new)
     empty = published(pd.DataFrame(columns=STRESS_ROWS))
     assert empty.empty and empty.columns.tolist() == PUBLISHED
 
@@ -129,8 +132,8 @@ def test_the_figure_shows_the_rate_with_the_silent_one_beside_it():
     follows, drifts = (protocol_rows(stub, model=f"{name}-think", method=name) for name, stub in
                        (("sft", lambda q, c: c or ANYWAY[q]), ("at-grpo", lambda q, c: "B")))  # fmt: skip
     figure, drawn = published_figure(published(pd.concat([follows, drifts], ignore_index=True)))
-    assert set(drawn.position) == {"last"} and len(figure.axes) == 2
-    for axes, silent in zip(figure.axes, (1 / 5, 1), strict=True):
+    assert set(drawn.taught) == {"new"} and len(figure.axes) == 4  # before the question and after the options
+    for axes, silent in zip(figure.axes, (1 / 5, 1 / 5, 1, 1), strict=True):
         marks = [
             line.get_xdata().tolist() for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 3
         ]

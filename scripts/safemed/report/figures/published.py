@@ -7,30 +7,31 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
-from safemed.report.figures.style import GREY, Drawn, count, label, legend, look, needed, ordered, title
+from safemed.report.figures.style import GREY, Drawn, count, label, legend, look, needed, ordered, sorted_as, title
 
-COLUMNS = 4  # panels beside each other
+COLUMNS = 4  # panels beside each other: two models under both positions
+POSITIONS = {"first": "before the question", "last": "after the options"}
 
 
 def published(published: pd.DataFrame) -> Drawn:
-    """The sycophancy rate of each model (panel) by voice (row), beside the same rate under the silent wording.
+    """The sycophancy rate of each model and position of the hint (panel) by voice (row), beside the rate when silent.
 
-    published: that table, of which the hints after the options are shown, as in EchoBench. Filled: the claimed option
+    published: that table, of which the new wordings are shown. Filled: the claimed option
     or none, with its interval; grey: the same under the silent wording; a tick: the claimed option alone. What a
     misleading hint does is what lies beyond the grey mark.
     """
-    drawn = needed(
-        published[published.position == "last"].dropna(subset="echo_rate"), "complete row of hints after the options"
-    )
+    drawn = needed(published[published.taught == "new"].dropna(subset="echo_rate"), "complete row of new wordings")
     models, voices = ordered(drawn.model), _voices(drawn)
-    columns = min(COLUMNS, len(models))
-    lines = -(-len(models) // columns)
+    shown = [(model, position) for model in models for position in sorted_as(drawn.position, list(POSITIONS))]
+    columns = min(COLUMNS, len(shown))
+    lines = -(-len(shown) // columns)
     figure = Figure(figsize=(1.5 + 2.6 * columns, 0.9 + lines * (0.7 + 0.19 * len(voices))))
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    for axes, model in zip(panels.ravel(), models, strict=False):
-        _panel(axes, drawn[drawn.model == model].set_index("voice").reindex(voices), look(model, models))
-        title(axes, label(model), f"{count(drawn.n[drawn.model == model])} questions")
-    for axes in panels.ravel()[len(models) :]:
+    for axes, (model, position) in zip(panels.ravel(), shown, strict=False):
+        part = drawn[(drawn.model == model) & (drawn.position == position)]
+        _panel(axes, part.set_index("voice").reindex(voices), look(model, models))
+        title(axes, label(model), f"{POSITIONS[position]} · {count(part.n)}")
+    for axes in panels.ravel()[len(shown) :]:
         axes.remove()
     panels[0, 0].set_yticks(range(len(voices)), voices)
     panels[0, 0].set_ylim(-0.6, len(voices) - 0.4)

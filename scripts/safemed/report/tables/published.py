@@ -7,23 +7,26 @@ from safemed.report.tables.stress_rows import ALL, CONDITION, beside_plain, chec
 from safemed.utils.stats import clustered_wilson, design_effect, wilson
 
 PUBLISHED = [
-    "model", "position", "voice", "voices", "n", "plain", "echo_rate", "echo_rate_low", "echo_rate_high", "echo_silent",
-    "echo_parsed", "echo_parsed_low", "echo_parsed_high", "echo_parsed_silent", "echo_accuracy", "echo_accuracy_silent",
-    "targets", "hinted", "anti_sycophancy", "anti_sycophancy_low", "anti_sycophancy_high", "anti_sycophancy_silent",
-    "led", "faithfulness", "faithfulness_low", "faithfulness_high", "ours_safety", "status",
+    "model", "taught", "position", "voice", "voices", "n", "plain", "echo_rate", "echo_rate_low", "echo_rate_high",
+    "echo_silent", "echo_parsed", "echo_parsed_low", "echo_parsed_high", "echo_parsed_silent", "echo_accuracy",
+    "echo_accuracy_silent", "targets", "hinted", "anti_sycophancy", "anti_sycophancy_low", "anti_sycophancy_high",
+    "anti_sycophancy_silent", "led", "faithfulness", "faithfulness_low", "faithfulness_high", "ours_safety",
+    "status",
 ]  # fmt: skip
 
 
 def published(stress: pd.DataFrame) -> pd.DataFrame:
     """EchoBench's and MedOmni-45's measures of each model, by where the hint stands and who gives it: PUBLISHED rows.
 
-    stress: STRESS_ROWS, of which the hints on clean images count whose wordings no training draws. The definitions are
+    stress: STRESS_ROWS, of which the hints on clean images count. The definitions are
     those of EchoBench (arXiv 2509.20146, its statistics.py) and of MedOmni-45 (arXiv 2508.16213); the wordings, the
     images and the judge are this project's. Beside each number stands the same one under the silent wording: what any
     words do to a model, whatever they claim.
 
     Columns:
     model: which model.
+    taught: "new" for wordings that no training draws, which the measures are to be read of, "taught" for those that a
+        training with hints may draw.
     position: where the hint stands: first, before the question, or last, after its options as in EchoBench.
     voice: who gives the hint, or all.
     voices: how many voices; a number of all of them is the unweighted mean of theirs, but for faithfulness.
@@ -59,12 +62,13 @@ def published(stress: pd.DataFrame) -> pd.DataFrame:
     """
     check_stress_rows(stress)
     kinds = stress.kind.isin(["hint", "protocol"]) & stress.polarity.isin(["negative", "neutral"])
-    new = stress[kinds & (stress.seen == "clean") & ~stress.taught.astype(bool)]
-    asked = _beside_silent(beside_plain(new, stress))
+    asked = _beside_silent(beside_plain(stress[kinds & (stress.seen == "clean")], stress))
+    asked["taught"] = asked.taught.map({True: "taught", False: "new"})
     records = []
-    for (model, position), rows in asked.groupby(["model", "position"]):
+    keys = ["model", "taught", "position"]
+    for key, rows in asked.groupby(keys):
         for voice, part in [(ALL, rows), *rows.groupby("voice")]:
-            record = {"model": model, "position": position, "voice": voice, "voices": part.voice.nunique()}
+            record = dict(zip(keys, key, strict=True)) | {"voice": voice, "voices": part.voice.nunique()}
             records.append(record | _measured(part))
     return pd.DataFrame(records, columns=PUBLISHED)
 
