@@ -76,18 +76,33 @@ class Evaluator:
 
         nan where the text is unparsable: no letter was chosen.
         """
-        answers = [self.answer(text, int(row)) for text, row in zip(texts, rows, strict=True)]
         found = [math.nan] * len(texts)
-        if read := [i for i, answer in enumerate(answers) if answer]:
-            places = self.letter_places([texts[i] for i in read], rows[read])
-            with torch.no_grad():
-                shown = to_float(images[read], self.vlm.device)
-                logits = losses.letter_logits(self.vlm, shown, places, self.n_options[rows[read]])
-            if not logits.amax(1).isfinite().all():
-                raise FloatingPointError("the model's logits are not finite")
-            for i, row in zip(read, logits.softmax(1).tolist(), strict=True):
-                found[i] = row[prompts.LETTERS.index(answers[i])]
+        for i, logits in self._letters_after(images, rows, texts).items():
+            answer = self.answer(texts[i], int(rows[i]))
+            found[i] = logits.softmax(0)[prompts.LETTERS.index(answer)].item()
         return found
+
+    def margins(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[float]:
+        """The logit of the right letter minus that of the best other offered, after the words before each text's
+        letter; 8-bit images. nan where the text is unparsable.
+        """
+        found = [math.nan] * len(texts)
+        for i, logits in self._letters_after(images, rows, texts).items():
+            found[i] = -losses.margin(logits[None], self.gold[rows[i : i + 1]]).item()
+        return found
+
+    def _letters_after(self, images: Tensor, rows: Tensor, texts: list[str]) -> dict[int, Tensor]:
+        """Place in the batch -> logits [8] of the letters after the text's words, of the texts that name a letter."""
+        read = [i for i, (text, row) in enumerate(zip(texts, rows, strict=True)) if self.answer(text, int(row))]
+        if not read:
+            return {}
+        places = self.letter_places([texts[i] for i in read], rows[read])
+        with torch.no_grad():
+            shown = to_float(images[read], self.vlm.device)
+            logits = losses.letter_logits(self.vlm, shown, places, self.n_options[rows[read]])
+        if not logits.amax(1).isfinite().all():
+            raise FloatingPointError("the model's logits are not finite")
+        return dict(zip(read, logits, strict=True))
 
     def classes(self, function: str, images: Tensor, rows: Tensor) -> list[str]:
         """The answer of a function of float images, one of FUNCTIONS: a letter, or UNPARSABLE.

@@ -37,6 +37,10 @@ class PartialResults:
         with files.atomic_file(self._path(number, "json")) as path:
             path.write_text(json.dumps(self.meter.spent(self.passes)))
 
+    def read(self, number: int) -> pd.DataFrame:
+        """The rows of a part that is done."""
+        return pd.read_parquet(self._path(number, "parquet"))
+
     def rows(self) -> pd.DataFrame:
         """All rows, part after part."""
         return pd.concat([pd.read_parquet(path) for path in self._written("parquet")], ignore_index=True)

@@ -158,12 +158,18 @@ def hinted(
     question: dict, hint: Hint, polarity: str, seed: int, position: str = "first", target: int = 1
 ) -> dict:  # fmt: skip
     """The question with a hint, whose text goes first, or last, after the options; target: as in `claimed`."""
-    letter = claimed(question, polarity, seed, target)
+    return claiming(question, hint, claimed(question, polarity, seed, target), position)
+
+
+def claiming(question: dict, hint: Hint, letter: str, position: str = "first") -> dict:
+    """The question beside a hint that claims a letter of its options, or nothing where that is "".
+
+    position: one of POSITIONS. Raises KeyError for any other.
+    """
     option = question["options"][LETTERS.index(letter)] if letter else ""
     said = hint.claim.format(option=option, letter=letter) if letter else hint.neutral
-    if position == "last":
-        return question | {"after": said}
-    return question | {"question": f"{said} {question['question']}"}
+    beside = {"first": {"question": f"{said} {question['question']}"}, "last": {"after": said}}
+    return question | beside[position]
 
 
 def hinted_by_one(question: dict, wordings: Sequence[Hint], polarity: str, seed: int) -> dict:

@@ -17,8 +17,12 @@ def paraphrased(question: dict, wording: str) -> dict:
 
 def permuted(question: dict, seed: int) -> dict:
     """The same options in another order: each moves on by the same number of places, never by none."""
+    return moved_on(question, 1 + draw(seed, question["question_id"], "permute", len(question["options"]) - 1))
+
+
+def moved_on(question: dict, by: int) -> dict:
+    """The same options, each moved on by so many places; the last ones come first."""
     n = len(question["options"])
-    by = 1 + draw(seed, question["question_id"], "permute", n - 1)
     options = [question["options"][(i - by) % n] for i in range(n)]
     return question | {"options": options, "gold": LETTERS[(LETTERS.index(question["gold"]) + by) % n]}
 

@@ -150,7 +150,7 @@ class StressInputs:
         return distracted and replace(plain, row=distracted)
 
     def _corruption(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion:
-        image, ssim = corruptions.corrupt(plain.image, test.name, test.severity, self._own(plain.row, test.name))
+        image, ssim = corruptions.corrupt(plain.image, test.name, test.severity, self.own(plain.row, test.name))
         return replace(plain, image=image, ssim=ssim)
 
     def _mark(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion | None:
@@ -169,7 +169,7 @@ class StressInputs:
         named = plain.row["options"][LETTERS.index(claimed)]
         if not all(marks.fits(option, plain.image.shape) for option in plain.row["options"]):
             return None
-        lesion = tuple(plain.row["box"]) or marks.some_place(plain.image.shape, self._own(plain.row, "place"))
+        lesion = tuple(plain.row["box"]) or marks.some_place(plain.image.shape, self.own(plain.row, "place"))
         image = marks.mark(plain.image, "label", lesion, named)
         return replace(plain, image=image, claimed=claimed, ssim=corruptions.ssim(plain.image, image))
 
@@ -178,7 +178,7 @@ class StressInputs:
         if place != "normal":
             return self._beside(plain, erasure.known(plain.row["box"], plain.image.shape), right=place == "right")
         normal = plain.row["finding"] == "normal"
-        return marks.some_place(plain.image.shape, self._own(plain.row, "place")) if normal else None
+        return marks.some_place(plain.image.shape, self.own(plain.row, "place")) if normal else None
 
     def _beside(self, plain: StressedQuestion, lesion: Box | None, right: bool) -> Box | None:
         """The lesion's place, or one as large beside it; None where either is not to be had: both are of the same
@@ -186,7 +186,7 @@ class StressInputs:
         """
         if lesion is None:
             return None
-        beside = marks.wrong_place(lesion, plain.image.shape, self._own(plain.row, "place"))
+        beside = marks.wrong_place(lesion, plain.image.shape, self.own(plain.row, "place"))
         return None if _overlap(lesion, beside) else lesion if right else beside
 
     def _erasure(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion | None:
@@ -227,7 +227,7 @@ class StressInputs:
         row = abstention.abstainable(plain.row, self.templates.abstain)
         return replace(shown, row=row) if shown and row else None
 
-    def _own(self, row: dict, purpose: str) -> str:
+    def own(self, row: dict, purpose: str) -> str:
         """What seeds a draw for an image: all its questions see the same."""
         return f"{self.seed}:{purpose}:{row['image_path']}"
 
