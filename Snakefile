@@ -109,11 +109,12 @@ rule certify:
         evaluations.smoothed(evaluations.certified),
 
 
-# Words and cues as the attack, and an attack on the pixels that knows the words.
+# Words and cues as the attack, an attack on the pixels that knows the words, and a red team that seeks worse ones.
 rule stress:
     input:
         evaluations.of_every("stress", evaluations.studied),
         evaluations.adaptive(evaluations.studied),
+        evaluations.of_every("redteam", evaluations.studied),
 
 
 rule tables:

@@ -112,6 +112,25 @@ use rule attack_model as stress_model with:
         arguments=evaluations.stress_arguments,
 
 
+# A red team that puts changes of a question together until the model's answer is not right.
+use rule attack_model as redteam_model with:
+    input:
+        **AUDITED,
+        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        templates=config["templates"],
+    output:
+        folder=directory(f"{RESULTS}/redteam/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/redteam_model-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/redteam_model-{{method}}-{{variant}}.tsv"
+    params:
+        code=fingerprint("redteam.py"),
+        script="redteam.py",
+        settings=evaluations.redteam_settings(),
+        arguments=evaluations.redteam_arguments,
+
+
 # Certificates of one function of a model at one sigma, of a shard of the questions.
 use rule attack_model as certify_model with:
     input:

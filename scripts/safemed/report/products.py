@@ -130,6 +130,7 @@ TABLES = (
     Table("abstention", "abstention.abstention", ("stress",), "abstention"),
     Table("chain", "chain.chain", ("stress",), "chain"),
     Table("chain_summary", "chain.chain_summary", ("stress",), "chain"),
+    Table("redteam", "redteam.redteam", ("redteam",), "redteam"),
     Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
@@ -152,6 +153,7 @@ FIGURES = (
     Figure("image_edits", "image_edits.image_edits", ("tables/image_edits",), "image_edits"),
     Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),
+    Figure("redteam", "redteam.redteam", ("redteam",), "redteam"),
     Figure(
         "modality_heatmap",
         "heatmap.heatmap",

@@ -68,6 +68,8 @@ def _rules(config: dict) -> Iterator[str]:
     yield from _monitoring(config)
     yield from _resources(config["resources"])
     yield from _templates(config)
+    if (redteam := config["redteam"])["budget"] < redteam["rounds"]:
+        yield f"redteam.budget: {redteam['budget']} queries are not one for each of redteam.rounds = {redteam['rounds']}"
     yield from _named_methods(config)
     yield from _methods(config)
 

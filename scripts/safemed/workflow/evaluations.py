@@ -32,7 +32,7 @@ class Evaluations:
     # The folders of rows.
 
     def of_every(self, kind: str, models: list[str]) -> list[str]:
-        """The folders of an evaluation, transfer, sanity or stress, that each model has one of."""
+        """The folders of an evaluation, transfer, sanity, stress or redteam, that each model has one of."""
         return [f"{self.results}/{kind}/{model}" for model in models if kind in self.made]
 
     def replays(self) -> list[str]:
@@ -162,6 +162,14 @@ class Evaluations:
     def stress_arguments(self, wildcards, input) -> str:
         """The stress tests' own arguments."""
         return _line(templates=input.templates, attack=input.attack)
+
+    def redteam_settings(self) -> str:
+        """The settings of the red team."""
+        return _json(self.config["redteam"] | self._shared())
+
+    def redteam_arguments(self, wildcards, input) -> str:
+        """The red team's own arguments."""
+        return _line(templates=input.templates)
 
     def certify_settings(self) -> str:
         """The settings of certificates."""

@@ -16,6 +16,7 @@ ASK_EVERY = 2  # steps, of attacks.engine
 LETTER = 8  # tokens of an answer without a thought
 SAMPLED_THOUGHTS = 3
 CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
+ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
 def jobs(config: dict) -> list[dict]:
@@ -172,6 +173,12 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         rows = stress["questions"] * config["preflight"]["stress_tests"] + stress["chains"] * CHAIN
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
         yield _job("stress_model", model, "", passes)
+    if "redteam" in made:
+        redteam = config["redteam"]
+        queries = 1 + len(redteam["strategies"]) * redteam["budget"]
+        rows = redteam["questions"] * queries + redteam["prior_questions"] * ALONE
+        passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
+        yield _job("redteam_model", model, "", passes)
 
 
 def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:

@@ -53,6 +53,7 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "smoothing/plain": evaluations.unsmoothed(certified),
         "stress": evaluations.of_every("stress", studied),
         "hint_attacks": evaluations.adaptive(studied),
+        "redteam": evaluations.of_every("redteam", studied),
     }
 
 
