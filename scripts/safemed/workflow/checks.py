@@ -68,8 +68,7 @@ def _rules(config: dict) -> Iterator[str]:
     yield from _monitoring(config)
     yield from _resources(config["resources"])
     yield from _templates(config)
-    if (redteam := config["redteam"])["budget"] < redteam["rounds"]:
-        yield f"redteam.budget: {redteam['budget']} queries are not one for each of redteam.rounds = {redteam['rounds']}"
+    yield from _red_team(config["redteam"])
     yield from _named_methods(config)
     yield from _methods(config)
 
@@ -516,6 +515,12 @@ def _shared_batches(config: dict) -> Iterator[str]:
                 f"methods.{name}.augmentation.share: {share} of the {size // processes} rows that a process has of a "
                 "batch are none: no image would be augmented; raise it or batch_size"
             )
+
+
+def _red_team(redteam: dict) -> Iterator[str]:
+    budget, rounds = redteam["budget"], redteam["rounds"]
+    if budget < rounds:
+        yield f"redteam.budget: {budget} queries are not one for each of redteam.rounds = {rounds}"
 
 
 def _templates(config: dict) -> Iterator[str]:

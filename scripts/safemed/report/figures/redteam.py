@@ -45,7 +45,7 @@ def redteam(redteam: pd.DataFrame) -> Drawn:
 
 
 def accuracy_by_queries(rows: pd.DataFrame) -> pd.DataFrame:
-    """For each model, strategy and q = 0, 1, ...: the share of all n questions that is right as it is, and not fooled by
+    """For each model, strategy and q = 0, 1, ...: the share of all n questions that is right as it is and not fooled by
     the first q queries. Columns model, strategy, n, queries, accuracy.
 
     rows: of scripts/redteam.py. q goes as far as any question was asked. No rows of a strategy with a question that was
