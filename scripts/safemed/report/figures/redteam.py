@@ -1,11 +1,13 @@
 """What is left right of a model as a red team asks on."""
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from safemed.data.prompts import FAILED
-from safemed.report.figures.style import GREY, Drawn, label, legend, needed, ordered, percent_axis
+from safemed.report.figures.style import GREY, Drawn, count, label, legend, needed, ordered, percent_axis, title
 from safemed.report.tables.redteam import PLAIN, PRIOR, SILENT, check_red_team_rows, ended
 
 LOOKS = {  # silent, the control, in grey
@@ -14,7 +16,7 @@ LOOKS = {  # silent, the control, in grey
     "random": {"color": "#009E73", "linestyle": (0, (1, 1))},
     SILENT: {"color": GREY, "linestyle": (0, (7, 1.5, 1, 1.5))},
 }
-NAMES = {SILENT: "adaptive, no claims (control)", "best-single": "best operator, alone"}
+NAMES = {SILENT: "no claims (control)", "best-single": "best alone"}
 PANELS = 6  # models
 
 
@@ -27,21 +29,28 @@ def redteam(redteam: pd.DataFrame) -> Drawn:
     accuracy = needed(accuracy_by_queries(redteam), "complete search of a red team")
     models = ordered(accuracy.model)[:PANELS]
     columns = min(len(models), 2)
-    figure = Figure(figsize=(1.2 + 3.6 * columns, 1.0 + 2.8 * -(-len(models) // columns)))
-    panels = figure.subplots(-(-len(models) // columns), columns, sharex=True, sharey=True, squeeze=False).flatten()
+    rows = -(-len(models) // columns)
+    figure = Figure(figsize=(1.2 + 3.6 * columns, 1.0 + 2.8 * rows))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flatten()
     for axes, model in zip(panels, models, strict=False):
-        for strategy, line in accuracy[accuracy.model == model].groupby("strategy"):
-            axes.plot(line.queries, line.accuracy, drawstyle="steps-post", **LOOKS[strategy])
-        axes.set_title(label(model))
-        axes.set_xlim(0, accuracy.queries.max())
-        percent_axis(axes)
-        axes.set_xlabel("queries of a question")
-        axes.set_ylabel("still right, of all")
+        _lines(axes, accuracy[accuracy.model == model])
     for axes in panels[len(models) :]:
         axes.set_axis_off()
     there = [strategy for strategy in LOOKS if strategy in set(accuracy.strategy)]
     legend(figure, [Line2D([], [], label=NAMES.get(one, one), **LOOKS[one]) for one in there])
     return figure, accuracy
+
+
+def _lines(axes: Axes, accuracy: pd.DataFrame) -> None:
+    """One model's panel."""
+    for strategy, line in accuracy.groupby("strategy"):
+        axes.plot(line.queries, line.accuracy, drawstyle="steps-post", **LOOKS[strategy])
+    title(axes, label(accuracy.model.iloc[0]), count(accuracy.n))
+    axes.set_xlim(0, accuracy.queries.max())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    percent_axis(axes)
+    axes.set_xlabel("queries of a question")
+    axes.set_ylabel("still right, of all")
 
 
 def accuracy_by_queries(rows: pd.DataFrame) -> pd.DataFrame:

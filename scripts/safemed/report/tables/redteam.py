@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pandas as pd
 
 from safemed.data.prompts import FAILED
@@ -16,7 +17,8 @@ RED_TEAM_ROWS = [
 ]  # fmt: skip
 REDTEAM = [
     "model", "strategy", "n", "n_right", "fooled", "fooled_low", "fooled_high", "silent", "fooled_of_all", "followed",
-    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_silent", "status",
+    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_silent", "p_sooner_random", "p_sooner_silent",
+    "status",
 ]  # fmt: skip
 PLAIN, PRIOR, SILENT, RANDOM = "plain", "prior", "silent", "random"
 
@@ -45,8 +47,10 @@ def redteam(redteam: pd.DataFrame) -> pd.DataFrame:
     rounds: the mean number of rounds on them.
     operators: the mean number of operators in the sets that fooled.
     top: the kind of operator that is in most of these sets.
-    p_random, p_silent: exact McNemar test of the strategy against random and against silent, on the questions right at
-        first, as if these were independent.
+    p_random, p_silent: exact McNemar test of `fooled` against the strategy random and against silent, on the questions
+        right at first, as if these were independent.
+    p_sooner_random, p_sooner_silent: exact sign test on them of which of the two fools a question with fewer queries,
+        one that is not fooled counting as later: it tells strategies apart that fool nearly all.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number that rests on them.
 
     Raises ValueError if `check_red_team_rows` does.
@@ -108,7 +112,7 @@ def _counted(rows: pd.DataFrame, strategy: str, ends: dict[str, pd.DataFrame]) -
     }  # fmt: skip
     if len(last):
         record["fooled_low"], record["fooled_high"] = clustered_wilson(fooled, last.image_path)
-    return record | _beside(strategy, fooled, ends)
+    return record | _beside(strategy, ends)
 
 
 def _sets(operators: pd.Series) -> dict:
@@ -120,12 +124,20 @@ def _sets(operators: pd.Series) -> dict:
     return {"operators": sum(sizes) / len(sizes) if sizes else float("nan"), "top": top}
 
 
-def _beside(strategy: str, fooled: pd.Series, ends: dict[str, pd.DataFrame]) -> dict:
-    """The share that the strategy silent fools, and the p-values, of what is complete."""
-    found = {}
+def _beside(strategy: str, ends: dict[str, pd.DataFrame]) -> dict:
+    """The share that the strategy silent fools, and the p-values, against what is complete."""
+    found, own = {}, _spent(ends[strategy])
     for other in (RANDOM, SILENT):
         if other in ends and not (ends[other].outcome == FAILED).any():
-            theirs = ends[other].outcome.reindex(fooled.index) != "right"
-            found |= {"silent": share(theirs, theirs.notna())} if other == SILENT else {}
-            found |= {f"p_{other}": mcnemar(fooled, theirs)} if other != strategy else {}
+            theirs = _spent(ends[other])
+            if other == SILENT:
+                found["silent"] = share(theirs < np.inf, theirs.notna())
+            if other != strategy:
+                found[f"p_{other}"] = mcnemar(own < np.inf, theirs < np.inf)
+                found[f"p_sooner_{other}"] = mcnemar(own < theirs, theirs < own)  # which then is the sign test
     return found
+
+
+def _spent(last: pd.DataFrame) -> pd.Series:
+    """The queries that fooled each question, infinitely many where none did. last: of `ended`."""
+    return last["query"].astype(float).where(last.outcome != "right", np.inf)
