@@ -17,7 +17,7 @@ Prior = dict[Operator, float]  # an operator with its first claim -> by how much
 
 FEW, MANY = 2, 4  # operators of a set in the first rounds, and later
 FIRST_ROUNDS = 3
-KEPT = 3  # sets of a question that further operators are added to
+KEPT = 3  # sets of a question, of those that may grow, that further operators are added to
 DRAWS = 50  # for a new set, before a random strategy gives up
 
 
@@ -34,7 +34,11 @@ class Tried:
     falls: dict[Set, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.offered = sorted(self.offered, key=lambda one: draw(self.seed, self.name, f"operator {one}"))
+        """Put the operators in random order, one of each kind in turn: kinds with many variants do not come first."""
+        drawn = sorted(self.offered, key=lambda one: draw(self.seed, self.name, f"operator {one}"))
+        kinds = [one.kind for one in drawn]
+        turns = [kinds[:i].count(kind) for i, kind in enumerate(kinds)]
+        self.offered = [drawn[i] for i in sorted(range(len(drawn)), key=turns.__getitem__)]
 
     def worth(self, operator: Operator, prior: Prior) -> float:
         """What an operator added to the fall where it was tried on this question, on average; else its prior."""
@@ -55,13 +59,15 @@ def largest(round_: int) -> int:
 def adaptive(tried: Tried, prior: Prior, round_: int, n: int) -> list[Set]:
     """The next n sets by feedback: the sets that lowered the margin most, each with one operator more, and single ones.
 
-    A set ranks by its parent's fall plus the worth of the operator that is added. As long as there are others, no two
-    sets of a round add operators of one kind to the same parent. Fewer than n where no more can be made.
+    A set ranks by its parent's fall plus the worth of the operator that is added; of equals, the larger one first. As
+    long as there are others, no two sets of a round add operators of one kind to the same parent. Fewer than n where no
+    more can be made.
     """
     chosen: list[Set] = []
     others: list[Set] = []
     seen, branches = set(tried.falls), set()
-    for _, child, branch in sorted(_children(tried, prior, largest(round_)), key=lambda one: -one[0]):
+    children = sorted(_children(tried, prior, largest(round_)), key=lambda one: (-one[0], -len(one[1])))
+    for _, child, branch in children:
         if child not in seen:
             (others if branch in branches else chosen).append(child)
             branches.add(branch)
@@ -72,11 +78,12 @@ def adaptive(tried: Tried, prior: Prior, round_: int, n: int) -> list[Set]:
 def _children(tried: Tried, prior: Prior, most: int) -> Iterator[tuple[float, Set, tuple[Set, str]]]:
     """Expected fall, set, and its branch (parent and kind added), of all sets one operator larger than a kept one."""
     worths = {one: tried.worth(one, prior) for one in tried.offered}
-    kept = sorted(tried.falls.items(), key=lambda one: -one[1])[:KEPT]
+    smaller = [(one, fell) for one, fell in tried.falls.items() if len(one) < most]
+    kept = sorted(smaller, key=lambda one: (-one[1], -len(one[0])))[:KEPT]
     for parent, fell in [(frozenset(), 0.0), *kept]:
         for operator, worth in worths.items():
             child = parent | {operator}
-            if len(parent) < len(child) <= most and not conflicting(child):
+            if len(parent) < len(child) and not conflicting(child):
                 yield fell + worth, child, (parent, operator.kind)
 
 
