@@ -21,7 +21,7 @@ from support.report_rows import (
     target_rows,
     texts_of,
 )
-from support.stress_rows import ANYWAY, attacked_rows, every_kind, hint_rows, protocol_rows
+from support.stress_rows import ANYWAY, attacked_rows, every_kind, hint_rows, protocol_rows, red_team_rows
 
 CONFIG = {
     "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
@@ -56,6 +56,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "published/sweeps": study(),
         "published/certificates": certificate_rows(),
         "hint_attacks": attacked_rows(),
+        "redteam": red_team_rows(),
         "targets": target_rows(),
     }
     files = {kind: [_written(frame, folder / kind)] for kind, frame in rows.items()}

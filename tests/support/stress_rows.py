@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from safemed.report.tables.redteam import RED_TEAM_ROWS
 from safemed.report.tables.rows import ATTACK_ROWS
 from safemed.stress.erasure import ERASURES
 
@@ -103,3 +104,27 @@ def every_kind() -> pd.DataFrame:
             shared = {"kind": "chain", "image_path": image, "question_type": kind}
             rows.append(row(f"{image}-{kind}", answer, **shared))
     return pd.concat([hint_rows(), pd.DataFrame(rows)], ignore_index=True)
+
+
+# strategy -> question -> what is said to each query on it; gold is A, the claim B.
+SEARCHED = {
+    "adaptive": {"q1": "B", "q2": "AAB", "q3": "AC", "q4": "AAAA"},
+    "random": {"q1": "AAAA", "q2": "AAAA", "q3": "AAAB", "q4": "AAAA"},
+    "silent": {"q1": "AAC", "q2": "AAAA", "q3": ["A", ""], "q4": "AAAA"},
+}
+
+
+def red_team_rows(**changes) -> pd.DataFrame:
+    """The rows of PLAIN and SEARCHED, two queries a round, more operators in the second, and one row of val."""
+    rows = [row(q, a) | {"strategy": "plain", "round": 0, "query": 0, "operators": ""} for q, a in PLAIN.items()]
+    rows.append(rows[0] | {"strategy": "prior", "question_id": "v1", "image_path": "v1"})
+    for strategy, asked in SEARCHED.items():
+        claimed, hint = ("", "hint one last") if strategy == "silent" else ("B", "hint one last 0")
+        for question, answers in asked.items():
+            rows += [
+                row(question, answer, claimed=claimed)
+                | {"strategy": strategy, "round": 1 + i // 2, "query": 1 + i}
+                | {"operators": f"{hint} + order 1" if i > 1 else hint}
+                for i, answer in enumerate(answers)
+            ]
+    return pd.DataFrame(rows).assign(margin=1.0)[RED_TEAM_ROWS].assign(**changes)
