@@ -26,7 +26,8 @@ from support.paths import TEMPLATES
 
 WORDS = Templates.read(TEMPLATES)
 BUDGET, ROUNDS = 20, 5
-SEARCH = {"budget": BUDGET, "rounds": ROUNDS, "strategies": list(STRATEGIES)}
+ALL = list(STRATEGIES)
+SEARCH = {"budget": BUDGET, "rounds": ROUNDS, "strategies": ALL}
 MODEL = {"model": "sft-think", "method": "sft", "variant": "think", "precision": "fp32", "templates": 2}
 SETTINGS = SEARCH | {
     "questions": 12, "prior_questions": 4, "budget": 8, "rounds": 4, "batch_size": 10,
@@ -77,7 +78,7 @@ def found(questions, judge: Judge, failing=lambda one: False, **changes) -> pd.D
     alone = asked_alone(trial, ask)
     team = RedTeam(attacked, ask, SEARCH | changes, 0, lambda number, make: make())
     rows = pd.concat([alone, team.rows(learned(alone, trial))], ignore_index=True).assign(**MODEL)
-    check_red_team_rows(rows)
+    check_red_team_rows(rows, ALL)
     return rows
 
 
@@ -101,7 +102,7 @@ def sets(rows: pd.DataFrame) -> list[list[str]]:
 
 def test_a_model_that_ignores_words_is_never_fooled_and_all_strategies_ask_as_often(questions):
     rows = found(questions, steadfast)
-    table = redteam(rows).set_index("strategy")
+    table = redteam(rows, ALL).set_index("strategy")
     assert set(table.index) == set(STRATEGIES) and (table.fooled == 0).all() and (table.n_right == 12).all()
     assert (table.queries == BUDGET).all() and (table.rounds == ROUNDS).all() and (table.top == "").all()
     searched = rows[~rows.strategy.isin([PLAIN, PRIOR])]
@@ -130,7 +131,7 @@ def test_what_falls_to_two_operators_together_alone_is_found_by_feedback_and_not
         return (wrong(one), -1.0) if signs == 2 else (one.row["gold"], 5.0 - signs)
 
     rows = found(questions, judge)
-    table = redteam(rows).set_index("strategy")
+    table = redteam(rows, ALL).set_index("strategy")
     assert table.fooled["adaptive"] == table.fooled["silent"] == 1 and table.fooled["best-single"] == 0
     assert table.fooled["random"] < 1 and table.p_random["adaptive"] < 0.05 and table.p_sooner_random["adaptive"] < 0.01
     fell = of(rows, "adaptive").query("outcome != 'right'")
@@ -143,7 +144,7 @@ def test_what_any_words_upset_is_upset_by_silent_ones_as_soon(questions, origina
         same = said == (originals[one.row["question_id"]]["question"], "")
         return (one.row["gold"], 5.0) if same else (wrong(one), -3.0)
 
-    table = redteam(found(questions, judge)).set_index("strategy")
+    table = redteam(found(questions, judge), ALL).set_index("strategy")
     claims, control = table.loc["adaptive"], table.loc["silent"]
     assert claims.fooled == claims.silent == control.fooled == 1 and claims.queries == control.queries
     assert claims.p_silent == claims.p_sooner_silent == 1
@@ -153,7 +154,7 @@ def test_what_follows_claims_alone_is_fooled_by_claims_alone(questions):
     def judge(one: StressedQuestion) -> tuple[str, float]:
         return (one.claimed, -3.0) if one.claimed else (one.row["gold"], 5.0)
 
-    table = redteam(found(questions, judge)).set_index("strategy")
+    table = redteam(found(questions, judge), ALL).set_index("strategy")
     assert table.fooled["adaptive"] == table.followed["adaptive"] == 1 and table.fooled["silent"] == 0
     assert (table.silent == 0).all() and table.top["adaptive"] == "hint" and table.p_silent["adaptive"] < 0.01
     assert table.queries["adaptive"] < table.queries["random"] and table.unparsable["adaptive"] == 0
@@ -193,7 +194,7 @@ def test_a_question_on_which_the_model_fails_is_failed_and_never_fooled(question
     rows = found(questions, judge, failing=lambda one: "Look at" in one.row["question"])
     ends = rows[~rows.strategy.isin([PLAIN, PRIOR])].groupby(["strategy", "question_id"]).tail(1)
     assert {FAILED, "wrong"} == set(ends.outcome) - {"right"}
-    table = redteam(rows)
+    table = redteam(rows, ALL)
     broken = table[table.status != "complete"]
     assert len(broken) and broken.fooled.isna().all() and broken.queries.isna().all()
     failed = ends[ends.outcome == FAILED].groupby("strategy").size()
@@ -202,7 +203,7 @@ def test_a_question_on_which_the_model_fails_is_failed_and_never_fooled(question
     }
     first = questions[0].inputs.rows[0]["question_id"]
     rows = found(questions, steadfast, failing=lambda one: one.row["question_id"] == first)
-    assert (rows.question_id == first).sum() == 1 and redteam(rows).status.str.contains("1 of 12").all()
+    assert (rows.question_id == first).sum() == 1 and redteam(rows, ALL).status.str.contains("1 of 12").all()
 
 
 def test_only_what_was_right_is_attacked_and_accuracy_never_rises_with_the_budget(questions):
@@ -213,12 +214,12 @@ def test_only_what_was_right_is_attacked_and_accuracy_never_rises_with_the_budge
         return (wrong(one), -1.0) if falls else (one.row["gold"], 5.0)
 
     rows = found(questions, judge)
-    assert (rows.question_id == first).sum() == 1 and (redteam(rows).n_right == 11).all()
+    assert (rows.question_id == first).sum() == 1 and (redteam(rows, ALL).n_right == 11).all()
     lines = accuracy_by_queries(rows)
     for _, line in lines.groupby("strategy"):
         assert line.queries.tolist() == list(range(BUDGET + 1)) and (line.accuracy.diff().dropna() <= 0).all()
         assert line.accuracy.iloc[0] == 11 / 12
-    table = redteam(rows).set_index("strategy")
+    table = redteam(rows, ALL).set_index("strategy")
     ends = lines[lines.queries == BUDGET].set_index("strategy").accuracy
     assert (11 / 12 - ends).sub(table.fooled_of_all).abs().max() < 1e-9 and table.fooled.between(0.1, 1).any()
 
@@ -247,12 +248,12 @@ def rows(data, skilled, tmp_path_factory) -> pd.DataFrame:
 
 
 def test_the_rows_can_be_counted_and_the_plain_ones_are_right(rows):
-    check_red_team_rows(rows)
+    check_red_team_rows(rows, ALL)
     assert set(rows) == set(RED_TEAM_ROWS) and (of(rows, PLAIN).outcome == "right").all()
     assert of(rows, PLAIN).margin.min() > 0 and not set(of(rows, PRIOR).question_id) & set(of(rows, PLAIN).question_id)
     answered = rows[rows.outcome != "unparsable"]
     assert ((answered.margin > 0) == (answered.outcome == "right")).mean() > 0.95  # greedy: the letter is the largest
-    table = redteam(rows)
+    table = redteam(rows, ALL)
     assert (table.status == "complete").all() and table.fooled.max() > 0.3
 
 

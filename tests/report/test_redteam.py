@@ -10,7 +10,9 @@ from safemed.report.figures.redteam import accuracy_by_queries
 from safemed.report.figures.redteam import redteam as draw
 from safemed.report.tables.redteam import RED_TEAM_ROWS, REDTEAM, redteam
 from safemed.utils.stats import wilson
-from support.stress_rows import red_team_rows
+from support.stress_rows import SEARCHED, red_team_rows
+
+STRATEGIES = list(SEARCHED)
 
 
 def with_one(strategy: str, question: str, at: int, **changes) -> pd.DataFrame:
@@ -23,7 +25,7 @@ def with_one(strategy: str, question: str, at: int, **changes) -> pd.DataFrame:
 
 
 def test_what_is_fooled_is_counted_of_what_was_right():
-    table = redteam(red_team_rows()).set_index("strategy")
+    table = redteam(red_team_rows(), STRATEGIES).set_index("strategy")
     assert list(table.index) == ["adaptive", "random", "silent"] and (table.status == "complete").all()
     found = table.loc["adaptive"]
     assert (found.n, found.n_right, found.fooled, found.fooled_of_all) == (5, 4, 3 / 4, 3 / 5)
@@ -36,7 +38,7 @@ def test_what_is_fooled_is_counted_of_what_was_right():
 
 
 def test_strategies_are_compared_on_the_same_questions():
-    table = redteam(red_team_rows()).set_index("strategy")
+    table = redteam(red_team_rows(), STRATEGIES).set_index("strategy")
     assert table.p_random["adaptive"] == 2 * 0.5**2  # q1 and q2, both the same way
     assert table.p_sooner_random["adaptive"] == 2 * 0.5**3  # q3, too, which both fool
     assert table.p_silent["adaptive"] == 1 and table.p_sooner_silent["adaptive"] == 2 * 0.5**2  # q3 as soon
@@ -46,7 +48,7 @@ def test_strategies_are_compared_on_the_same_questions():
 @pytest.mark.parametrize("strategy, query", [("adaptive", 1), ("random", 4), ("silent", 3)])
 def test_a_search_that_failed_leaves_no_number_that_rests_on_it(strategy, query):
     rows = with_one(strategy, "q1", query, outcome=FAILED, answer="", said="", margin=math.nan)
-    table = redteam(rows).set_index("strategy")
+    table = redteam(rows, STRATEGIES).set_index("strategy")
     assert table.status[strategy] == "incomplete: 1 of 5 not evaluated"
     assert table.loc[strategy, ["n_right", "fooled", "queries", "silent", "p_random"]].isna().all()
     other = table.drop(index=strategy)
@@ -56,16 +58,18 @@ def test_a_search_that_failed_leaves_no_number_that_rests_on_it(strategy, query)
 
 
 def test_a_question_that_failed_as_it_is_leaves_no_number_at_all():
-    table = redteam(with_one("plain", "q5", 0, outcome=FAILED, answer="", said=""))
+    table = redteam(with_one("plain", "q5", 0, outcome=FAILED, answer="", said=""), STRATEGIES)
     assert table.status.eq("incomplete: 1 of 5 not evaluated").all() and table.fooled.isna().all()
 
 
 def test_of_nothing_right_nothing_is_fooled():
     rows = red_team_rows()
     rows = rows[rows.strategy == "plain"].assign(answer="C", outcome="wrong")
-    assert redteam(rows).empty
-    with pytest.raises(ValueError, match="nothing to draw"):
-        draw(rows)
+    table = redteam(rows, STRATEGIES)
+    assert table.strategy.tolist() == STRATEGIES and (table.n == 5).all() and (table.n_right == 0).all()
+    assert table.fooled.isna().all() and table.queries.isna().all() and (table.status == "complete").all()
+    figure, drawn = draw(rows, STRATEGIES)
+    assert figure.texts and not figure.axes and drawn.empty
 
 
 def test_accuracy_falls_where_a_query_fools():
@@ -77,13 +81,13 @@ def test_accuracy_falls_where_a_query_fools():
 
 def test_the_control_is_drawn_beside_every_model():
     models = ["sft-think", "at-grpo-think", "sft-instruct"]
-    figure, drawn = draw(pd.concat([red_team_rows(model=model) for model in models]))
+    figure, drawn = draw(pd.concat([red_team_rows(model=model) for model in models]), STRATEGIES)
     panels = [axes for axes in figure.axes if axes.lines]
     assert [axes.get_title(loc="left") for axes in panels] == ["SFT, instruct", "SFT, think", "AT-GRPO, think"]
     for axes in panels:
         (control,) = [line for line in axes.lines if line.get_color() == "#777777"]
         assert control.get_ydata().tolist() == drawn[drawn.strategy == "silent"].accuracy[:5].tolist()
-    assert len(draw(pd.concat([red_team_rows(model=f"m{i}-think") for i in range(8)]))[0].axes) == 6
+    assert len(draw(pd.concat([red_team_rows(model=f"m{i}-think") for i in range(8)]), STRATEGIES)[0].axes) == 6
 
 
 @pytest.mark.parametrize(
@@ -98,14 +102,15 @@ def test_the_control_is_drawn_beside_every_model():
             pd.concat([red_team_rows(), red_team_rows(model="m-think").query("question_id != 'q5'")]),
             "different questions",
         ),
+        (red_team_rows().query("strategy != 'random'"), "not attacked.*random.*q1"),
         (red_team_rows().drop(columns="claimed"), "claimed"),
     ],
 )
 def test_rows_that_cannot_be_counted_are_refused(rows, message):
     with pytest.raises(ValueError, match=message):
-        redteam(rows)
+        redteam(rows, STRATEGIES)
 
 
 def test_no_rows_make_an_empty_table():
-    table = redteam(pd.DataFrame(columns=RED_TEAM_ROWS))
+    table = redteam(pd.DataFrame(columns=RED_TEAM_ROWS), STRATEGIES)
     assert table.empty and table.columns.tolist() == REDTEAM

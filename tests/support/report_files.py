@@ -21,13 +21,22 @@ from support.report_rows import (
     target_rows,
     texts_of,
 )
-from support.stress_rows import ANYWAY, attacked_rows, every_kind, hint_rows, protocol_rows, red_team_rows
+from support.stress_rows import (
+    ANYWAY,
+    SEARCHED,
+    attacked_rows,
+    every_kind,
+    hint_rows,
+    protocol_rows,
+    red_team_rows,
+)
 
 CONFIG = {
     "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
     "certify": {"radii": [0.0, 0.25, 0.5]},
     "data": {"image_size": 32},
     "seed": 0,
+    "redteam": {"strategies": list(SEARCHED)},
 }
 MODELS = ("sft-think", "at-grpo-think")
 

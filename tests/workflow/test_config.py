@@ -202,6 +202,9 @@ REFUSED = [
     ),
     ("certify: {questions: 200}", "certify.questions", "200 is more than attack.questions = 100: .* with pgd"),
     ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
+    ("redteam: {budget: 4}", "redteam.budget", "4 queries are not one for each of redteam.rounds = 5"),
+    ("redteam: {strategies: [adaptive]}", "redteam.strategies", "lacks silent"),
+    ("redteam: {strategies: [greedy, silent]}", "redteam.strategies", "'greedy' is not one of adaptive, "),
     (
         "methods: {sft: {augmentation: {kind: clean, sigma: 0.1}}}",
         "methods.sft.augmentation.sigma",

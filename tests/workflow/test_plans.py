@@ -175,6 +175,18 @@ def test_every_study_plans_on_a_folder_of_images(name, plans):
     assert trainings(jobs) == trainings_of(config, configuration.studied(config))
 
 
+def test_the_red_team_is_set_on_the_models_of_the_study_that_it_is_laid_over(plans):
+    alone, words = plans("redteam"), plans("words", "redteam")
+    for done, name in ((alone, "redteam"), (words, "words")):
+        config = config_files.read(STUDIES[name])
+        asked = commands(done, "redteam.py")
+        models = configuration.models(config, config["study_methods"])
+        assert sorted(given["--model"][0] for given in asked) == sorted(models)
+        assert all(given["--templates"] == [config["templates"]] for given in asked)
+    assert "grpo-hints-think" in models and not commands(plans("words"), "redteam.py")
+    assert planned(alone)["make_redteam"] == planned(alone)["draw_redteam"] == 1
+
+
 def test_what_is_certified_follows_what_is_studied(full, untouched):
     alone = plan("--config", "study_methods=[sft]", "--configfile", STUDIES["full"], cwd=untouched)
     assert trainings(alone) == trainings_of(FULL, ["sft"]) and not alone["train_fare"]

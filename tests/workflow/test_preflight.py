@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from safemed.stress.hints import Templates
-from safemed.stress.stress_tests import stress_tests
+from safemed.stress.operators import KINDS, ChangedQuestions
+from safemed.stress.stress_tests import CLEAN, StressInputs, stress_tests
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
-from safemed.workflow.jobs import jobs
-from support.paths import ROOT, SMALLEST_STUDY, STUDIES
+from safemed.workflow.jobs import ALONE, jobs
+from support.paths import ROOT, SMALLEST_STUDY, STUDIES, TEMPLATES
 from support.settings import SMALLEST
 from support.snakemake_runs import checkout, snakemake
 
@@ -35,6 +37,7 @@ def spent(results: Path, job: dict) -> tuple[int, int]:
         "attack_model": f"attacks/{model}/{what}",
         "transfer_images": f"transfer/{model}",
         "stress_model": f"stress/{model}",
+        "redteam_model": f"redteam/{model}",
         "probe_attacks": f"sanity/{model}",
         "certify_model": f"certificates/{model}/{smoothed}/*",
     }.get(job["rule"], f"models/{model}")
@@ -75,7 +78,7 @@ def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
 
 def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
-    parts = ("attacks", "transfer", "stress", "sanity", "certificates", "models")
+    parts = ("attacks", "transfer", "stress", "redteam", "sanity", "certificates", "models")
     made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
     assert sum(job["jobs"] for job in jobs(SMALLEST)) == made - len(configuration.bases(SMALLEST))
 
@@ -84,6 +87,16 @@ def test_stress_tests_are_no_more_than_are_assumed():
     templates, stress = Templates.read(ROOT / "workflow" / "templates.yaml"), FULL["stress"]
     asked = list(stress_tests(templates, stress["severities"], stress["attack"], stress["published"]))
     assert FULL["preflight"]["stress_tests"] / 2 < len(asked) <= FULL["preflight"]["stress_tests"]
+
+
+def test_operators_that_are_tried_alone_are_no_more_than_are_assumed():
+    question = {"question_id": "q", "image_path": "a", "modality": "CT", "question_type": "t", "gold": "B", "box": []}
+    row, others = question | {"options": ["cyst", "nodule", "node", "bone"]}, ["air", "gas", "fat", "pus"]
+    everything = [row, row | {"options": others, "image_path": "b"}]
+    images, templates = {CLEAN: torch.zeros(1, 64, 64, 3, dtype=torch.uint8)}, Templates.read(TEMPLATES)
+    questions = ChangedQuestions(StressInputs([row], images, set(), everything, templates, 0))
+    alone = {one.first() for silent in (False, True) for one in questions.offered(0, silent)}
+    assert ALONE / 2 < 1 + len(alone) <= ALONE and {one.kind for one in alone} == set(KINDS)
 
 
 @pytest.fixture(scope="module")

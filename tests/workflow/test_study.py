@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack",
+    "smoothed_attack", "redteam",
 ]  # fmt: skip
 
 
@@ -63,6 +63,17 @@ def test_the_attack_that_knows_the_hint_stands_beside_the_one_that_does_not(stud
     adaptive = table(study, "adaptive")
     assert adaptive[["attack", "seen", "eps", "n", "failed"]].values.tolist() == [["pgd-hint", "pgd", 8, 8, 0]] * 2
     assert set(adaptive.model) == {"sft-instruct", "at-grpo-instruct"} and adaptive.difference.notna().all()
+
+
+def test_the_red_team_attacks_what_every_model_answers_rightly(study):
+    redteam, settings = table(study, "redteam"), SMALLEST["redteam"]
+    assert set(zip(redteam.model, redteam.strategy, strict=True)) == {
+        (model, strategy) for model in ("sft-instruct", "at-grpo-instruct") for strategy in settings["strategies"]
+        if (table(study, "robustness").query("model == @model and attack == 'clean'").accuracy > 0).all()
+    }  # fmt: skip
+    assert set(redteam.n) <= {settings["questions"]} and (redteam.queries <= settings["budget"]).all()
+    asked = rows(study, "redteam/sft-instruct")
+    assert asked[asked.strategy == "prior"].question_id.nunique() == settings["prior_questions"]
 
 
 def test_every_result_says_what_it_came_from(study):

@@ -130,7 +130,7 @@ TABLES = (
     Table("abstention", "abstention.abstention", ("stress",), "abstention"),
     Table("chain", "chain.chain", ("stress",), "chain"),
     Table("chain_summary", "chain.chain_summary", ("stress",), "chain"),
-    Table("redteam", "redteam.redteam", ("redteam",), "redteam"),
+    Table("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
     Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
@@ -153,7 +153,7 @@ FIGURES = (
     Figure("image_edits", "image_edits.image_edits", ("tables/image_edits",), "image_edits"),
     Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),
-    Figure("redteam", "redteam.redteam", ("redteam",), "redteam"),
+    Figure("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
     Figure(
         "modality_heatmap",
         "heatmap.heatmap",

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from safemed.data.prompts import FAILED
-from safemed.report.figures.style import GREY, Drawn, count, label, legend, needed, ordered, percent_axis, title
+from safemed.report.figures.style import GREY, Drawn, count, label, legend, ordered, percent_axis, sentence, title
 from safemed.report.tables.redteam import PLAIN, PRIOR, SILENT, check_red_team_rows, ended
 
 LOOKS = {  # silent, the control, in grey
@@ -20,13 +20,17 @@ NAMES = {SILENT: "no claims (control)", "best-single": "best alone"}
 PANELS = 6  # models
 
 
-def redteam(redteam: pd.DataFrame) -> Drawn:
+def redteam(redteam: pd.DataFrame, strategies: list[str]) -> Drawn:
     """Accuracy of each model (panels, the first six) against the queries spent on each question, a line a strategy.
 
-    redteam: rows of scripts/redteam.py. A strategy with a question that was not evaluated has no line.
+    redteam: rows of scripts/redteam.py, with these strategies. One with a question that was not evaluated has no line.
     """
-    check_red_team_rows(redteam)
-    accuracy = needed(accuracy_by_queries(redteam), "complete search of a red team")
+    check_red_team_rows(redteam, strategies)
+    accuracy = accuracy_by_queries(redteam)
+    if accuracy.empty:
+        return sentence(
+            "No question was answered rightly and evaluated to the end: there was nothing to fool."
+        ), accuracy
     models = ordered(accuracy.model)[:PANELS]
     columns = min(len(models), 2)
     rows = -(-len(models) // columns)

@@ -23,11 +23,11 @@ REDTEAM = [
 PLAIN, PRIOR, SILENT, RANDOM = "plain", "prior", "silent", "random"
 
 
-def redteam(redteam: pd.DataFrame) -> pd.DataFrame:
+def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     """What each strategy of a red team finds: one row of REDTEAM for each model and strategy. Shares are in [0, 1].
 
-    redteam: RED_TEAM_ROWS. A question is fooled where the text generated under some set of operators is not right
-    (DAS, arXiv 2508.00923), within a budget of queries.
+    redteam: RED_TEAM_ROWS; strategies: those of the study. A question is fooled where the text generated under some set
+    of operators is not right (DAS, arXiv 2508.00923), within a budget of queries.
 
     Columns:
     model: which model.
@@ -55,16 +55,16 @@ def redteam(redteam: pd.DataFrame) -> pd.DataFrame:
 
     Raises ValueError if `check_red_team_rows` does.
     """
-    check_red_team_rows(redteam)
+    check_red_team_rows(redteam, strategies)
     records = []
     for model, part in redteam[redteam.strategy != PRIOR].groupby("model", sort=False):
-        ends = {name: ended(part, name) for name in part.strategy.unique() if name != PLAIN}
+        ends = {name: ended(part, name) for name in strategies}
         records += [{"model": model, "strategy": name} | _counted(part, name, ends) for name in ends]
     return pd.DataFrame(records, columns=REDTEAM)
 
 
-def check_red_team_rows(rows: pd.DataFrame) -> None:
-    """Refuse rows of a red team that cannot be counted.
+def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
+    """Refuse rows of a red team with these strategies that cannot be counted.
 
     Raises ValueError, naming model and strategy and the way out, if a column or value is missing, an outcome is none
     that is known, or contradicts the answer, a query stands there twice, comes after one that was not right, or is
@@ -79,10 +79,10 @@ def check_red_team_rows(rows: pd.DataFrame) -> None:
     last = searched.groupby(["model", "strategy", "question_id"])["query"].transform("max")
     refuse(searched, (searched.outcome != "right") & (searched["query"] < last), where, "a question was asked on")
     keys = ["model", "question_id"]
-    plain = rows[(rows.strategy == PLAIN) & (rows.outcome == "right")]
-    for strategy, part in searched.groupby("strategy"):
-        of_models = plain[plain.model.isin(part.model)].assign(strategy=strategy)
-        both = of_models.merge(part[keys].drop_duplicates(), on=keys, how="outer", indicator="found")
+    right = rows[(rows.strategy == PLAIN) & (rows.outcome == "right")]
+    for strategy in strategies:
+        asked = searched.loc[searched.strategy == strategy, keys].drop_duplicates()
+        both = right.assign(strategy=strategy).merge(asked, on=keys, how="outer", indicator="found")
         refuse(both, both.found == "left_only", ["model", "strategy"], "a question that is right was not attacked")
         refuse(both, both.found == "right_only", ["model"], "a question was attacked that is not right as it is")
 
@@ -110,8 +110,9 @@ def _counted(rows: pd.DataFrame, strategy: str, ends: dict[str, pd.DataFrame]) -
         "unparsable": share(last.outcome == "unparsable", fooled), "queries": last["query"].mean(),
         "rounds": last["round"].mean(), **_sets(last.operators[fooled]),
     }  # fmt: skip
-    if len(last):
-        record["fooled_low"], record["fooled_high"] = clustered_wilson(fooled, last.image_path)
+    if last.empty:
+        return record
+    record["fooled_low"], record["fooled_high"] = clustered_wilson(fooled, last.image_path)
     return record | _beside(strategy, ends)
 
 
