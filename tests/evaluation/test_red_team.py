@@ -110,6 +110,11 @@ def test_a_model_that_ignores_words_is_never_fooled_and_all_strategies_ask_as_of
     assert (asked == BUDGET // ROUNDS).all() and len(asked) == len(STRATEGIES) * ROUNDS * 12
 
 
+def test_a_model_that_is_never_right_is_not_attacked(questions):
+    table = redteam(found(questions, lambda one: (wrong(one), -1.0)), ALL)
+    assert table.strategy.tolist() == ALL and (table.n_right == 0).all() and table.fooled.isna().all()
+
+
 def test_no_set_is_tried_twice_none_conflicts_and_they_are_small_at_first(questions):
     rows = found(questions, steadfast)
     searched = rows[~rows.strategy.isin([PLAIN, PRIOR])]

@@ -120,6 +120,7 @@ def learned(alone: pd.DataFrame, questions: ChangedQuestions) -> Prior:
     right = alone[(alone.operators == "") & (alone.outcome == "right")].set_index("question_id").margin
     if right.empty:
         log.warning("no question of val is answered rightly: every operator is expected to do as much as any other")
+        return {}
     kept = alone[alone.question_id.isin(right.index) & (alone.operators != "") & (alone.outcome != FAILED)]
     falls = kept.question_id.map(right) - kept.margin.fillna(0.0)
     return {names[name]: fall for name, fall in falls.groupby(kept.operators).mean().items()}
