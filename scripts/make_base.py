@@ -40,14 +40,14 @@ def main() -> None:
 def train_tiny(args) -> None:
     """Train the tiny model on the training split."""
     meter = cost.CostMeter("base", args.name)
-    settings, side = args.settings, args.settings["image_size"]
+    settings, side, variants = args.settings, args.settings["image_size"], args.settings["variants"]
     questions = load_questions(args.data, "train")
     check_guessed(settings["base"]["guessed"], set(questions.unique("question_type")))
-    model, processor = build_tiny(pretraining.corpus(questions), settings["model"]["tiny"], side, args.seed)
+    model, processor = build_tiny(pretraining.corpus(questions, variants), settings["model"]["tiny"], side, args.seed)
     check_resize(processor, side)
     vlm = VLM(model, processor)
     logging.info("%.2f M parameters, %d tokens", sum(p.numel() for p in model.parameters()) / 1e6, len(vlm.tokenizer))
-    training = pretraining.Pretraining(vlm, questions, settings["base"], args.seed, side, meter)
+    training = pretraining.Pretraining(vlm, questions, variants, settings["base"], args.seed, side, meter)
     learned = (args.data / "splits.csv", args.data / "questions" / IDENTITY)
     checkpoint = resume.checkpoints(args.checkpoint, resume.identity(args, __file__, *learned)) / "base.pt"
     curves = training.run(checkpoint, every=settings["base"]["save_steps"])

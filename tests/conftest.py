@@ -111,7 +111,7 @@ def tiny_model(train_questions, made_once) -> Path:
     from safemed.training.pretraining import corpus
 
     def make(folder: Path) -> None:
-        model, processor = build_tiny(corpus(train_questions), TINY, SIDE, seed=0)
+        model, processor = build_tiny(corpus(train_questions, ["instruct", "think"]), TINY, SIDE, seed=0)
         save_model(model, processor, folder)
 
     return made_once("tiny", make)
@@ -148,7 +148,7 @@ def shown_data(shown, made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def skilled(tiny_model, shown, made_once):
-    """A model that answers `shown` rightly in both variants, saved and loaded for evaluation."""
+    """A model that answers `shown` rightly in all variants, saved and loaded for evaluation."""
     from safemed.models.vlm import VLM
     from support.taught_model import teach
 

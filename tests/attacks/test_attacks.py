@@ -23,7 +23,7 @@ EVERYTHING = torch.arange(24)
 
 @pytest.fixture(scope="module", params=prompts.VARIANTS)
 def evaluator(skilled, shown, request) -> Evaluator:
-    """24 questions that the model answers rightly, in either variant."""
+    """24 questions that the model answers rightly, in any variant."""
     return Evaluator(skilled, shown, request.param, 24)
 
 
@@ -296,7 +296,7 @@ def test_three_restarts_of_a_loss_towards_a_wrong_option_reach_every_wrong_optio
     wrong = set("ABCD") - {evaluator.rows[0]["gold"]}
     for loss in ("thought", "stop"):
         said = {restart: completion_of(evaluator, loss, restart) for name, restart in climbs if name == loss}
-        assert {prompts.parse(text, 4).answer for text in said.values()} == wrong, said
+        assert {prompts.parse(text, 4, "think").answer for text in said.values()} == wrong, said
 
 
 def completion_of(evaluator: Evaluator, name: str, place: int) -> str:
@@ -338,7 +338,7 @@ def test_the_choice_is_the_likeliest_letter_offered_and_agrees_with_the_generate
     clean = to_float(evaluator.images, evaluator.vlm.device)
     assert evaluator.choices(clean, EVERYTHING) == [row["gold"] for row in evaluator.rows]
     noisy = clean + 0.4 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    opening = {"instruct": "<answer>", "think": "<think> </think><answer>"}[evaluator.variant]
+    opening = "<think> </think><answer>" if evaluator.variant == "think" else "<answer>"
     logits = evaluator.vlm.completion_logits(noisy, opened(evaluator, opening))[:, -1, letter_ids(evaluator.vlm)]
     chosen = evaluator.choices(noisy, EVERYTHING)
     assert chosen == ["ABCD"[i] for i in logits[:, :4].argmax(1)] and len(set(chosen)) > 1
@@ -351,7 +351,9 @@ def test_the_classes_of_the_generated_answer_are_what_the_parser_reads(skilled, 
     evaluator, lost = Evaluator(skilled, shown, "think", 24), Evaluator(untrained, shown, "think", 6)
     noisy = to_float(evaluator.images, evaluator.vlm.device) + 0.4
     texts = evaluator.answers_to(noisy, EVERYTHING)
-    assert evaluator.classes("generate", noisy, EVERYTHING) == [prompts.parse(text, 4).answer or "?" for text in texts]
+    assert evaluator.classes("generate", noisy, EVERYTHING) == [
+        prompts.parse(text, 4, "think").answer or "?" for text in texts
+    ]
     assert lost.classes("generate", noisy, EVERYTHING) == ["?"] * 24  # which is no abstention
 
 

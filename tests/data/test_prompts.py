@@ -1,5 +1,7 @@
 """The one parser reads hostile completions strictly, and everything else reads through it."""
 
+import itertools
+
 import pytest
 
 from safemed.data import prompts
@@ -63,44 +65,83 @@ TABLE = {
     "<thi<answer>B</answer>nk>": (None, False, False),
 }
 
+# completion -> (the letter among four options or None, well-formed) as after; what has no thought is read as instruct's.
+AFTER = {
+    **{text: (answer, False) for text, (answer, *_) in TABLE.items() if "think>" not in text},
+    "<answer>B</answer><think>x</think>": ("B", True),
+    "<answer>\nB\n</answer>\n<think>\nCT\n\ncyst\n</think>\n": ("B", True),
+    "<answer>B</answer><think>not <answer>A</answer></think>": ("B", True),
+    "<answer>B</answer><think> </think>": ("B", False),
+    "so <answer>B</answer><think>x</think>": ("B", False),
+    "<answer>B</answer> for <think>x</think>": ("B", False),
+    "<answer>B</answer><think>x</think> indeed": ("B", False),
+    "<answer>E</answer><think>x</think>": (None, False),
+    "<answer>B</answer><think>x": (None, False),
+    "<answer>B</answer><think>x</think><think>y</think>": (None, False),
+    "<answer>A</answer><think>x</think><answer>B</answer>": (None, False),
+    "<think>x</think><answer>B</answer>": (None, False),
+    "<think></think><answer>B</answer>": (None, False),
+    "<answer><think>x</think>B</answer>": (None, False),
+    "<answer>B<think>x</think></answer>": (None, False),
+    "<ans<think>x</think>wer>B</answer>": (None, False),
+    "<answer>B</ans<think>x</think>wer>": (None, False),
+}
+
 
 @pytest.mark.parametrize("text", TABLE)
 def test_hostile_completions_are_read_strictly(text):
     answer, instruct, think = TABLE[text]
-    completion = parse(text, 4)
-    assert completion.answer == answer
-    assert (well_formed(completion, "instruct"), well_formed(completion, "think")) == (instruct, think)
+    for variant, formed in (("instruct", instruct), ("think", think)):
+        completion = parse(text, 4, variant)
+        assert (completion.answer, well_formed(completion, variant)) == (answer, formed)
+
+
+@pytest.mark.parametrize("text", AFTER)
+def test_the_variant_after_answers_before_it_thinks(text):
+    completion = parse(text, 4, "after")
+    assert (completion.answer, well_formed(completion, "after")) == AFTER[text]
+
+
+def test_an_answer_before_its_thought_is_right_for_after_and_for_no_other():
+    text = target({"gold": "B", "options": ["CT", "MR"], "modality": "MR", "finding": None}, "after")
+    assert text == "<answer> B </answer><think> MR: MR </think>"
+    assert [parse(text, 2, variant).answer for variant in prompts.VARIANTS] == [None, None, "B"]
+
+
+def test_the_letter_that_counts_is_outside_the_thought():
+    for variant in ("think", "after"):
+        thinking, answer = "<think>not <answer> A </answer></think>", "<answer> b </answer>"
+        text = answer + thinking if variant == "after" else thinking + answer
+        assert prompts.with_letter(text, "C") == text.replace(" b ", " c ")
+        assert parse(prompts.with_letter(text, "C"), 4, variant).answer == "C"
+    with pytest.raises(ValueError, match="no answer in"):
+        prompts.letter_at("<think><answer> A </answer></think>")
 
 
 def test_a_letter_counts_only_among_the_options_offered():
     for n in range(1, 9):
         for i, letter in enumerate(prompts.LETTERS):
-            assert parse(f"<answer>{letter}</answer>", n).answer == (letter if i < n else None)
+            assert parse(f"<answer>{letter}</answer>", n, "instruct").answer == (letter if i < n else None)
     for n in (0, 9, -1):
         with pytest.raises(ValueError, match="n_options"):
-            parse("<answer>A</answer>", n)
+            parse("<answer>A</answer>", n, "instruct")
 
 
 def test_both_rewards_say_what_the_parser_says():
-    for text in TABLE:
-        for n in (1, 2, 4, 8):
-            read = parse(text, n)
-            for letter in "ABE":
-                row = {"gold": letter, "n_options": n, "variant": "instruct"}
-                assert rewards.accuracy(text, row) == float(read.answer == letter)
-            for variant in prompts.VARIANTS:
-                row = {"gold": "A", "n_options": n, "variant": variant}
-                assert rewards.format(text, row) == float(well_formed(read, variant))
+    for text, n, variant in itertools.product({**TABLE, **AFTER}, (1, 2, 4, 8), prompts.VARIANTS):
+        read, row = parse(text, n, variant), {"n_options": n, "variant": variant}
+        for letter in "ABE":
+            assert rewards.accuracy(text, row | {"gold": letter}) == float(read.answer == letter)
+        assert rewards.format(text, row | {"gold": "A"}) == float(well_formed(read, variant))
 
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)
 def test_every_target_is_well_formed_and_names_the_gold_letter(train_questions, variant):
-    other = {"instruct": "think", "think": "instruct"}[variant]
     for question in train_questions.remove_columns("image"):
         for known in (question, {**question, "finding": None}):
-            completion = parse(target(known, variant), len(question["options"]))
-            assert completion.answer == question["gold"]
-            assert well_formed(completion, variant) and not well_formed(completion, other)
+            read = {other: parse(target(known, variant), len(question["options"]), other) for other in prompts.VARIANTS}
+            assert read[variant].answer == question["gold"]
+            assert [other for other, completion in read.items() if well_formed(completion, other)] == [variant]
 
 
 def test_the_prompt_shows_every_option_under_its_letter_and_the_variants_instruction():

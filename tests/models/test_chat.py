@@ -84,7 +84,7 @@ def test_without_a_thought_an_opened_one_ends_at_once(vocabulary):
 def test_a_taught_model_is_right_under_the_one_parser(evaluator):
     texts = evaluator.answers(evaluator.images, EVERYTHING)
     assert [evaluator.outcome(text, row) for row, text in enumerate(texts)] == ["right"] * N
-    assert all(prompts.well_formed(prompts.parse(text, 4), evaluator.variant) for text in texts)
+    assert all(prompts.well_formed(prompts.parse(text, 4, evaluator.variant), evaluator.variant) for text in texts)
     assert min(evaluator.confidences(evaluator.images, EVERYTHING, texts)) > 0.3  # the likeliest of four
     clean = to_float(evaluator.images, evaluator.vlm.device)
     known = FUNCTIONS if evaluator.variant == "instruct" else ["generate"]  # a choice has no thought before it
@@ -105,7 +105,7 @@ def test_the_letter_is_found_in_the_models_own_tokens(evaluator, form):
     """The tokens before it go on with each letter's token, as the tokenizer cuts the text that has this letter."""
     thought = "<think> CT: A </think>" if evaluator.variant == "think" else ""
     text = f"{thought}<answer>{form}</answer>"
-    assert prompts.parse(text, 4).answer == "B" and text[prompts.letter_at(text)] in "Bb"
+    assert prompts.parse(text, 4, evaluator.variant).answer == "B" and text[prompts.letter_at(text)] in "Bb"
     places, vlm = evaluator.letter_places([text], torch.tensor([0])), evaluator.vlm
     asked = evaluator.asked.prompt_ids[0].tolist()
     for letter, token in zip("ABCD", places.tokens[0].tolist(), strict=False):

@@ -18,6 +18,7 @@ from support.malice import set_trap
 from support.settings import BASE, SIDE, TINY
 
 GUESSED = "Lesion Grading"
+VARIANTS = ["instruct", "think"]
 SETTINGS = {
     **BASE,
     "steps": 8,
@@ -47,8 +48,8 @@ class Watched(VLM):
 @pytest.fixture(scope="module")
 def watched(train_questions, tmp_path_factory):
     """A finished pretraining of eight steps, and the true names of each image."""
-    vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
-    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
+    vlm = Watched(*build_tiny(corpus(train_questions, VARIANTS), TINY, SIDE, seed=0))
+    training = Pretraining(vlm, train_questions, VARIANTS, SETTINGS, 0, SIDE, CostMeter("base", "base"))
     curves = training.run(tmp_path_factory.mktemp("pretraining") / "base.pt", every=4)
     assert [row["step"] for row in curves] == [4, 8] and len(vlm.shown) == 8 + 4  # as many again for want of binding
     return vlm, train_questions.remove_columns("image").to_pandas()
@@ -126,7 +127,8 @@ def test_the_noise_is_a_share_of_the_words_length(watched):
 
 
 def test_a_type_to_unlearn_that_the_data_lack_is_refused_before_training(study_data, tmp_path):
-    settings = {"model": {"name": "tiny", "tiny": TINY}, "image_size": SIDE, "base": {**SETTINGS, "guessed": ["Sizes"]}}
+    settings = {"model": {"name": "tiny", "tiny": TINY}, "image_size": SIDE, "variants": VARIANTS}
+    settings["base"] = {**SETTINGS, "guessed": ["Sizes"]}
     folders = ["--checkpoint", tmp_path / "checkpoint", "--out", tmp_path / "model"]
     with pytest.raises(SystemExit, match=r"^config: base.guessed: .* type Sizes; its types are .*Lesion Grading"):
         here("make_base.py", "--data", study_data, "--name", "base", *folders, settings=settings)
@@ -138,8 +140,10 @@ def test_binding_goes_on_until_letters_are_right_and_no_longer(
     train_questions, tmp_path, monkeypatch, caplog, bound, batches
 ):
     monkeypatch.setattr(pretraining, "BOUND", bound)
-    vlm = Watched(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
-    Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base")).run(tmp_path / "base.pt", every=4)
+    vlm = Watched(*build_tiny(corpus(train_questions, VARIANTS), TINY, SIDE, seed=0))
+    Pretraining(vlm, train_questions, VARIANTS, SETTINGS, 0, SIDE, CostMeter("base", "base")).run(
+        tmp_path / "base.pt", every=4
+    )
     assert len(vlm.shown) == batches
     assert ("raise base.binding_steps" in caplog.text) == (batches == 12)
     asked = [[text for text, _ in asked] for asked, _ in vlm.shown]
@@ -148,17 +152,19 @@ def test_binding_goes_on_until_letters_are_right_and_no_longer(
 
 def test_a_checkpoint_that_would_run_code_is_refused_in_one_line(train_questions, tmp_path):
     set_trap(tmp_path / "base.pt", tmp_path / "sprung")
-    vlm = VLM(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
-    training = Pretraining(vlm, train_questions, SETTINGS, 0, SIDE, CostMeter("base", "base"))
+    vlm = VLM(*build_tiny(corpus(train_questions, VARIANTS), TINY, SIDE, seed=0))
+    training = Pretraining(vlm, train_questions, VARIANTS, SETTINGS, 0, SIDE, CostMeter("base", "base"))
     with pytest.raises(SystemExit, match=r"base.pt: no checkpoint of this training, .*delete it") as error:
         training.run(tmp_path / "base.pt", every=4)
     assert "\n" not in str(error.value) and not (tmp_path / "sprung").exists()
 
 
 def test_a_pretraining_of_one_step_trains(train_questions, tmp_path):
-    vlm = VLM(*build_tiny(corpus(train_questions), TINY, SIDE, seed=0))
+    vlm = VLM(*build_tiny(corpus(train_questions, VARIANTS), TINY, SIDE, seed=0))
     before = {name: parameter.detach().clone() for name, parameter in vlm.model.named_parameters()}
     settings = {**SETTINGS, "steps": 1, "binding_steps": 0, "guessing_steps": 0}
-    Pretraining(vlm, train_questions, settings, 0, SIDE, CostMeter("base", "base")).run(tmp_path / "base.pt", every=1)
+    Pretraining(vlm, train_questions, VARIANTS, settings, 0, SIDE, CostMeter("base", "base")).run(
+        tmp_path / "base.pt", every=1
+    )
     moved = {name for name, parameter in vlm.model.named_parameters() if not torch.equal(parameter, before[name])}
     assert any("visual" in name for name in moved) and any("language_model" in name for name in moved)

@@ -23,6 +23,7 @@ SETTINGS = {
         "model": {"name": "tiny", "tiny": TINY},
         "base": {**BASE, "steps": 32, "save_steps": 4},
         "image_size": SIDE,
+        "variants": ["instruct", "think"],
     },
     "sft": {**TRAINING, "steps": 16, "save_steps": 2, "augmentation": ADVERSARIAL},
     "fare": {**FARE, "steps": 16, "save_steps": 2},

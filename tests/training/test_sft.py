@@ -112,7 +112,7 @@ def test_a_stepwise_thought_goes_through_the_right_answers_of_the_stages_before_
     assert {row["target"] for row in plain if row["question_id"] == "q1"} == {
         "<think> CT, nodule: nodule </think><answer> B </answer>"
     }
-    assert all(prompts.well_formed(prompts.parse(target, 2), "think") for target in expected.values())
+    assert all(prompts.well_formed(prompts.parse(target, 2, "think"), "think") for target in expected.values())
 
 
 def test_stepwise_sft_trains_on_the_whole_images_and_ends_elsewhere_than_plain_sft(study_data, tiny_model, tmp_path):
@@ -153,7 +153,7 @@ def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, s
     questions = load_questions(learned, "train")
     assert rows.question_id.tolist() == list(questions["question_id"])
     for row, asked in zip(rows.itertuples(), questions.remove_columns("image"), strict=True):
-        read = prompts.parse(row.target, len(asked["options"]))
+        read = prompts.parse(row.target, len(asked["options"]), "think")
         assert (row.target == "") == (row.tokens == 0) and 1 <= row.samples <= 2
         if row.target:
             assert read.answer == asked["gold"] and prompts.well_formed(read, "think")

@@ -81,7 +81,7 @@ def test_every_clean_completion_is_parsed_and_holds_the_thought_that_the_prompt_
     clean = rows(thinking, "attacks/*/clean")
     assert set(clean.model) == {"at-grpo-think"} and not clean.cut.any()
     assert set(clean.outcome) <= {"right", "wrong"} and (clean.outcome == "right").any()
-    read = [prompts.parse(text, n) for text, n in zip(clean.text, clean.n_options, strict=True)]
+    read = [prompts.parse(text, n, "think") for text, n in zip(clean.text, clean.n_options, strict=True)]
     assert all(text.startswith("<think>\n") for text in clean.text)
     assert all(prompts.well_formed(completion, "think") for completion in read)
 

@@ -29,7 +29,7 @@ evaluations = Evaluations(config, RESULTS)
 
 wildcard_constraints:
     variant="|".join(config["variants"]),
-    method="|".join(config["methods"]),
+    method="|".join([configuration.BASE, *config["methods"]]),
     base="|".join(configuration.bases(config)),
     attack="|".join(["clean", *config["attack"]["attacks"]]),
     function="|".join(config["certify"]["functions"]),

@@ -3,7 +3,7 @@
 rule attack_model:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
         before=evaluations.before,
         templates=evaluations.templates,
     output:
@@ -37,7 +37,7 @@ rule attack_model:
 use rule attack_model as probe_attacks with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
     output:
         folder=directory(f"{RESULTS}/sanity/{{method}}-{{variant}}"),
     log:
@@ -55,7 +55,7 @@ use rule attack_model as probe_attacks with:
 use rule attack_model as transfer_images with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
         attacks=evaluations.transferred(),
     output:
         folder=directory(f"{RESULTS}/transfer/{{method}}-{{variant}}"),
@@ -74,7 +74,7 @@ use rule attack_model as transfer_images with:
 use rule attack_model as replay_attacks with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
         attacks=evaluations.stored,
         templates=config["templates"],
     output:
@@ -96,7 +96,7 @@ use rule attack_model as replay_attacks with:
 use rule attack_model as stress_model with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
         templates=config["templates"],
         attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['stress']['attack']}",
     output:
@@ -135,7 +135,7 @@ use rule attack_model as redteam_model with:
 use rule attack_model as certify_model with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
     output:
         folder=directory(
             f"{RESULTS}/certificates/{{method}}-{{variant}}/{{function}}-sigma{{sigma}}/{{shard}}"

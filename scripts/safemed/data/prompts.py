@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 LETTERS = "ABCDEFGH"
-VARIANTS = ("instruct", "think")
+VARIANTS = ("instruct", "think", "after")
+THINKING = ("think", "after")  # the variants that write a thought, before the answer or after it
 OUTCOMES = ("right", "wrong", "unparsable")
 FAILED = "failed"  # not an outcome: the question was not evaluated, and no table counts it as an answer
 INSTRUCTIONS = {
     "instruct": "Answer with one letter in <answer> </answer>.",
     "think": "Think in <think> </think>, then answer with one letter in <answer> </answer>.",
+    "after": "Answer with one letter in <answer> </answer>, then explain in <think> </think>.",  # Med-R1's Think-After
 }
 
 # What a tokenizer of Qwen3-VL reads as a token of its own, wherever it stands: a text must not hold it.
@@ -21,7 +23,7 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _TAG = re.compile(r"</?(?:think|answer)>")
 _LETTER = re.compile(r"\(?\s*([A-Za-z])\s*\)?\s*[.:]?")
-_LAST_ANSWER = re.compile(r".*<answer>\s*\(?\s*([A-Za-z])", re.DOTALL)
+_ANSWERED = re.compile(r"<answer>\s*\(?\s*([A-Za-z])")
 
 
 Setting = TypeVar("Setting")
@@ -71,13 +73,14 @@ def target(question: dict, variant: str, earlier: Iterable[str] | None = None) -
 
     earlier: what a stepwise thought goes through before its answer, the right answers of the stages before the
     question's own; a plain thought (None) names modality and finding. A thought of seven stages takes more tokens than
-    a plain one: max_new_tokens must allow for it.
+    a plain one: max_new_tokens must allow for it. The variant after has the same thought behind its answer.
     """
     answer = f"<answer> {question['gold']} </answer>"
     if variant == "instruct":
         return answer
     seen = (question["modality"], question["finding"]) if earlier is None else earlier
-    return f"<think> {thought(seen, gold_text(question))} </think>{answer}"
+    thinking = f"<think> {thought(seen, gold_text(question))} </think>"
+    return f"{answer}{thinking}" if variant == "after" else f"{thinking}{answer}"
 
 
 def conversation(question: dict, variant: str) -> list[dict]:
@@ -96,12 +99,13 @@ def posed(question: dict, variant: str, target: str) -> dict:
     }
 
 
-def parse(text: str, n_options: int) -> Completion:
-    """Read a completion strictly; whatever is doubtful is unparsable, never guessed.
+def parse(text: str, n_options: int, variant: str) -> Completion:
+    """Read a variant's completion strictly; whatever is doubtful is unparsable, never guessed.
 
     An answer counts only if, outside the thought, there is exactly one <answer> block holding exactly one letter that
     is among the options offered; `B`, `b`, `B.`, `B:`, `(B)` and `B)` all name B. A thought that never ends, two
-    thoughts, two answers, an unclosed tag, an empty block or a letter beyond the options make it None.
+    thoughts, two answers, an unclosed tag, an empty block or a letter beyond the options make it None. So does the
+    wrong order: a thought goes before the answer, which it is to lead to, and for the variant after behind it.
 
     Raises ValueError if n_options is not in 1..8.
     """
@@ -112,7 +116,7 @@ def parse(text: str, n_options: int) -> Completion:
     answers = _ANSWER.findall(outside)
     rest = _ANSWER.sub("", outside).strip()
     thinking = thoughts[0].strip() if len(thoughts) == 1 else None
-    if len(thoughts) > 1 or len(answers) != 1 or _TAG.search(rest) or outside.find("<answer>") < _thought_start(text):
+    if len(thoughts) > 1 or len(answers) != 1 or _TAG.search(rest) or not _in_order(text, outside, variant):
         return Completion(None, thinking, rest)
     letter = _LETTER.fullmatch(answers[0].strip())
     offered = letter and letter[1].upper() in LETTERS[:n_options]
@@ -120,8 +124,11 @@ def parse(text: str, n_options: int) -> Completion:
 
 
 def letter_at(text: str) -> int:
-    """The place in a completion of the letter that it answers with. Raises ValueError where there is none."""
-    found = _LAST_ANSWER.match(text)
+    """The place in a completion of the letter that it answers with: outside the thought, which may quote an answer.
+
+    Raises ValueError where there is none.
+    """
+    found = _ANSWERED.search(_THOUGHT.sub(lambda thought: " " * len(thought[0]), text))
     if not found:
         raise ValueError(f"no answer in {text!r}")
     return found.start(1)
@@ -133,13 +140,17 @@ def with_letter(text: str, letter: str) -> str:
     return text[:at] + (letter if text[at].isupper() else letter.lower()) + text[at + 1 :]
 
 
-def _thought_start(text: str) -> int:
-    """Where the thought starts (0 if there is none): an answer given before it was not thought about."""
-    return max(text.find("<think>"), 0)
+def _in_order(text: str, outside: str, variant: str) -> bool:
+    """Whether the thought, if there is one, is on the variant's side of the one answer; outside: the text without it."""
+    thinking, answer = text.find("<think>"), _ANSWER.search(outside)
+    return thinking < 0 or (answer.end() <= thinking if variant == "after" else thinking <= answer.start())
 
 
 def well_formed(completion: Completion, variant: str) -> bool:
-    """Whether the completion is the variant's format and nothing else; a thought is wanted where it is to think."""
+    """Whether the completion, which `parse` has read as the variant's, is its format and nothing else.
+
+    A thought is wanted of a variant that writes one, and of no other.
+    """
     if completion.answer is None or completion.rest:
         return False
-    return bool(completion.thought) if variant == "think" else completion.thought is None
+    return bool(completion.thought) if variant in THINKING else completion.thought is None

@@ -20,10 +20,10 @@ from safemed.utils.noise import gaussian
 
 FUNCTIONS = ("choice", "generate")  # what can be smoothed
 # The losses that together make up the standard attack on a variant; see `Evaluator.attack_loss`.
-LOSSES = {"instruct": ("answer",), "think": ("sequence", "empty", "answer")}
+LOSSES = {"instruct": ("answer",), "think": ("sequence", "empty", "answer"), "after": ("answer", "sequence")}
 # Answers without a word that depends on the image: a choice is made at the place of their letter, whichever it is.
 THOUGHTLESS = "<think> </think><answer> A </answer>"
-WORDLESS = {"instruct": "<answer> A </answer>", "think": THOUGHTLESS}
+WORDLESS = {"instruct": "<answer> A </answer>", "think": THOUGHTLESS, "after": "<answer> A </answer>"}
 SAMPLED_THOUGHTS = 3
 
 
@@ -117,7 +117,7 @@ class Evaluator:
 
     def answer(self, text: str, row: int) -> str:
         """The letter that a text answers question `row` with, "" where it is unparsable."""
-        return prompts.parse(text, len(self.rows[row]["options"])).answer or ""
+        return prompts.parse(text, len(self.rows[row]["options"]), self.variant).answer or ""
 
     def cut(self, texts: Sequence[str]) -> list[bool]:
         """Whether each generated text is as long as max_new_tokens allows: the model may have had more to say."""

@@ -64,7 +64,7 @@ def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) ->
     heard = chat.whole(tokenizer.decode(ids, skip_special_tokens=True))
     if heard != chat.whole(chat.written(target)):
         raise ValueError(f"{variant}: the tokenizer makes {heard!r} of the target {target!r}")
-    read = prompts.parse(heard, len(question["options"]))
+    read = prompts.parse(heard, len(question["options"]), variant)
     if read.answer != question["gold"] or not prompts.well_formed(read, variant):
         raise ValueError(
             f"{variant}: after this chat template the target reads {heard!r}, which is no answer of this variant; give "

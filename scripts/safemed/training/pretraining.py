@@ -40,13 +40,13 @@ WARMUP = 25  # steps
 TOKEN_NOISE = 0.5  # relative squared distance; what the vision tower makes of an image lies 0.2 to 0.45 off its words
 
 
-def corpus(questions: Dataset) -> list[str]:
-    """All the text the model will meet: the tokenizer is trained on it."""
+def corpus(questions: Dataset, variants: list[str]) -> list[str]:
+    """All the text the model will meet as one of the variants: the tokenizer is trained on it."""
     rows = questions.remove_columns("image")
     return [
         text
         for row in rows
-        for variant in prompts.VARIANTS
+        for variant in variants
         for text in (prompts.render(row["question"], row["options"], variant), prompts.target(row, variant))
     ]
 
@@ -54,12 +54,15 @@ def corpus(questions: Dataset) -> list[str]:
 class Pretraining:
     """Batches, optimiser and state of the pretraining; `run` can be killed and started again.
 
-    settings: the config's `base` section.
+    settings: the config's `base` section. variants: as which the model is asked.
     Guarantees: batches depend on (seed, step) alone, so a resumed run ends with the weights of an undisturbed one.
     """
 
-    def __init__(self, vlm: VLM, questions: Dataset, settings: dict, seed: int, side: int, meter: CostMeter):
+    def __init__(
+        self, vlm: VLM, questions: Dataset, variants: list[str], settings: dict, seed: int, side: int, meter: CostMeter
+    ):  # fmt: skip
         self.vlm, self.settings, self.seed, self.side, self.meter = vlm, settings, seed, side, meter
+        self.variants = variants
         self.questions = questions
         rows = questions.remove_columns("image")
         self.rows = list(rows)
@@ -150,7 +153,7 @@ class Pretraining:
         transition come: predicting options that repeat the image's words teaches to look names up. guessing: the
         answers of some question types are random.
         """
-        picked, variant = self._pick(rng), prompts.VARIANTS[rng.integers(len(prompts.VARIANTS))]
+        picked, variant = self._pick(rng), self.variants[rng.integers(len(self.variants))]
         asked, targets = [], []
         for row in (self.rows[i] for i in picked):
             kind = ANY if alone else row["question_type"]

@@ -73,6 +73,6 @@ def _note(row: dict, text: str | Failure, evaluator: Evaluator, i: int) -> None:
         return
     row["samples"] += 1
     row["cut"] += evaluator.cut([text])[0]
-    read = prompts.parse(text, len(evaluator.rows[i]["options"]))
+    read = prompts.parse(text, len(evaluator.rows[i]["options"]), evaluator.variant)
     if read.answer == evaluator.rows[i]["gold"] and prompts.well_formed(read, evaluator.variant):
         row["target"], row["tokens"] = text, evaluator.length(text)

@@ -19,6 +19,8 @@ from safemed.workflow.config import BASE, ROOT, base_model, bases, chain, sweeps
 from safemed.workflow.sources import RECORDS, Sources, is_archive
 
 MARGINS = {"answer", "empty", "other", "sampled"}  # losses that are above 0 where the answer is broken
+# Losses on a thought before the letter: the variant after answers first.
+THOUGHT_LOSSES = ("empty", "sampled", "thought", "stop")
 LOSSLESS = ("noise", "torchattacks")  # kinds of attack that climb none of the losses that can be named
 NORMS = {"pgd": ("linf", "l2"), "apgd": ("linf", "l2"), "cw": ("l2",)}  # of the kinds that have others than linf
 NORM_NAMES = {"linf": "L_inf", "l2": "L2", "l0": "L0"}
@@ -245,6 +247,8 @@ def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
         yield from _lossless(attack)
     elif not losses:
         yield f"losses: missing; {kind} climbs losses, such as losses: {{instruct: [answer], think: [answer]}}"
+    if early := [loss for loss in losses.get("after", []) if loss in THOUGHT_LOSSES]:
+        yield f"losses.after: {', '.join(early)}; that is on the thought before the letter, where after has none"
     attacked = [variant for variant in variants if variant in (losses or variants)]
     yield from _of_variants("restarts", attack.get("restarts", 1), attacked)
     if kind != "torchattacks" and "attack" in attack:
@@ -378,7 +382,7 @@ def _named_methods(config: dict) -> Iterator[str]:
     """Whether the methods that are named exist."""
     for key, names in (("study_methods", config["study_methods"]), ("certify.methods", config["certify"]["methods"])):
         for name in names or []:
-            if name not in config["methods"]:
+            if name not in (BASE, *config["methods"]):
                 yield f"{key}: {_unknown_method(config, name)}"
 
 

@@ -6,10 +6,11 @@ All functions take a config that `checks` has accepted.
 import math
 from pathlib import Path
 
-from safemed.data.prompts import of_variant
+from safemed.data.prompts import VARIANTS, of_variant
 
 ROOT = Path(__file__).resolve().parents[3]
 BASE = "base"
+PRETRAINED = ("instruct", "think")  # what every tiny base learns to answer as
 OWN = "own"  # targets that the start model has written itself
 
 
@@ -100,6 +101,17 @@ def bases(config: dict) -> dict[str, list[str]]:
     return served
 
 
+def variants_of(config: dict, base: str) -> list[str]:
+    """The variants as which one of `bases` is asked: those that it serves.
+
+    The tiny model learns both of PRETRAINED in any case, so that studies of one and of both have the same base.
+    """
+    served = bases(config)[base]
+    if base_model(config, base)["name"] != "tiny":
+        return served
+    return [variant for variant in VARIANTS if variant in (*PRETRAINED, *served)]
+
+
 def base_model(config: dict, base: str) -> dict:
     """The `model` section of the config as it is for one of `bases`: one name, and one revision."""
     (variant, *_), model = bases(config)[base], config["model"]
@@ -134,7 +146,7 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
     """The methods and all that they start from, each once, starts first; the base is no method."""
     found: list[str] = []
     for name in methods:
-        found += [method for method in reversed(chain(config, name)) if method not in found]
+        found += [method for method in reversed(chain(config, name)) if method not in (BASE, *found)]
     return found
 
 

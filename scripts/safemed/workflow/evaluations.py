@@ -100,6 +100,12 @@ class Evaluations:
         """The model's name."""
         return f"{wildcards.method}-{wildcards.variant}"
 
+    def weights(self, wildcards) -> str:
+        """The folder of the model; the base as it is, where that is the method, has one for all variants it serves."""
+        base = configs.base_of(self.config, wildcards.variant)
+        name = base if wildcards.method == configs.BASE else self.model(wildcards)
+        return f"{self.results}/models/{name}"
+
     def templates(self, wildcards) -> list[str]:
         """The file of hints, where an attack knows one."""
         return [self.config["templates"]] if "hint" in self._attack(wildcards) else []

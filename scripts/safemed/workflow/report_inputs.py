@@ -60,10 +60,11 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
 def _examples(config: dict, evaluations: Evaluations) -> dict[str, list[str]]:
     """Kind -> folders of the examples' rows: of the first and the last method of the study, clean and under pgd.
 
-    Images are shown of the first variant; words of the last, which thinks where one does.
+    Images are shown of the first variant; words of think, or of the last where that is not studied.
     """
     methods = dict.fromkeys(config["study_methods"][i] for i in (0, -1))
-    variants = {"examples": config["variants"][0], "thoughts": config["variants"][-1]}
+    studied = config["variants"]
+    variants = {"examples": studied[0], "thoughts": "think" if "think" in studied else studied[-1]}
     attacked = methods if "attack" in evaluations.made else []
     return {
         f"{kind}/{part}": [f"{evaluations.results}/attacks/{method}-{variant}/{name}" for method in attacked]

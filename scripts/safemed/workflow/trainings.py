@@ -58,8 +58,7 @@ class Trainings:
         """The --settings of the base model's script."""
         config, model = self.config, configs.base_model(self.config, wildcards.base)
         settings = {"model": model, "base": config["base"], "image_size": config["data"]["image_size"]}
-        if model["name"] != "tiny":  # whose pretraining is of all variants
-            settings["variants"] = configs.bases(config)[wildcards.base]
+        settings["variants"] = configs.variants_of(config, wildcards.base)
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:

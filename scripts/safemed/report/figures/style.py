@@ -83,7 +83,7 @@ MARKERS = {  # a method has one in every figure, so that grey print tells method
     "at-sft": "h",
     "at-grpo": "s",
 }
-LINES = {"instruct": (0, (4, 1.6)), "think": "-", "": (0, (1, 1.2))}
+LINES = {"instruct": (0, (4, 1.6)), "think": "-", "after": (0, (7, 1.4, 1.4, 1.4)), "": (0, (1, 1.2))}
 DASHES = ["-", (0, (5, 1.5)), (0, (1, 1)), (0, (7, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3))]
 ABLATION_MARKERS = "D*pdH1"
 GREY = "#777777"
@@ -136,8 +136,8 @@ def sorted_as(values: pd.Series, order: list[str]) -> list[str]:
 
 
 def look(model: str, models: list[str], markers: bool = True) -> dict:
-    """How a model among `models` is drawn: colour and marker for its method, line style and open markers for its
-    variant.
+    """How a model among `models` is drawn: colour and marker for its method, line style and the marker's filling for
+    its variant: open for instruct, pale for after.
     """
     method, variant = _split(model)
     family = _family(method)
@@ -145,9 +145,10 @@ def look(model: str, models: list[str], markers: bool = True) -> dict:
     rank = ablations.index(method) + 1 if method in ablations else 0
     marker = ABLATION_MARKERS[(rank - 1) % len(ABLATION_MARKERS)] if rank else MARKERS.get(family, "o")
     colour = _tint(COLOURS.get(family, GREY), rank / (len(ablations) + 1) * 0.55)
+    filling = {"instruct": "white", "after": _tint(colour, 0.6)}.get(variant, colour)
     return {
         "color": colour, "linestyle": LINES[variant], "linewidth": 1.2 if rank else 2.0,
-        "marker": marker if markers else "", "markerfacecolor": "white" if variant == "instruct" else colour,
+        "marker": marker if markers else "", "markerfacecolor": filling,
     }  # fmt: skip
 
 

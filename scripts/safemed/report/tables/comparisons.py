@@ -5,7 +5,7 @@ from itertools import combinations
 import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
-from safemed.data.prompts import FAILED
+from safemed.data.prompts import FAILED, VARIANTS
 from safemed.report.tables.pairing import compared
 from safemed.report.tables.rows import CLEAN
 
@@ -22,8 +22,8 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     attacks: ATTACK_ROWS of the clean images and of all attacks, of which the linf ones at `eps` make up the worst case.
 
     Columns:
-    family: methods (every two of one variant), variants (think against instruct of one method), or variants by
-        modality.
+    family: methods (every two of one variant), variants (every two of one method, such as think against instruct), or
+        variants by modality.
     part: the modality, or all.
     images: clean, or worst case, which is right on the clean image and under every linf attack at eps.
     first, second: the models.
@@ -41,7 +41,6 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     table = pd.DataFrame(records).reindex(columns=[*COMPARISONS, "method"])
     if table.empty:
         return table[COMPARISONS]
-    table["method"] = table["first"].where(table.family == "variants by modality", "")
     table["p_holm"] = table.groupby(["family", "images", "method"]).p.transform(_holm)
     return table[COMPARISONS]
 
@@ -66,15 +65,15 @@ def _methods(answers: pd.DataFrame) -> list[dict]:
 
 
 def _variants(answers: pd.DataFrame) -> list[dict]:
-    """think against instruct of each method, on all questions and by modality."""
+    """Every two variants of each method, the later of VARIANTS first, on all questions and by modality."""
     records = []
-    for _, group in answers.groupby("method", sort=False):
+    for method, group in answers.groupby("method", sort=False):
         models = group.drop_duplicates("variant").set_index("variant").model
-        if {"think", "instruct"} <= set(models.index):
-            pair = (models["think"], models["instruct"])
-            records += _family(answers, "variants", "all", [pair])
-            for modality, part in answers.groupby("modality"):
-                records += _family(part, "variants by modality", modality, [pair])
+        pairs = list(combinations([models[variant] for variant in reversed(VARIANTS) if variant in models], 2))
+        records += _family(answers, "variants", "all", pairs)
+        for modality, part in answers.groupby("modality"):
+            of_part = _family(part, "variants by modality", modality, pairs)
+            records += [record | {"method": method} for record in of_part]
     return records
 
 
@@ -89,7 +88,7 @@ def _family(answers: pd.DataFrame, family: str, part: str, pairs: list[tuple[str
             both = wide[[first, second]]
             failed = int(both.isna().any(axis=1).sum())
             record = {"family": family, "part": part, "images": images, "first": first, "second": second}
-            record |= {"n": len(both), "failed": failed}
+            record |= {"n": len(both), "failed": failed, "method": ""}
             records.append(record if failed else record | compared(both.astype(bool)))
     return records
 
