@@ -65,7 +65,7 @@ TABLE = {
     "<thi<answer>B</answer>nk>": (None, False, False),
 }
 
-# completion -> (the letter among four options or None, well-formed) as after; what has no thought is read as instruct's.
+# completion -> (the letter among four options or None, well-formed) as after; without a thought it is as instruct's.
 AFTER = {
     **{text: (answer, False) for text, (answer, *_) in TABLE.items() if "think>" not in text},
     "<answer>B</answer><think>x</think>": ("B", True),

@@ -160,6 +160,8 @@ def test_rollouts_are_rewarded_for_the_whole_completion(evaluator, asked):
 def test_a_template_is_checked_with_a_question_of_the_study(published, shown):
     variant, folder = published
     check_template(load_processor(folder), shown[0], variant)
+    if variant == "instruct":
+        check_template(load_processor(folder), shown[0], "after")
 
 
 def test_a_checkpoint_whose_template_does_not_serve_a_variant_is_no_base(published, study_data, tmp_path):
@@ -181,6 +183,7 @@ def test_a_checkpoint_whose_template_does_not_serve_a_variant_is_no_base(publish
     ("template", "variant", "said"),
     [
         (qwen.THINKING, "instruct", "instruct: after this chat template .* no answer of this variant"),
+        (qwen.THINKING, "after", "after: after this chat template .* no answer of this variant"),
         (qwen.INSTRUCT.replace("<|image_pad|>", ""), "instruct", "does not show the question and one image"),
         (qwen.INSTRUCT.replace("part.text", "part.text[:9]"), "think", "does not show the question and one image"),
     ],

@@ -99,6 +99,28 @@ def test_two_models_are_compared_on_their_worst_case_and_by_modality():
     assert set(table[table.family == "variants by modality"].part) == set(MODALITIES)
 
 
+def test_every_two_variants_of_a_method_are_compared_and_adjusted_together():
+    """think keeps 8 questions, after 4 and instruct none; by modality, a method's three pairs are one family."""
+    right = {"instruct": 0, "think": 8, "after": 4}
+    rows = [
+        attack_rows(f"{method}-{name}", outcomes=["right"] * n + ["wrong"] * (8 - n)).assign(
+            method=method, variant=name
+        )
+        for name, n in right.items()
+        for method in ("sft", "fare")
+    ]
+    table = comparisons.comparisons(pd.concat(rows, ignore_index=True), 8)
+    found = table[(table.family == "variants") & (table.images == WORST) & table["first"].str.startswith("sft")]
+    pairs = zip(found["first"], found["second"], found.difference, strict=True)
+    assert list(pairs) == [
+        ("sft-after", "sft-think", -0.5), ("sft-after", "sft-instruct", 0.5), ("sft-think", "sft-instruct", 1.0),
+    ]  # fmt: skip
+    by_modality = table[(table.family == "variants by modality") & (table.images == WORST)]
+    for _, part in by_modality.groupby(by_modality["first"].str.split("-").str[0]):
+        assert part.p_holm.tolist() == multipletests(part.p, method="holm")[1].tolist()
+        assert len(part) == 3 * part.part.nunique()
+
+
 def test_p_values_are_adjusted_by_holms_method_within_a_family_and_kind_of_images():
     """Four models of one variant, three of which lose 8, 7 and 6 questions that the first keeps."""
     right = {"sft": 8, "fare": 0, "grpo": 1, "at-grpo": 2}

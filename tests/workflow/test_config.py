@@ -102,10 +102,21 @@ REFUSED = [
         "-1 is less than or equal to the minimum of 0",
     ),
     ("methods: {at-grpo: {num_generations: 1}}", "methods.at-grpo.num_generations", "less than the minimum of 2"),
+    ("variants: [instruct, think, aftr]", "variants", "'aftr' is not one of .*; did you mean after?"),
+    ("max_new_tokens: {after: 0}", "max_new_tokens.after", "less than the minimum of 1"),
+    *(
+        (
+            f"attack: {{attacks: {{pgd: {{losses: {{after: [{loss}, answer]}}}}}}}}",
+            "attack.attacks.pgd.losses.after",
+            said,
+        )
+        for loss in ("empty", "sampled", "thought", "stop")
+        for said in [f"{loss}; that is on the thought before the letter, where after has none"]
+    ),
     ("study_methods: [sft, sftt]", "study_methods", "unknown method 'sftt'; did you mean sft?"),
     ("study_methods: [grpo]", "study_methods", "'grpo' is defined in workflow/studies/ablation.yaml: add that file"),
     ("evaluations: [attak]", "evaluations", "'attak' is not one of attack, .*; did you mean attack?"),
-    ("variants: [instruct, thinking]", "variants", "'thinking' is not one of instruct, think; did you mean think?"),
+    ("variants: [instruct, thinking]", "variants", "'thinking' is not one of .*think, after; did you mean think?"),
     ("data: {split: {train: 0.5}}", "data.split", "train, val and test sum to 0.62, not 1"),
     ("data: {image_size: 60}", "data.image_size", "60 is no multiple of .* = 16"),
     ("certify: {alpha: 0.7}", "certify.alpha", "0.7 is greater than or equal to the maximum of 0.5"),

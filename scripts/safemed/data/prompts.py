@@ -141,7 +141,7 @@ def with_letter(text: str, letter: str) -> str:
 
 
 def _in_order(text: str, outside: str, variant: str) -> bool:
-    """Whether the thought, if there is one, is on the variant's side of the one answer; outside: the text without it."""
+    """Whether a thought, if there is one, is on the variant's side of the one answer; outside: the text without it."""
     thinking, answer = text.find("<think>"), _ANSWER.search(outside)
     return thinking < 0 or (answer.end() <= thinking if variant == "after" else thinking <= answer.start())
 
