@@ -1,19 +1,32 @@
 """Rollouts are samples of the policy, each distinct one is kept once, and advantages compare a group's."""
 
 from collections import Counter
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float
+from safemed.models.vlm import save_model
 from safemed.training import rollouts
 from safemed.training.rollouts import Rollouts, Unanswered, compact, group_advantages, roll_out, sample_groups
+from support.commands import here
 from support.settings import GRPO
+from support.trainings import changed_tensors, training_arguments
 
 LIMIT, SIZE = 3, 2000
 SETTINGS = {**GRPO, "num_generations": 16, "rewards": {"accuracy": 1.0, "format": 0.5}}
+
+
+@pytest.fixture(scope="module")
+def learned_after(skilled, tmp_path_factory) -> Path:
+    """The model that has learned to answer as all variants, saved."""
+    folder = tmp_path_factory.mktemp("skilled")
+    save_model(skilled.model, skilled.processor, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +65,14 @@ def test_each_token_is_drawn_as_the_policy_says(untrained, asked):
             shares = torch.zeros(len(wanted), dtype=torch.float64)
             shares[list(found)] = torch.tensor([count / n for count in found.values()], dtype=torch.float64)
             assert (shares - wanted).abs().max() < 4 * (0.25 / n) ** 0.5
+
+
+def test_a_step_of_grpo_rewards_and_trains_answers_before_their_thought(learned_after, study_data, tmp_path):
+    settings = {**GRPO, "steps": 1, "num_generations": {"after": 4}, "max_new_tokens": {"after": 24}}
+    here("train_grpo.py", *training_arguments(study_data, learned_after, tmp_path, "after"), settings=settings)
+    assert changed_tensors(tmp_path / "model", learned_after)
+    first = pd.read_csv(tmp_path / "model" / "curves.csv").iloc[0]
+    assert first.reward_format > 0.5 and first.completion_length > 8  # a letter alone takes fewer tokens
 
 
 def test_the_same_draws_give_the_same_rollouts(untrained, asked):

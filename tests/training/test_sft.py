@@ -20,7 +20,7 @@ from safemed.training.sft import AugmentedSFTTrainer, AugmentingCollator
 from support.commands import here
 from support.grpo_trainers import Recorder, nearest
 from support.settings import ADVERSARIAL, FARE, GRPO, LORA, TRAINING
-from support.trainings import plain_rows, trainer_arguments, training_arguments, weights
+from support.trainings import changed_tensors, plain_rows, trainer_arguments, training_arguments, weights
 
 EPS = 8
 
@@ -100,6 +100,16 @@ THOUGHTS = {
     "q9": "clear, lesion: upper left",
     "q10": "clear",
 }
+
+
+@pytest.mark.parametrize("kind", ["plain", "stepwise"])
+def test_a_step_towards_an_answer_before_its_thought_trains(study_data, tiny_model, tmp_path, kind):
+    settings = {**TRAINING, "steps": 1, "targets": kind, "max_new_tokens": {"after": 48}}
+    here("train_sft.py", *training_arguments(study_data, tiny_model, tmp_path, "after"), settings=settings)
+    assert changed_tensors(tmp_path / "model", tiny_model)
+    rows = plain_rows(load_questions(study_data, "train").select(range(3)), "after").remove_columns("image")
+    assert all(row["target"].startswith(f"<answer> {row['gold']} </answer><think> ") for row in rows)
+    assert all(prompts.INSTRUCTIONS["after"] in row["prompt"][0]["content"][1]["text"] for row in rows)
 
 
 @pytest.mark.parametrize("order", [1, -1])

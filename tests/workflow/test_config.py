@@ -24,6 +24,7 @@ from support.snakemake_runs import checkout, snakemake
 SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, FULL = (
     STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "full")
 )
+OVER_OMNIMEDVQA = [ABLATION, *(STUDIES[name] for name in ("after", "cross-modality", "cross-task", "medvlm-r1"))]
 
 
 def merged(change: str, *studies: Path) -> dict:
@@ -35,7 +36,7 @@ def merged(change: str, *studies: Path) -> dict:
 
 @pytest.mark.parametrize(
     "studies",
-    [[], *([path] for path in STUDIES.values()), [SMALLEST_STUDY], [OMNIMEDVQA, ABLATION]],
+    [[], *([path] for path in STUDIES.values()), [SMALLEST_STUDY], *([OMNIMEDVQA, path] for path in OVER_OMNIMEDVQA)],
     ids=lambda paths: " and ".join(path.stem for path in paths) or "phantoms",
 )
 def test_every_study_is_accepted(studies):
@@ -207,7 +208,7 @@ REFUSED = [
         "also needs draws, function, votes",
     ),
     (
-        "{stress: {attack: fgsm}, attack: {attacks: {fgsm: {restarts: {instruct: 3, think: 1}}}}}",
+        "{stress: {attack: fgsm}, attack: {attacks: {fgsm: {restarts: {instruct: 3, think: 1, after: 2}}}}}",
         "attack.attacks.pgd-hint.steps",
         "compared with attack.attacks.fgsm .*give both the same steps",
     ),
@@ -655,7 +656,7 @@ def make(*arguments) -> subprocess.CompletedProcess:
     [
         (["SOURCE=/images"], "SOURCE needs a STUDY with a name of its own"),
         (["SOURCE=/images", "STUDY=words"], "SOURCE needs a STUDY with a name of its own"),
-        (["STUDY=ablatio"], "there is no workflow/studies/ablatio.yaml; STUDY is phantoms or one of ablation chain "),
+        (["STUDY=ablatio"], "there is no workflow/studies/ablatio.yaml; STUDY is phantoms or one of ablation after "),
     ],
     ids=" ".join,
 )

@@ -1,6 +1,7 @@
 """What a study plans before anything has run: every model, attack and certificate of its config, and no more."""
 
 import functools
+import json
 import shutil
 import subprocess
 from collections import Counter
@@ -185,6 +186,40 @@ def test_the_red_team_is_set_on_the_models_of_the_study_that_it_is_laid_over(pla
         assert all(given["--templates"] == [config["templates"]] for given in asked)
     assert "grpo-hints-think" in models and not commands(plans("words"), "redteam.py")
     assert planned(alone)["make_redteam"] == planned(alone)["draw_redteam"] == 1
+
+
+@pytest.mark.parametrize("name", ["cross-modality", "cross-task", "medvlm-r1"])
+def test_sft_stands_beside_clean_grpo_and_the_untrained_base_on_the_scale_of_omnimedvqa(name, plans):
+    """As in the matrices of Med-R1 and MedVLM-R1; the base is asked by every evaluation, and nothing trains it anew."""
+    config, done = config_files.read(STUDIES["omnimedvqa"], STUDIES[name]), plans("omnimedvqa", name)
+    methods = config["study_methods"]
+    assert methods[0] == "base" and methods.count("base") == 1
+    trainers = Counter(config["methods"][method]["trainer"] for method in methods[1:])
+    assert trainers["sft"] == trainers["grpo"] == len(methods) // 2 and trainings(planned(done)) == trainings_of(
+        config, methods[1:]
+    )
+    for given in commands(done, "train_grpo.py"):
+        assert json.loads(given["--settings"][0])["augmentation"] == {"kind": "clean"}
+    weights = f"results/{config['study']}/models/base"
+    for script in ("attack.py", "stress.py", "sanity.py", "replay.py"):
+        asked = {(*given["--method"], *given["--weights"]) for given in commands(done, script)}
+        assert not asked or {path for method, path in asked if method == "base"} == {weights}
+    attacked = {given["--model"][0] for given in commands(done, "attack.py")}
+    assert {f"base-{variant}" for variant in config["variants"]} < attacked
+
+
+def test_after_is_trained_and_attacked_where_it_is_studied_and_nowhere_else(plans):
+    config, done = config_files.read(STUDIES["after"]), plans("after")
+    assert config["variants"] == [*DEFAULT["variants"], "after"] and "after" not in FULL["variants"]
+    assert trainings(planned(done)) == trainings_of(config, config["study_methods"])
+    attacks = {
+        tuple(given[key][0] for key in ("--method", "--attack"))
+        for given in commands(done, "attack.py")
+        if given["--variant"] == ["after"]
+    }
+    assert attacks == {(method, name) for method in config["study_methods"] for name in ("clean", "fgsm", "pgd")}
+    (base,) = commands(done, "make_base.py")
+    assert json.loads(base["--settings"][0])["variants"] == config["variants"]
 
 
 def test_what_is_certified_follows_what_is_studied(full, untouched):

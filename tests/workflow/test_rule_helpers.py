@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from safemed.utils.dependencies import fingerprint
+from safemed.workflow import config as configs
 from safemed.workflow import config_files
 from safemed.workflow.evaluations import Evaluations
 from safemed.workflow.sources import Sources
@@ -105,6 +106,29 @@ def test_what_is_monitored_is_no_setting_of_a_training(study):
     other = changed(study, monitoring={"log_steps": 1, "report_to": ["wandb"]})
     one, two = (Trainings(each, "results") for each in (study, other))
     assert one.settings(SFT) == two.settings(SFT) and one.monitoring != two.monitoring
+
+
+def test_the_base_is_evaluated_as_it_is_and_trained_by_no_method(study):
+    study = study | {"study_methods": ["base", "sft"]}
+    base, evaluations = SimpleNamespace(method="base", variant="think"), Evaluations(study, "results")
+    assert evaluations.weights(base) == "results/models/base" and evaluations.model(base) == "base-think"
+    assert evaluations.weights(SFT) == "results/models/sft-think" and "base-think" in evaluations.studied
+    own = changed(study, model={"name": {"instruct": "some/model", "think": "other/model"}})
+    assert Evaluations(own, "results").weights(base) == "results/models/base-think"
+    assert configs.lineage(study, configs.studied(study)) == ["sft"]
+
+
+def test_the_tiny_base_learns_to_answer_as_after_only_where_that_is_studied(study):
+    """Studies of instruct, of think and of both have the same base."""
+
+    def learned(variants: list[str], name: object = "tiny") -> list[str]:
+        config = changed(study | {"variants": variants}, model={"name": name})
+        (base, *_), trainings = configs.bases(config), Trainings(config, "results")
+        return json.loads(trainings.base_settings(SimpleNamespace(base=base)))["variants"]
+
+    assert learned(["instruct"]) == learned(["think"]) == learned(["think", "instruct"]) == ["instruct", "think"]
+    assert learned(["after"]) == learned(["think", "after"]) == ["instruct", "think", "after"]
+    assert learned(["think", "after"], "some/model") == ["think", "after"]
 
 
 @pytest.mark.parametrize("left_out", ["attack", "transfer", "sanity", "certify", "stress"])
