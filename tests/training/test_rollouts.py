@@ -10,23 +10,14 @@ import torch
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
 from safemed.models.geometry import to_float
-from safemed.models.vlm import save_model
 from safemed.training import rollouts
 from safemed.training.rollouts import Rollouts, Unanswered, compact, group_advantages, roll_out, sample_groups
 from support.commands import here
-from support.settings import GRPO
+from support.settings import ADVERSARIAL, GRPO
 from support.trainings import changed_tensors, training_arguments
 
 LIMIT, SIZE = 3, 2000
 SETTINGS = {**GRPO, "num_generations": 16, "rewards": {"accuracy": 1.0, "format": 0.5}}
-
-
-@pytest.fixture(scope="module")
-def learned_after(skilled, tmp_path_factory) -> Path:
-    """The model that has learned to answer as all variants, saved."""
-    folder = tmp_path_factory.mktemp("skilled")
-    save_model(skilled.model, skilled.processor, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +58,12 @@ def test_each_token_is_drawn_as_the_policy_says(untrained, asked):
             assert (shares - wanted).abs().max() < 4 * (0.25 / n) ** 0.5
 
 
-def test_a_step_of_grpo_rewards_and_trains_answers_before_their_thought(learned_after, study_data, tmp_path):
-    settings = {**GRPO, "steps": 1, "num_generations": {"after": 4}, "max_new_tokens": {"after": 24}}
-    here("train_grpo.py", *training_arguments(study_data, learned_after, tmp_path, "after"), settings=settings)
-    assert changed_tensors(tmp_path / "model", learned_after)
+def test_a_step_of_grpo_rewards_and_trains_answers_before_their_thought(learned, skilled, tmp_path):
+    start = skilled.model.name_or_path
+    settings = {**GRPO, "steps": 1, "num_generations": 4, "max_new_tokens": {"after": 24}}
+    settings["augmentation"] = ADVERSARIAL | {"eps": 1}  # more would break what it has learned
+    here("train_grpo.py", *training_arguments(learned, start, tmp_path, "after"), settings=settings)
+    assert changed_tensors(tmp_path / "model", Path(start))
     first = pd.read_csv(tmp_path / "model" / "curves.csv").iloc[0]
     assert first.reward_format > 0.5 and first.completion_length > 8  # a letter alone takes fewer tokens
 

@@ -1,8 +1,5 @@
 """SFT on the real trainer: what its loss pass sees, on what its loss is, and stepwise targets."""
 
-import shutil
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
@@ -138,42 +135,33 @@ def test_stepwise_sft_trains_on_the_whole_images_and_ends_elsewhere_than_plain_s
     assert any(len(earlier[name]) >= 2 for name in asked["question_id"])
 
 
-@pytest.fixture(scope="module")
-def learned(shown_data, tmp_path_factory) -> Path:
-    """The questions that the skilled model has learned, but for a few in the training split."""
-    folder = shutil.copytree(shown_data, tmp_path_factory.mktemp("learned") / "data")
-    splits = pd.read_csv(folder / "splits.csv", dtype=str)
-    splits["split"] = ["train" if i % 4 else "val" for i in range(len(splits))]
-    splits.to_csv(folder / "splits.csv", index=False)
-    return folder
-
-
 def sampled_targets(study_data, start, out, variant="think", **changes) -> pd.DataFrame:
     """What sample_targets.py writes of a start model, in rounds of batches of nine."""
     settings = {"target_samples": 2, "train_on": None, "batch_size": 9, "precision": "fp32"}
-    settings |= {"max_new_tokens": {"instruct": 8, "think": 24}, **changes}
+    settings |= {"max_new_tokens": {"instruct": 8, "think": 24, "after": 24}, **changes}
     model = ["--weights", start, "--model", f"own-{variant}", "--method", "own", "--variant", variant]
     here("sample_targets.py", "--data", study_data, *model, "--out", out, settings=settings)
     return pd.read_parquet(out / "rows.parquet")
 
 
-def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, skilled, tmp_path):
+@pytest.mark.parametrize("variant", prompts.THINKING)
+def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, skilled, tmp_path, variant):
     start = skilled.model.name_or_path
-    rows = sampled_targets(learned, start, tmp_path / "targets")
+    rows = sampled_targets(learned, start, tmp_path / "targets", variant)
     questions = load_questions(learned, "train")
     assert rows.question_id.tolist() == list(questions["question_id"])
     for row, asked in zip(rows.itertuples(), questions.remove_columns("image"), strict=True):
-        read = prompts.parse(row.target, len(asked["options"]), "think")
+        read = prompts.parse(row.target, len(asked["options"]), variant)
         assert (row.target == "") == (row.tokens == 0) and 1 <= row.samples <= 2
         if row.target:
-            assert read.answer == asked["gold"] and prompts.well_formed(read, "think")
+            assert read.answer == asked["gold"] and prompts.well_formed(read, variant)
         else:
             assert row.samples == 2
     found = targets.own(questions, tmp_path / "targets")
     assert 0 < len(found) < len(rows) and len(set(found.values())) > 3
     table = targets_table(rows)
     assert table.with_target.tolist() == [len(found)] and table.share[0] == len(found) / len(rows)
-    taught = common.training_rows(questions, "think", found).remove_columns("image")
+    taught = common.training_rows(questions, variant, found).remove_columns("image")
     assert {row["question_id"]: row["target"] for row in taught} == found
 
 
