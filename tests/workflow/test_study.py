@@ -65,15 +65,18 @@ def test_the_attack_that_knows_the_hint_stands_beside_the_one_that_does_not(stud
     assert set(adaptive.model) == {"sft-instruct", "at-grpo-instruct"} and adaptive.difference.notna().all()
 
 
-def test_the_red_team_attacks_what_every_model_answers_rightly(study):
-    redteam, settings = table(study, "redteam"), SMALLEST["redteam"]
-    assert set(zip(redteam.model, redteam.strategy, strict=True)) == {
-        (model, strategy) for model in ("sft-instruct", "at-grpo-instruct") for strategy in settings["strategies"]
-        if (table(study, "robustness").query("model == @model and attack == 'clean'").accuracy > 0).all()
-    }  # fmt: skip
-    assert set(redteam.n) <= {settings["questions"]} and (redteam.queries <= settings["budget"]).all()
-    asked = rows(study, "redteam/sft-instruct")
-    assert asked[asked.strategy == "prior"].question_id.nunique() == settings["prior_questions"]
+def test_the_red_team_has_a_row_for_every_model_and_strategy(study):
+    """The models of the smallest study are hardly ever right: where there is nothing to attack, there is no share."""
+    redteam, settings = table(study, "redteam").set_index(["model", "strategy"]), SMALLEST["redteam"]
+    models = ("sft-instruct", "at-grpo-instruct")
+    assert set(redteam.index) == {(model, strategy) for model in models for strategy in settings["strategies"]}
+    assert set(redteam.n) == {settings["questions"]} and set(redteam.status) == {"complete"}
+    assert (redteam.fooled.notna() == (redteam.n_right > 0)).all()
+    for model in models:
+        asked = rows(study, f"redteam/{model}")
+        assert asked[asked.strategy == "prior"].question_id.nunique() == settings["prior_questions"]
+        right = (asked[asked.strategy == "plain"].outcome == "right").sum()
+        assert (redteam.loc[model].n_right == right).all()
 
 
 def test_every_result_says_what_it_came_from(study):
