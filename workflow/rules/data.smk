@@ -87,7 +87,9 @@ rule prepare:
         code=fingerprint("prepare.py", *sources.hardening),
         stamp=sources.stamp,
         hardening=sources.hardening,
-        settings=settings({key: config["data"][key] for key in ("image_size", "modalities")}),
+        settings=settings(
+            {key: config["data"][key] for key in ("image_size", "modalities")}
+        ),
         seed=config["seed"],
     shell:
         "python scripts/prepare.py --source {input.source:q} --questions {output.questions} --texts {output.texts} "
