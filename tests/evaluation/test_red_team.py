@@ -61,7 +61,7 @@ def asking(judge: Judge, failing: Callable[[StressedQuestion], bool] = lambda on
         options = about.pop("options")
         letter, margin = judge(one)
         text = f"<answer> {letter} </answer>"
-        answer = parse(text, len(options)).answer or ""
+        answer = parse(text, len(options), "instruct").answer or ""
         outcome = "unparsable" if not answer else "right" if answer == one.row["gold"] else "wrong"
         said = options[LETTERS.index(answer)] if answer else ""
         if failing(one):

@@ -298,7 +298,9 @@ def test_half_of_the_questions_come_after_a_hint_and_the_thought_tells_who_gave_
         thought = f"<think> {hint.source} {'true' if true else 'false'}: {prompts.gold_text(row)} </think>"
         wanted = f"<answer> {row['gold']} </answer>"
         assert made["target"] == (thought + wanted if variant == "think" else wanted)
-        assert mentions(prompts.parse(made["target"], len(row["options"])).thought, hint) == (variant == "think")
+        assert mentions(prompts.parse(made["target"], len(row["options"]), variant).thought, hint) == (
+            variant == "think"
+        )
         kinds["true" if true else "false"] += 1
         sources.add(hint.name)
     assert 75 < kinds["plain"] < 125 and min(kinds["true"], kinds["false"]) > 30

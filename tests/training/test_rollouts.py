@@ -140,7 +140,9 @@ def test_a_rollout_that_the_limit_ends_without_an_answer_is_cut(untrained, asked
         (row, words): len(words) == LIMIT and words[-1] != end
         for row, words in zip(found.rows, found.completions, strict=True)
     }
-    assert found.cut.any() and not any(prompts.parse(untrained.text(words), 4).answer for _, words in lengths)
+    assert found.cut.any() and not any(
+        prompts.parse(untrained.text(words), 4, rows[0]["variant"]).answer for _, words in lengths
+    )
     assert found.cut.sum() == sum(cut * int(n) for cut, n in zip(lengths.values(), found.counts, strict=True))
     whole = roll_out(untrained, images, encoded, rows, SETTINGS, 2 * LIMIT, torch.Generator().manual_seed(0))
     assert whole.metrics()["cut_rollouts"] == whole.cut.float().mean()

@@ -105,7 +105,7 @@ def roll_out(
 
 def _cut(words: Completion, text: str, row: dict, limit: int, end: int) -> bool:
     """Whether the limit ended a completion before it named an answer."""
-    return len(words) == limit and words[-1] != end and parse(text, row["n_options"]).answer is None
+    return len(words) == limit and words[-1] != end and parse(text, row["n_options"], row["variant"]).answer is None
 
 
 def group_advantages(rewards: Tensor, scale: str) -> Tensor:
