@@ -109,11 +109,13 @@ rule certify:
         evaluations.smoothed(evaluations.certified),
 
 
-# Words and cues as the attack, an attack on the pixels that knows the words, and a red team that seeks worse ones.
+# Words and cues as the attack, second turns, attacks on the pixels that know the words, and a red team that seeks worse.
 rule stress:
     input:
         evaluations.of_every("stress", evaluations.studied),
-        evaluations.adaptive(evaluations.studied),
+        evaluations.adaptive("stress", evaluations.studied),
+        evaluations.of_every("turns", evaluations.studied),
+        evaluations.adaptive("turns", evaluations.studied),
         evaluations.of_every("redteam", evaluations.studied),
 
 

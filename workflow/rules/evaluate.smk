@@ -112,11 +112,31 @@ use rule attack_model as stress_model with:
         arguments=evaluations.stress_arguments,
 
 
+# A second turn as the attack: what the user says to the model's own answer.
+use rule attack_model as turns_model with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+        templates=config["templates"],
+        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['turns']['attack']}",
+    output:
+        folder=directory(f"{RESULTS}/turns/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/turns_model-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/turns_model-{{method}}-{{variant}}.tsv"
+    params:
+        code=fingerprint("turns.py"),
+        script="turns.py",
+        settings=evaluations.turns_settings(),
+        arguments=evaluations.stress_arguments,
+
+
 # A red team that puts changes of a question together until the model's answer is not right.
 use rule attack_model as redteam_model with:
     input:
         **AUDITED,
-        weights=f"{RESULTS}/models/{{method}}-{{variant}}",
+        weights=evaluations.weights,
         templates=config["templates"],
     output:
         folder=directory(f"{RESULTS}/redteam/{{method}}-{{variant}}"),

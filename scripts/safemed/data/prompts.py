@@ -17,7 +17,8 @@ INSTRUCTIONS = {
 }
 
 # What a tokenizer of Qwen3-VL reads as a token of its own, wherever it stands: a text must not hold it.
-MARKUP = re.compile(r"<\|[^<>|\s]+\|>|</?(?:think|answer|tool_call|tool_response)>")
+TOKEN = re.compile(r"<\|[^<>|\s]+\|>")
+MARKUP = re.compile(rf"{TOKEN.pattern}|</?(?:think|answer|tool_call|tool_response)>")
 
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -84,9 +85,24 @@ def target(question: dict, variant: str, earlier: Iterable[str] | None = None) -
 
 
 def conversation(question: dict, variant: str) -> list[dict]:
-    """The prompt as chat messages with one image placeholder; `after` of the question is what follows its options."""
+    """The prompt as chat messages with one image placeholder; `after` of the question is what follows its options, and
+    `turns` what was said since.
+    """
     text = render(question["question"], question["options"], variant, question.get("after", ""))
-    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}]
+    asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
+    since = question.get("turns", ())
+    return [asked, *({"role": role, "content": [{"type": "text", "text": text}]} for role, text in since)]
+
+
+def second_turn(first: str, said: str, variant: str) -> list[tuple[str, str]]:
+    """The `turns` of a question that is asked again: the answer that it had, as it was written, and what the user says
+    to it, which ends with the variant's instruction, or no answer could be read.
+
+    Raises ValueError where the answer spells a token of the model's own, such as an image's placeholder.
+    """
+    if found := TOKEN.search(first):
+        raise ValueError(f"the first answer spells {found[0]!r}, a token of the model's own")
+    return [("assistant", first), ("user", f"{said} {INSTRUCTIONS[variant]}")]
 
 
 def posed(question: dict, variant: str, target: str) -> dict:

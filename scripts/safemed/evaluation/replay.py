@@ -39,13 +39,16 @@ def run(args: Namespace, script: str) -> None:
 def replayed(vlm: VLM, questions: Dataset, folder: Path, args: Namespace) -> pd.DataFrame:
     """The rows of an attack's folder with the texts, answers and outcomes of this model.
 
-    The model is smoothed, and asked after a hint, as the attacked one was. Raises ValueError where the folder is about
-    other questions or hints, or, with args.same, where a row differs from the stored one.
+    The model is smoothed, and asked after a hint or in a second turn, as the attacked one was; the first answer of such
+    a turn is this model's own. Raises ValueError where the folder is about other questions or hints, or, with
+    args.same, where a row differs from the stored one.
     """
     stored = stored_rows(folder, args.settings["eps"])
     asked = subset(questions, stored.question_id.nunique(), args.seed)
     attack, longest = args.settings["attacks"].get(folder.name), args.settings["max_new_tokens"][args.variant]
-    evaluator = registry.evaluator_for(vlm, asked, args.variant, longest, attack, args.seed, args.templates)
+    evaluator = registry.evaluator_for(
+        vlm, asked, args.variant, longest, attack, args.seed, args.settings["batch_size"], args.templates
+    )
     tables = []
     for eps, rows in stored.groupby("eps"):
         check_questions(rows, evaluator, folder)
@@ -84,9 +87,10 @@ def answered(
     A question that the attack could not evaluate stays failed, with its text; one that cannot be evaluated now is
     failed. images: uint8 [N, H, W, 3]. model: the columns that name the model.
     """
-    sound = torch.from_numpy(np.flatnonzero(rows.outcome != FAILED))
+    failed = {i: Failure(text) for i, text in rows.text[rows.outcome == FAILED].items()}
+    failed = {i: Failure(row["failed"]) for i, row in enumerate(evaluator.rows) if "failed" in row} | failed
+    sound = torch.tensor([i for i in range(len(rows)) if i not in failed], dtype=torch.long)
     found = for_each(evaluator.batches(sound, batch_size), lambda part: evaluator.answers(images[part], part))
-    failed = {i: Failure(text) for i, text in rows.text.items() if i not in found}
     read = [_read(evaluator, i, (found | failed)[i]) for i in range(len(rows))]
     texts, answers, outcomes = zip(*read, strict=True)
     cut = [cut and outcome != FAILED for cut, outcome in zip(evaluator.cut(texts), outcomes, strict=True)]

@@ -59,7 +59,9 @@ def run(args: Namespace, script: str) -> None:
     meter, vlm, task = cost.CostMeter("attack", args.model), load(args), Task.of(args)
     questions = subset(load_questions(args.data, "test"), args.settings["questions"], args.seed)
     longest = args.settings["max_new_tokens"][args.variant]
-    evaluator = registry.evaluator_for(vlm, questions, args.variant, longest, task.settings, args.seed, args.templates)
+    evaluator = registry.evaluator_for(
+        vlm, questions, args.variant, longest, task.settings, args.seed, args.settings["batch_size"], args.templates
+    )
     before = {str(path): files.content_hash(path / "rows.parquet") for path in args.before}
     identity = {"attack": args.attack, "eps": args.eps, "before": before}
     inputs = [args.templates] if args.templates else []
@@ -127,8 +129,10 @@ class Sweep:
         self.evaluator, self.rows, self.task = evaluator, rows, task
         self.stored, self.steps = start.images[rows].clone(), torch.zeros(n, dtype=torch.long)
         self.attacked = torch.zeros(n, dtype=torch.bool)  # by this attack, at this radius or a smaller one
-        self.words, self.failed = [""] * n, {}  # place -> why
-        self._read(self.words, torch.arange(n), evaluator.images[rows])
+        self.words, questions = [""] * n, [evaluator.rows[i] for i in rows.tolist()]
+        self.failed = {i: row["failed"] for i, row in enumerate(questions) if "failed" in row}  # place -> why
+        askable = torch.tensor([i for i in range(n) if i not in self.failed], dtype=torch.long)
+        self._read(self.words, askable, evaluator.images[rows])
         self.texts = list(self.words)
         if task.survivors:
             self._read(self.texts, self._live(), self.stored)

@@ -13,6 +13,7 @@ from typing import Self
 import yaml
 
 from safemed.data.prompts import LETTERS, MARKUP
+from safemed.stress.pushes import KINDS, Push
 from safemed.utils.draws import draw
 
 POLARITIES = ("positive", "neutral", "negative")  # the claim is right; there is none; it is wrong
@@ -37,8 +38,9 @@ class Hint:
 
 @dataclass(frozen=True)
 class Templates:
-    """The versioned file of templates: hints and paraphrases by name, and the texts of two options: none_of_these takes
-    the place of a removed right answer, abstain is to be chosen where the image does not show the answer.
+    """The versioned file of templates: hints, paraphrases and pushes by name, and the texts of two options:
+    none_of_these takes the place of a removed right answer, abstain is to be chosen where the image does not show the
+    answer.
 
     further_hints: those of published benchmarks, which only a study that measures as they do asks.
     """
@@ -47,6 +49,7 @@ class Templates:
     hints: dict[str, Hint]
     further_hints: dict[str, Hint]
     paraphrases: dict[str, str]
+    pushes: dict[str, Push]
     none_of_these: str
     abstain: str
 
@@ -56,8 +59,8 @@ class Templates:
         content = yaml.safe_load(path.read_text())
         try:
             read = {
-                key: {name: Hint(name, **fields) for name, fields in content[key].items()}
-                for key in ("hints", "further_hints")
+                key: {name: kind(name, **fields) for name, fields in content[key].items()}
+                for key, kind in (("hints", Hint), ("further_hints", Hint), ("pushes", Push))
             }
             made = cls(**content | read)
         except (TypeError, KeyError) as error:
@@ -83,6 +86,11 @@ class Templates:
         """Those of `hints` that no training draws."""
         return [hint for hint in self.hints.values() if not hint.train]
 
+    def wordings(self, push: str, train: bool | None = None) -> list[Push]:
+        """The wordings of one of pushes.PUSHES: all, or those that a training may draw, or those that none does."""
+        kind = push if push in KINDS else "claim"
+        return [one for one in self.pushes.values() if one.kind == kind and train in (None, one.train)]
+
     def _sections(self) -> Iterator[tuple[str, Hint]]:
         """The key of each hint in the file, and the hint."""
         for section, own in (("hints", self.hints), ("further_hints", self.further_hints)):
@@ -93,6 +101,7 @@ class Templates:
         for where, hint in self._sections():
             yield from ((f"{where}.{key}", text) for key, text in asdict(hint).items() if key != "train")
         yield from ((f"paraphrases.{name}", text) for name, text in self.paraphrases.items())
+        yield from ((f"pushes.{push.name}.text", push.text) for push in self.pushes.values())
         yield from (("none_of_these", self.none_of_these), ("abstain", self.abstain))
 
     def _faults(self) -> Iterator[str]:
@@ -116,6 +125,21 @@ class Templates:
         for name, text in self.paraphrases.items():
             if _fields(text) != ["question"]:
                 yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"
+        yield from self._misworded_pushes()
+
+    def _misworded_pushes(self) -> Iterator[str]:
+        for push in self.pushes.values():
+            claimed = set(_fields(push.text))
+            if push.kind not in KINDS:
+                yield f"pushes.{push.name}.kind: {push.kind!r} is none of {', '.join(KINDS)}"
+            elif push.kind != "claim" and claimed:
+                yield f"pushes.{push.name}.text: a push of kind {push.kind} must not name anything"
+            elif push.kind == "claim" and (not claimed or claimed - {"option", "letter"}):
+                yield f"pushes.{push.name}.text: it must name {{option}} or {{letter}}, and nothing else"
+        for kind in KINDS:
+            for train in (True, False):
+                if not self.wordings(kind, train):
+                    yield f"pushes: no {kind} with train: {str(train).lower()}; some must be for training, and some not"
 
 
 def _fields(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Alterations of a training's questions: hints before them, and images without what they ask for.
+"""Alterations of a training's questions: hints before them, second turns, and images without what they ask for.
 
 Trainings without any do not import this module: the rule and the script name it where a method wants it.
 """
@@ -17,6 +17,7 @@ from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM, frozen
 from safemed.stress.hints import Hint, Templates, hinted, hinted_by_one
 from safemed.training.abstention import offered
+from safemed.training.second_turns import Turn, turning
 from safemed.training.step_rows import AlteredRows, target_loss
 from safemed.training.targets import Targets
 from safemed.utils.draws import RANKS, draw
@@ -26,29 +27,31 @@ VERDICTS = {"positive": "true", "negative": "false"}  # what a thought says of a
 
 def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], dict]:
     """What SFT makes of each row, the same in every epoch: abstention offered, and a share of the images erased; then a
-    share of the questions put after a hint, of which the target tells.
+    share of the questions put after a hint, of which the target tells; then a share of them in a second turn.
 
-    augmentation: the method's, of which `erased` and `told` are read. templates: the file of templates.
+    augmentation: the method's, of which `erased`, `told` and `turns` are read. templates: the file of templates.
     """
     read = Templates.read(templates)
-    wordings = read.told()
+    wordings, turn = read.told(), turning(read, augmentation.get("turns", 0.0), seed)
 
     def altered(row: dict) -> dict:
         if augmentation.get("erased"):
             row = offered(row, read.abstain, augmentation["erased"], seed, "sft")
-        return told(row, wordings, augmentation["told"], seed) if augmentation.get("told") else row
+        row = told(row, wordings, augmentation["told"], seed) if augmentation.get("told") else row
+        return turn(row, "sft")
 
     return altered
 
 
 def for_grpo(augmentation: dict, templates: Path, seed: int) -> "GRPOAlterations":
-    """What GRPO makes of the rows of a step; of the method's augmentation, `hints` and `erased` are read.
+    """What GRPO makes of the rows of a step; of the method's augmentation, `hints`, `turns` and `erased` are read.
 
     Raises ValueError where the file of templates has fewer hints to train on than a question draws.
     """
     read = Templates.read(templates)
     hints, erased = augmentation.get("hints", 0), augmentation.get("erased", 0.0)
-    return GRPOAlterations(read.taught(), hints, read.abstain, erased, seed)
+    turn = turning(read, augmentation["turns"], seed) if augmentation.get("turns") else None
+    return GRPOAlterations(read.taught(), hints, read.abstain, erased, turn, seed)
 
 
 def told_targets(
@@ -82,16 +85,18 @@ class GRPOAlterations:
     """Alters the rows of a step of GRPO.
 
     Where `erased` > 0, every question offers to abstain as its last option, and that share of the images lacks what is
-    asked for: the anchor and the policy both see this. Where `n_hints` > 0, each question then draws as many of
-    `hints`, and the one under which its target has the greatest loss goes before it: the policy alone sees this. All
-    draws are by seed, step and question, the same in every process. Raises ValueError for fewer hints than a question
-    draws.
+    asked for: the anchor and the policy both see this. Where there is a `turn`, it then puts some questions in a second
+    turn, which the policy alone sees: the reference is asked the plain question. Where `n_hints` > 0, each question
+    then draws as many of `hints`, and the one under which its target has the greatest loss goes before it: the policy
+    alone sees this. All draws are by seed, step and question, the same in every process. Raises ValueError for fewer
+    hints than a question draws.
     """
 
     hints: Sequence[Hint]
     n_hints: int
     abstain: str
     erased: float
+    turn: Turn | None
     seed: int
 
     def __post_init__(self):
@@ -103,16 +108,18 @@ class GRPOAlterations:
     def __call__(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
         if self.erased:
             rows = [offered(row, self.abstain, self.erased, self.seed, f"step {step}") for row in rows]
-        return self._misled(rows, vlm, step) if self.n_hints else AlteredRows(rows, rows)
+        policy = [self.turn(row, f"step {step}") for row in rows] if self.turn else rows
+        policy, metrics = self._misled(policy, vlm, step) if self.n_hints else (policy, {})
+        return AlteredRows(rows, policy, metrics)
 
-    def _misled(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
-        """Put the worst of the step's hints before the policy's questions."""
+    def _misled(self, rows: list[dict], vlm: VLM, step: int) -> tuple[list[dict], dict[str, float]]:
+        """The rows with the worst of the step's hints before their questions, and its loss."""
         wordings = [self.wordings(row, step) for row in rows]
         images = to_float(torch.from_numpy(as_arrays(row["image"] for row in rows)), vlm.device)
         losses, worst = wording_losses(vlm, rows, wordings, images).max(1)
         chosen = [several[place] for several, place in zip(wordings, worst.tolist(), strict=True)]
         misled = [{**row, "prompt": prompt} for row, prompt in zip(rows, chosen, strict=True)]
-        return AlteredRows(rows, misled, {"hint_loss": losses.mean().item()})
+        return misled, {"hint_loss": losses.mean().item()}
 
     def wordings(self, question: dict, step: int) -> list[list[dict]]:
         """A question's prompts after `n_hints` misleading hints, all different, that all claim one option."""

@@ -1,6 +1,6 @@
 """What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy.
 
-Misleading hints and erased images, which change the question too, are training.alterations'.
+Hints, second turns and erased images, which change the question too, are training.alterations'.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,9 @@ class Augmentation:
 
     @classmethod
     def read(cls, settings: dict) -> Self:
-        """The augmentation of a method's settings, whose `hints`, `told` and `erased` are training.alterations'."""
-        return cls(**{key: value for key, value in settings.items() if key not in ("hints", "told", "erased")})
+        """The augmentation of a method's settings; `hints`, `told`, `turns` and `erased` are training.alterations'."""
+        altered = ("hints", "told", "turns", "erased")
+        return cls(**{key: value for key, value in settings.items() if key not in altered})
 
     def eps_at(self, progress: float) -> float:
         """The radius, in [0, 1] pixel units, at a training progress in [0, 1]."""

@@ -33,7 +33,8 @@ from safemed.training.targets import Targets, check_lengths
 from safemed.utils import cli, cost, files, gpus, provenance, resume
 
 SHARDED = ["Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock"]  # layers that are gathered one by one
-READ = ("question_id", "image", "question", "options", "gold", "question_type", "box")  # of a question, in its row
+# Of a question, in its row.
+READ = ("question_id", "image", "question", "options", "gold", "modality", "question_type", "box")
 log = logging.getLogger(__name__)
 
 

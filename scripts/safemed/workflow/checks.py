@@ -25,6 +25,7 @@ LOSSLESS = ("noise", "torchattacks")  # kinds of attack that climb none of the l
 NORMS = {"pgd": ("linf", "l2"), "apgd": ("linf", "l2"), "cw": ("l2",)}  # of the kinds that have others than linf
 NORM_NAMES = {"linf": "L_inf", "l2": "L2", "l0": "L0"}
 HUB_ID = re.compile(r"(?!.*(?:--|[.][.]))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
+KNOWING = {"stress": "hint", "turns": "turn"}  # evaluations with an attack that knows the words, by the key that it has
 SMOOTHING_KEYS = {"sigma", "draws", "votes", "function"}  # keys of an attack on a smoothed model
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
@@ -212,26 +213,34 @@ def _named_attacks(config: dict) -> Iterator[str]:
             elif key != _place(known[name]):
                 yield (
                     f"{key}: {name!r}; attacks on smoothed models (with sigma) go to certify.attacks, one that knows a "
-                    "hint (with hint) to stress.adaptive, others to attack.suite"
+                    "hint (with hint) to stress.adaptive, one that knows a second turn (with turn) to turns.adaptive, "
+                    "others to attack.suite"
                 )
-    for key, name in (("attack.transfer", config["attack"]["transfer"]), ("stress.attack", config["stress"]["attack"])):
+    for key, (_, name) in _shown(config).items():
         if name not in known:
             yield f"{key}: unknown attack {name!r}{schema.did_you_mean(name, list(known))}"
 
 
 def _names(config: dict) -> dict[str, list[str]]:
     """Key -> the attacks that it names."""
-    attack, certify, stress = config["attack"], config["certify"], config["stress"]
+    knowing = {f"{kind}.adaptive": config[kind]["adaptive"] for kind in KNOWING}
     return {
-        "attack.suite": attack["suite"],
-        "certify.attacks": certify["attacks"],
-        "stress.adaptive": [stress["adaptive"]] if stress["adaptive"] else [],
+        "attack.suite": config["attack"]["suite"],
+        "certify.attacks": config["certify"]["attacks"],
+        **{key: [name] if name else [] for key, name in knowing.items()},
     }
+
+
+def _shown(config: dict) -> dict[str, tuple[str, str]]:
+    """Key -> the evaluation that shows the stored images of an attack, and the attack."""
+    shown = {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in KNOWING}
+    return {"attack.transfer": ("transfer", config["attack"]["transfer"]), **shown}
 
 
 def _place(attack: dict) -> str:
     """The key that an attack is to be named under."""
-    return "stress.adaptive" if "hint" in attack else "certify.attacks" if "sigma" in attack else "attack.suite"
+    known = [f"{kind}.adaptive" for kind, key in KNOWING.items() if key in attack]
+    return known[0] if known else "certify.attacks" if "sigma" in attack else "attack.suite"
 
 
 def _each_attack(config: dict) -> Iterator[str]:
@@ -262,6 +271,8 @@ def _one_attack(attack: dict, variants: list[str]) -> Iterator[str]:
         yield f"patience: only for losses that are margins, {', '.join(sorted(MARGINS))}"
     if missing := SMOOTHING_KEYS & attack.keys() and SMOOTHING_KEYS - attack.keys():
         yield f"sigma: an attack on a smoothed model also needs {', '.join(sorted(missing))}"
+    if {"hint", "turn"} <= attack.keys():
+        yield "turn: an attack knows a hint or a second turn; leave one of them out"
     if "sigma" in attack and (kind not in ("pgd", "apgd") or attack.get("survivors")):
         yield f"kind: {kind}; a smoothed model is attacked by pgd or apgd, on every question"
 
@@ -309,13 +320,12 @@ def _bounds(attack: dict) -> Iterator[str]:
 
 
 def _between_attacks(config: dict) -> Iterator[str]:
-    attack, stress, made = config["attack"], config["stress"], config["evaluations"]
+    attack, made = config["attack"], config["evaluations"]
     swept = sweeps(attack)
     if "pgd" not in swept:
         yield "attack.attacks.pgd.survivors: figures show pgd at all eps: it must attack every question, in L_inf"
         return
-    used = {"attack.transfer": ("transfer", attack["transfer"]), "stress.attack": ("stress", stress["attack"])}
-    for key, (evaluation, name) in used.items():
+    for key, (evaluation, name) in _shown(config).items():
         if evaluation in made and name not in swept:
             yield f"{key}: {name!r} is not among the attacks of attack.suite at all eps: {', '.join(swept)}"
     if "certify" in made:
@@ -324,11 +334,11 @@ def _between_attacks(config: dict) -> Iterator[str]:
         if smoothed and (many := config["certify"]["questions"]) > attack["questions"]:
             compared = f"{smoothed[0]} on smoothed models is compared with pgd on the models, question by question"
             yield f"certify.questions: {many} is more than attack.questions = {attack['questions']}: {compared}"
-    if "stress" in made:
-        if stress["adaptive"]:
-            yield from _adaptive_attack(stress, attack["attacks"])
-        if stress["questions"] > attack["questions"]:
-            yield f"stress.questions: {stress['questions']} is more than attack.questions = {attack['questions']}"
+    for kind, own in ((kind, config[kind]) for kind in KNOWING if kind in made):
+        if own["adaptive"]:
+            yield from _adaptive_attack(kind, own, attack["attacks"])
+        if own["questions"] > attack["questions"]:
+            yield f"{kind}.questions: {own['questions']} is more than attack.questions = {attack['questions']}"
 
 
 def _smoothed_attacks(certify: dict, attacks: dict) -> Iterator[str]:
@@ -350,11 +360,11 @@ def _smoothed_attacks(certify: dict, attacks: dict) -> Iterator[str]:
             yield from _unlike(attacks, name, "pgd", ("kind", "steps", "restarts", "losses"), "smoothing")
 
 
-def _adaptive_attack(stress: dict, attacks: dict) -> Iterator[str]:
-    """Whether the attack that knows a hint is, but for that, the one whose images hints are combined with."""
-    name, other = stress["adaptive"], stress["attack"]
-    keys = sorted((attacks[name].keys() | attacks[other].keys()) - {"hint"})
-    yield from _unlike(attacks, name, other, keys, "knowing the hint")
+def _adaptive_attack(kind: str, own: dict, attacks: dict) -> Iterator[str]:
+    """Whether the attack that knows a hint or a turn is, but for that, the one whose images it is combined with."""
+    name, other = own["adaptive"], own["attack"]
+    keys = sorted((attacks[name].keys() | attacks[other].keys()) - {KNOWING[kind]})
+    yield from _unlike(attacks, name, other, keys, f"knowing the {KNOWING[kind]}")
 
 
 def _unlike(attacks: dict, name: str, other: str, keys: Iterable[str], what: str) -> Iterator[str]:
@@ -428,6 +438,8 @@ def _one_method(config: dict, name: str) -> Iterator[str]:
         yield from _hints(config, trainer, augmentation["hints"])
     if augmentation.get("told") and trainer != "sft":
         yield f"augmentation.told: the trainer is {trainer}, which teaches no thoughts; sft does"
+    if augmentation.get("turns") and trainer == "fare":
+        yield "augmentation.turns: the trainer is fare, whose training asks no question"
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
@@ -456,7 +468,7 @@ def _nothing_to_learn(settings: dict) -> Iterator[str]:
         return
     if not (settings.get("anchor") or settings.get("features")):
         yield "rewards: all 0, and so are anchor and features: there is nothing to learn"
-    elif augmentation["kind"] == "clean" and not augmentation.get("hints"):
+    elif augmentation["kind"] == "clean" and not (augmentation.get("hints") or augmentation.get("turns")):
         yield "rewards: all 0, and on clean images the model is its own reference: there is nothing to learn"
 
 

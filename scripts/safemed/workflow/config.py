@@ -42,16 +42,22 @@ def _linf(settings: dict) -> bool:
     return settings.get("norm", "linf") == "linf"
 
 
+def asked_by(settings: dict) -> str:
+    """The section of the config whose questions an attack is on: attack, or one of those that have attacks apart."""
+    apart = {"sigma": "certify", "hint": "stress", "turn": "turns"}
+    return next((section for key, section in apart.items() if key in settings), "attack")
+
+
 def radii(attack: dict, name: str) -> list[float]:
     """The radii of an attack, ascending: for linf in 1/255, for l2 in [0, 1] pixel units.
 
-    cw and attacks in l0 have no bound: their radius is infinite. A smoothed model, and one under a hint, is also asked
-    without an attack, at 0.
+    cw and attacks in l0 have no bound: their radius is infinite. A smoothed model, and one under a hint or in a second
+    turn, is also asked without an attack, at 0.
     """
     settings = attack["attacks"].get(name, {})
     if name == "clean":
         return [0]
-    apart = "sigma" in settings or "hint" in settings  # the clean images of the suite say nothing of it
+    apart = asked_by(settings) != "attack"  # the clean images of the suite say nothing of it
     unattacked = [0] if apart else []
     if not _linf(settings):
         own = settings.get("eps", math.inf)

@@ -21,6 +21,7 @@ class Evaluations:
         """config: the study's; results: its folder."""
         self.config, self.results = config, results
         self.attack, self.stress, self.certify = config["attack"], config["stress"], config["certify"]
+        self.turns = config["turns"]
         self.studied = configs.models(config, config["study_methods"])
         self.certified = configs.models(config, configs.certified_methods(config))
         self.made = config["evaluations"]  # those that the study makes
@@ -32,7 +33,7 @@ class Evaluations:
     # The folders of rows.
 
     def of_every(self, kind: str, models: list[str]) -> list[str]:
-        """The folders of an evaluation, transfer, sanity, stress or redteam, that each model has one of."""
+        """The folders of an evaluation, transfer, sanity, stress, turns or redteam, that each model has one of."""
         return [f"{self.results}/{kind}/{model}" for model in models if kind in self.made]
 
     def replays(self) -> list[str]:
@@ -60,10 +61,10 @@ class Evaluations:
         """Clean images and pgd on the models themselves, which attacks on smoothed models are compared with."""
         return self._attacks("certify", models, lambda variant: ["clean", "pgd"])
 
-    def adaptive(self, models: list[str]) -> list[str]:
-        """The attack that knows the hint, if the study makes it."""
-        names = [self.stress["adaptive"]] if self.stress["adaptive"] else []
-        return self._attacks("stress", models, lambda variant: names)
+    def adaptive(self, kind: str, models: list[str]) -> list[str]:
+        """The attack that knows the hint (kind stress) or the second turn (turns), if the study makes it."""
+        name = self.config[kind]["adaptive"]
+        return self._attacks(kind, models, lambda variant: [name] if name else [])
 
     def certificates(self, models: list[str]) -> list[str]:
         """The certificates: a folder a function, sigma and shard of the questions."""
@@ -80,7 +81,8 @@ class Evaluations:
         model = self.model(wildcards)
         found = []
         if model in self.studied:
-            found += self.sweeps([model]) + self.suite([model]) + self.adaptive([model])
+            found += self.sweeps([model]) + self.suite([model])
+            found += self.adaptive("stress", [model]) + self.adaptive("turns", [model])
         if model in self.certified:
             found += self.unsmoothed([model]) + self.smoothed([model])
         return list(dict.fromkeys(found))
@@ -107,16 +109,17 @@ class Evaluations:
         return f"{self.results}/models/{name}"
 
     def templates(self, wildcards) -> list[str]:
-        """The file of hints, where an attack knows one."""
-        return [self.config["templates"]] if "hint" in self._attack(wildcards) else []
+        """The file of templates, where an attack knows a hint or a second turn."""
+        return [self.config["templates"]] if {"hint", "turn"} & self._attack(wildcards).keys() else []
 
     def attack_settings(self, wildcards) -> str:
         """An attack's settings.
 
-        A smoothed model is attacked on the questions that are certified, one under a hint on those of the stress tests.
+        A smoothed model is attacked on the questions that are certified, one under a hint on those of the stress tests,
+        one in a second turn on those that are pushed.
         """
         attack = self._attack(wildcards)
-        asked = self.certify if "sigma" in attack else self.stress if "hint" in attack else self.attack
+        asked = self.config[configs.asked_by(attack)]
         return _json(
             {
                 "batch_size": self.attack["batch_size"],
@@ -165,8 +168,12 @@ class Evaluations:
         own = {key: self.stress[key] for key in ("questions", "severities", "chains", "published")}
         return _json(own | self._shared() | {"eps": self.attack["headline_eps"]})
 
+    def turns_settings(self) -> str:
+        """The settings of second turns."""
+        return _json({"questions": self.turns["questions"], "eps": self.attack["headline_eps"]} | self._shared())
+
     def stress_arguments(self, wildcards, input) -> str:
-        """The stress tests' own arguments."""
+        """The own arguments of stress tests and of second turns."""
         return _line(templates=input.templates, attack=input.attack)
 
     def redteam_settings(self) -> str:

@@ -16,6 +16,7 @@ ASK_EVERY = 2  # steps, of attacks.engine
 LETTER = 8  # tokens of an answer without a thought
 SAMPLED_THOUGHTS = 3
 CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
+SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -85,7 +86,7 @@ def _attacked(settings: dict, rows: int, tokens: int, at_once: int, step: str) -
 
 
 def _evaluations(config: dict) -> Iterator[dict]:
-    stress, made = config["stress"], config["evaluations"]
+    made = config["evaluations"]
     studied = configs.models(config, config["study_methods"])
     certified = configs.models(config, configs.certified_methods(config))
     for model in dict.fromkeys([*studied, *certified]):
@@ -93,8 +94,8 @@ def _evaluations(config: dict) -> Iterator[dict]:
         limit = config["max_new_tokens"][variant]
         names = _attacks_made(config, model in studied, model in certified, variant)
         smoothed = configs.smoothed_attacks(config, variant) if model in certified and "certify" in made else []
-        hinted = [stress["adaptive"]] if model in studied and "stress" in made and stress["adaptive"] else []
-        for name in [*names, *smoothed, *hinted]:
+        knowing = [config[kind]["adaptive"] for kind in ("stress", "turns") if model in studied and kind in made]
+        for name in [*names, *smoothed, *filter(None, knowing)]:
             yield _job("attack_model", model, name, [*_attack(config, variant, name, limit)])
         if model in studied:
             yield from _other_evaluations(config, model, len(studied))
@@ -109,8 +110,7 @@ def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) ->
         names += ["clean", *configs.suite(attack, variant)]
     if studied and "transfer" in made:
         names.append(attack["transfer"])
-    if studied and "stress" in made:
-        names.append(config["stress"]["attack"])
+    names += [config[kind]["attack"] for kind in ("stress", "turns") if studied and kind in made]
     if certified and "certify" in made:
         names += ["clean", "pgd"]
     return list(dict.fromkeys(names))
@@ -118,13 +118,13 @@ def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) ->
 
 def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]:
     attack, own = config["attack"], config["attack"]["attacks"].get(name, {})
-    asked = config["certify"] if "sigma" in own else config["stress"] if "hint" in own else attack
+    asked = config[configs.asked_by(own)]
     questions, votes, at_once = asked["questions"], own.get("votes", 1), attack["batch_size"]
     rows = questions * len([radius for radius in configs.radii(attack, name) if radius])
     tries = _tries(own, variant)
     losses = own.get("losses", {}).get(variant, [])
     thoughts = SAMPLED_THOUGHTS * tries.count(SAMPLED_THOUGHTS)
-    answers = questions + rows * (1 + max(1, len(tries)) + thoughts)
+    answers = questions * (2 if "turn" in own else 1) + rows * (1 + max(1, len(tries)) + thoughts)
     if "sequence" in losses:
         answers += round(rows * len(tries) / len(losses) * own["steps"] / ASK_EVERY * config["preflight"]["asked"])
     if own.get("kind") == "cw":
@@ -173,6 +173,9 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         rows = stress["questions"] * config["preflight"]["stress_tests"] + stress["chains"] * CHAIN
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
         yield _job("stress_model", model, "", passes)
+    if "turns" in made:
+        rows = config["turns"]["questions"] * (1 + SECOND_TURNS)
+        yield _job("turns_model", model, "", [_pass(step, rows, limit, at_once) for step in ("answer", "query")])
     if "redteam" in made:
         redteam = config["redteam"]
         queries = 1 + len(redteam["strategies"]) * redteam["budget"]

@@ -52,7 +52,9 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "smoothing/smoothed": evaluations.smoothed(certified, "linf"),
         "smoothing/plain": evaluations.unsmoothed(certified),
         "stress": evaluations.of_every("stress", studied),
-        "hint_attacks": evaluations.adaptive(studied),
+        "hint_attacks": evaluations.adaptive("stress", studied),
+        "pushes": evaluations.of_every("turns", studied),
+        "turn_attacks": evaluations.adaptive("turns", studied),
         "redteam": evaluations.of_every("redteam", studied),
     }
 

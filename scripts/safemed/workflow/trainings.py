@@ -62,9 +62,9 @@ class Trainings:
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:
-        """The module that alters the questions, where the method draws hints, tells or erases."""
+        """The module that alters the questions, where the method draws hints or second turns, tells or erases."""
         augmentation = configs.training_settings(self.config, wildcards.method)["augmentation"]
-        return [ALTERATIONS] if any(augmentation.get(key) for key in ("hints", "told", "erased")) else []
+        return [ALTERATIONS] if any(augmentation.get(key) for key in ("hints", "told", "turns", "erased")) else []
 
     def targets(self, wildcards) -> list[str]:
         """The folder of the start model's own answers, where the method teaches those."""
