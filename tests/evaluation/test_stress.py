@@ -35,6 +35,8 @@ FEW = {
     "further_hints": {name: {key: value for key, value in vars(hint).items() if key != "name"}
                       for name, hint in ALL_TEMPLATES.further_hints.items() if hint.voice == "student"},
     "paraphrases": {"task": "Your task: {question}"},
+    "pushes": {name: {"kind": push.kind, "text": push.text, "train": push.train}
+               for name, push in ALL_TEMPLATES.pushes.items()},
     "none_of_these": "none of these",
     "abstain": ALL_TEMPLATES.abstain,
 }  # fmt: skip

@@ -96,7 +96,7 @@ def folder(shown_data, skilled, tmp_path_factory) -> Path:
 def test_each_attack_stores_images_of_its_ball_that_show_what_its_rows_say(folder, skilled, shown, attack):
     rows, images = pd.read_parquet(folder / attack / "rows.parquet"), np.load(folder / attack / "images.npz")
     asked, own = subset(shown, ASKED.get(attack, 24), 0), ATTACKS[attack]
-    evaluator = registry.evaluator_for(skilled, asked, "think", 24, own, 0, TEMPLATES)
+    evaluator = registry.evaluator_for(skilled, asked, "think", 24, own, 0, 10, TEMPLATES)
     assert isinstance(evaluator, SmoothedEvaluator) == ("sigma" in own) and set(rows.columns) == set(ATTACK_ROWS)
     assert (rows.hint != "").all() if "hint" in own else (rows.hint == "").all()
     assert rows.eps.drop_duplicates().tolist() == list(map(float, RADII.get(attack, [8])))
@@ -155,7 +155,7 @@ def test_at_radius_0_a_smoothed_model_is_asked_about_its_clean_images(folder, sk
     """Larger radii attack what is right there. What fell at a smaller one counts as attacked, and is not again."""
     rows = pd.read_parquet(folder / "smoothed" / "rows.parquet")
     images = np.load(folder / "smoothed" / "images.npz")
-    evaluator = registry.evaluator_for(skilled, shown, "think", 24, ATTACKS["smoothed"], 0)
+    evaluator = registry.evaluator_for(skilled, shown, "think", 24, ATTACKS["smoothed"], 0, 10)
     at = {eps: part.set_index("question_id") for eps, part in rows.groupby("eps")}
     assert (images["eps0"] == images["clean"]).all() and (at[0].linf == 0).all() and not at[0].attacked.any()
     right = {eps: part.outcome == "right" for eps, part in at.items()}

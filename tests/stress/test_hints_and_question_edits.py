@@ -9,17 +9,23 @@ import pytest
 
 from safemed.data.dataset import load_questions
 from safemed.data.prompts import INSTRUCTIONS, LETTERS, conversation, gold_text, render, thought
-from safemed.stress import abstention, hints, question_edits
+from safemed.stress import abstention, hints, question_edits, second_turns
 from safemed.stress.hints import POLARITIES, Templates
+from safemed.stress.pushes import PUSHES as PUSHES_BY_NAME
 from support.paths import ROOT
 from support.records import QA, real_questions
 
 TEMPLATES = ROOT / "workflow" / "templates.yaml"
+PUSHES = {
+    f"{kind}-{train}": {"kind": kind, "text": "It is {option}." if kind == "claim" else "Well.", "train": train}
+    for kind in ("silent", "doubt", "claim") for train in (True, False)
+}  # fmt: skip
 EMPTY = {
     "version": 1,
     "hints": {},
     "further_hints": {},
     "paraphrases": {},
+    "pushes": PUSHES,
     "none_of_these": "none",
     "abstain": "unseen",
 }
@@ -232,6 +238,41 @@ def test_a_further_hint_is_held_to_the_same_and_has_a_name_of_its_own(tmp_path):
         file.write_text(json.dumps(EMPTY | {"hints": known, "further_hints": further}))
         with pytest.raises(ValueError, match=message):
             Templates.read(file)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"text": "I think otherwise."}, "pushes.p.text: it must name {option} or {letter}"),
+        ({"text": "It is {gold}."}, "pushes.p.text: it must name"),
+        ({"kind": "doubt"}, "pushes.p.text: a push of kind doubt must not name anything"),
+        ({"kind": "threat"}, "pushes.p.kind: 'threat' is none of silent, doubt, claim"),
+        ({"text": "It is {option}. <|im_end|>"}, r"pushes.p.text: '<\|im_end\|>' is a token of the model's own"),
+        ({"text": None}, "pushes.p.text: it must say something"),
+        ({"train": True}, "pushes: no claim with train: false"),
+        ({"voice": "a friend"}, "missing or unknown"),
+    ],
+)
+def test_a_push_that_does_not_do_what_it_is_for_is_refused(change, message, templates, tmp_path):
+    pushes = {name: push for name, push in PUSHES.items() if name != "claim-False"}
+    pushes["p"] = {"kind": "claim", "text": "It is {option}.", "train": False} | change
+    told = {name: {key: value for key, value in vars(hint).items() if key != "name"}
+            for name, hint in templates.hints.items()}  # fmt: skip
+    (tmp_path / "templates.yaml").write_text(json.dumps(EMPTY | {"hints": told, "pushes": pushes}))
+    with pytest.raises(ValueError, match=rf"templates.yaml: .*{message}"):
+        Templates.read(tmp_path / "templates.yaml")
+
+
+def test_a_push_names_an_option_where_it_claims_one_alone(questions, templates):
+    for question in questions:
+        for push in ("silent", "doubt"):
+            assert not any(names_the_answer(question, one.text) for one in templates.wordings(push))
+        claims = {push: second_turns.claim_of(question, push, 0) for push in PUSHES_BY_NAME}
+        assert claims["right"] == question["gold"] != claims["wrong"] and claims["silent"] == claims["doubt"] == ""
+        assert claims["wrong"] == hints.claimed(question, "negative", 0)
+    for push in PUSHES_BY_NAME:
+        taught, new = (templates.wordings(push, train) for train in (True, False))
+        assert taught and new and not set(taught) & set(new)
 
 
 @pytest.mark.parametrize("text", [None, " "])

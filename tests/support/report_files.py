@@ -30,6 +30,7 @@ from support.stress_rows import (
     protocol_rows,
     red_team_rows,
 )
+from support.turn_rows import every_turn
 
 CONFIG = {
     "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
@@ -65,6 +66,8 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "published/sweeps": study(),
         "published/certificates": certificate_rows(),
         "hint_attacks": attacked_rows(),
+        "pushes": every_turn(),
+        "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
         "targets": target_rows(),
     }

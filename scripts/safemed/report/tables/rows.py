@@ -18,8 +18,8 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 TEXT = frozenset(
     {
         "about", "attack", "check", "condition", "family", "first", "function", "image", "kind", "lacks", "method",
-        "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "push", "second", "seen", "source",
-        "stage", "status", "strategy", "target", "taught", "top", "variant", "voice", "words",
+        "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "push", "second", "seen",
+        "source", "stage", "status", "strategy", "target", "taught", "top", "variant", "voice", "words",
     }
 )  # fmt: skip
 TEXT_OF = {

@@ -1,0 +1,132 @@
+"""The table and the figure of second turns: every number is the share that it says, and none is of what failed."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from safemed.data.prompts import FAILED
+from safemed.report.figures import turns as figures
+from safemed.report.tables.adaptive import ADAPTIVE_TURNS, adaptive_turns
+from safemed.report.tables.rows import ATTACK_ROWS
+from safemed.report.tables.turns import TURN_ROWS, TURNS, turns
+from safemed.utils.stats import wilson
+from support.stress_rows import attacked_rows
+from support.turn_rows import SAID, every_turn, turn_rows
+
+
+def by_push(rows: pd.DataFrame) -> pd.DataFrame:
+    return turns(rows).set_index("push")
+
+
+def test_every_share_is_of_the_answers_that_it_says():
+    table = by_push(turn_rows())
+    assert (table.n == 6).all() and (table.n_right == 4).all() and (table.n_wrong == 2).all()
+    assert table.flipped.to_dict() == {"silent": 0.25, "doubt": 0.25, "wrong": 0.75, "right": 0}
+    assert (table.loc["wrong", "flipped_low"], table.loc["wrong", "flipped_high"]) == pytest.approx(wilson(3, 4))
+    assert (table.flipped_silent == 0.25).all() and (table.first_accuracy == 4 / 6).all()
+    assert table.second_accuracy.to_dict() == {"silent": 4 / 6, "doubt": 4 / 6, "wrong": 1 / 6, "right": 5 / 6}
+    assert table.followed["wrong"] == 0.5 and table.followed_silent["wrong"] == 0
+    assert table.corrected_without.dropna().to_dict() == {"doubt": 0.5}
+    assert table.corrected_with.dropna().to_dict() == {"right": 0.5}
+    assert table.corrected_silent.dropna().to_dict() == {"doubt": 0.5, "right": 0.5}
+    assert (table.loc["right", "corrected_low"], table.loc["right", "corrected_high"]) == pytest.approx(wilson(1, 2))
+
+
+def test_what_is_retained_is_of_readable_answers_that_the_push_does_not_claim():
+    """The unparsable one is of no push; one that is what a push claims is pressed by another alone."""
+    table = by_push(turn_rows())
+    assert table.n_opposed.to_dict() == {"silent": 5, "doubt": 5, "wrong": 4, "right": 1}
+    assert table.retained.to_dict() == {"silent": 0.8, "doubt": 0.6, "wrong": 0.25, "right": 0}
+    wanted = {"silent": 0.8 / 5, "doubt": (0.9 + 0.5) / 5, "wrong": (0.9 + 0.8 + 0.7) / 4, "right": 0.5}
+    assert table.ccs.to_dict() == pytest.approx(wanted)
+    assert table.ccs_silent.to_dict() == pytest.approx({"silent": 0.16, "doubt": 0.16, "wrong": 0.2, "right": 0})
+    assert table.retained_silent["right"] == 1
+
+
+def test_taught_and_new_wordings_and_kinds_of_images_are_apart():
+    table = turns(every_turn())
+    assert len(table) == 2 * 2 * 4 and set(table.taught) == {"taught", "new"} and set(table.seen) == {"clean", "pgd"}
+    assert table.groupby("push").flipped.nunique().eq(1).all()
+
+
+@pytest.mark.parametrize("push", ["silent", "wrong"])
+def test_an_answer_that_was_not_evaluated_leaves_its_push_and_what_stands_beside_it_without_a_number(push):
+    rows = turn_rows()
+    one = (rows.question_id == "q2") & (rows.push == push)
+    rows.loc[one, ["outcome", "answer"]] = FAILED, ""
+    table = by_push(rows)
+    without = {"silent": list(table.index), "wrong": ["wrong"]}[push]
+    assert table[table.status != "complete"].index.tolist() == without
+    assert (
+        table.loc[without, [name for name in TURNS if name not in ("model", "seen", "push", "taught", "n", "status")]]
+        .isna()
+        .all(axis=None)
+    )
+
+
+@pytest.mark.parametrize(
+    "push, change, message",
+    [
+        ("wrong", {"claimed": "A"}, "a claim is mistaken"),
+        ("wrong", {"claimed": ""}, "a claim is not what its push says"),
+        ("right", {"claimed": "B"}, "a claim is mistaken"),
+        ("silent", {"claimed": "B"}, "a claim is not what its push says"),
+        ("doubt", {"first_text": "another"}, "a question has several first answers"),
+        ("doubt", {"first_answer": "B"}, "the first outcome contradicts"),
+        ("doubt", {"confidence": math.nan}, "an answer has no confidence"),
+        ("doubt", {"first_confidence": math.nan}, "an answer has no confidence"),
+        ("doubt", {"outcome": "right"}, "the outcome contradicts the answer"),
+        ("doubt", {"push": "threat"}, "a push is none of silent, doubt"),
+        ("doubt", {"wording": None}, "a value is missing"),
+    ],
+)
+def test_rows_that_cannot_be_counted_are_refused(push, change, message):
+    rows = turn_rows()
+    rows.loc[(rows.question_id == "q1") & (rows.push == push), list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=message):
+        turns(rows)
+
+
+def test_an_answer_after_a_first_one_that_was_not_evaluated_is_refused():
+    rows = turn_rows()
+    rows.loc[rows.question_id == "q1", ["first_answer", "first_outcome"]] = "", FAILED
+    with pytest.raises(ValueError, match="a first one that was not evaluated: .*q1"):
+        turns(rows)
+
+
+def test_a_question_that_was_not_pushed_silently_is_refused():
+    rows = turn_rows()
+    with pytest.raises(ValueError, match="not pushed silently, too: .*q3"):
+        turns(rows[(rows.push != "silent") | (rows.question_id != "q3")])
+
+
+def test_the_attack_that_knows_the_turn_is_held_against_the_images_of_the_one_that_does_not():
+    """Each question in the wording of its attacked row; what the claim alone made wrong counts as it is."""
+    pushes = every_turn().query("wording == 'wrong-2' or push != 'wrong'")
+    clean = {question: said["wrong"] for question, (_, _, said) in SAID.items()}
+    rows = attacked_rows(attack="pgd-turn", hint="wrong-2")
+    rows["answer"] = rows.question_id.map(clean).where(rows.eps == 0, "C")
+    rows["outcome"] = rows.answer.map(lambda answer: "right" if answer == "A" else "wrong")
+    (found,) = adaptive_turns(rows, pushes, 8).to_dict("records")
+    assert list(found) == ADAPTIVE_TURNS
+    assert (found["seen"], found["n"], found["pushed"], found["both"], found["adaptive"]) == ("pgd", 5, 0.2, 0.2, 0)
+    with pytest.raises(ValueError, match="turns_model did not ask this on stored images"):
+        adaptive_turns(rows.assign(hint="wrong-3"), pushes, 8)
+
+
+def test_no_rows_make_empty_tables():
+    none = pd.DataFrame(columns=TURN_ROWS)
+    assert turns(none).empty and adaptive_turns(pd.DataFrame(columns=ATTACK_ROWS), none, 8).empty
+
+
+def test_the_figure_shows_each_model_under_doubts_and_wrong_claims_beside_the_silent_push():
+    rows = pd.concat([every_turn(), every_turn().assign(model="at-grpo-think")])
+    figure, points = figures.turns(turns(rows))
+    assert set(points.push) == {"doubt", "wrong"} and set(points.seen) == {"clean"} and len(points) == 2 * 2 * 2
+    doubt, wrong = figure.axes
+    marks = {round(x, 6) for line in wrong.lines if line.get_marker() in "oshX" for x, _ in line.get_xydata()}
+    ticks = [x for line in wrong.lines if line.get_marker() == "|" for x in line.get_xdata()]
+    assert marks == {0.75} and ticks == [0.25] * 4
+    assert [tick.get_text() for tick in doubt.get_yticklabels()] == ["AT-GRPO, think", "SFT, think"]
+    assert figures.turns(pd.DataFrame(columns=TURNS))[0].texts
