@@ -74,6 +74,34 @@ def test_what_the_prompt_has_opened_belongs_to_the_completion(published, shown):
     assert chat.written("") == ""
 
 
+def test_a_second_turn_shows_the_first_answer_as_the_template_would_have_it(published, shown):
+    """Whole where nothing is stripped; a Thinking template leaves the thought out, and opens the next one."""
+    variant, folder = published
+    chat, vlm = Chat(load_processor(folder)), VLM.load(folder)
+    first = chat.whole({"instruct": "<answer> B </answer>", "think": "CT it is </think><answer> B </answer>"}[variant])
+    turns = prompts.second_turn(first, "Are you sure?", variant)
+    plain, again = (prompts.conversation(row, variant) for row in (shown[0], shown[0] | {"turns": turns}))
+    begun = chat.prompt(plain).removesuffix(chat.opened)
+    asked = f"<|im_end|>\n<|im_start|>user\nAre you sure? {prompts.INSTRUCTIONS[variant]}<|im_end|>\n"
+    whole = f"{begun}<answer> B </answer>{asked}<|im_start|>assistant\n{chat.opened}"
+    assert chat.prompt(again) == whole and "CT it is" not in whole
+    encoded = vlm.encode([again], [""], SIDE)
+    read = vlm.tokenizer.decode(encoded.prompt_ids[0][encoded.prompt_mask[0].bool()])
+    assert read.replace("<|image_pad|>", "") == whole.replace("<|image_pad|>", "")
+    assert (encoded.prompt_ids == vlm.image_token_id).sum() == vlm.columns(torch.zeros(1, 3, SIDE, SIDE)) ** 2
+
+
+def test_a_tiny_models_second_turn_shows_the_first_thought(tiny_model, shown):
+    chat, first = Chat(load_processor(tiny_model)), "<think> CT </think><answer> B </answer>"
+    again = shown[0] | {"turns": prompts.second_turn(first, "Are you sure?", "think")}
+    assert f"{first}<|im_end|>" in chat.prompt(prompts.conversation(again, "think"))
+
+
+def test_an_answer_that_spells_a_token_of_the_models_own_is_not_shown(shown):
+    with pytest.raises(ValueError, match=r"spells '<\|image_pad\|>'"):
+        prompts.second_turn("<answer> <|image_pad|> </answer>", "Are you sure?", "instruct")
+
+
 def test_without_a_thought_an_opened_one_ends_at_once(vocabulary):
     chat = Chat(tiny.assemble(qwen.tokenizer(vocabulary, qwen.THINKING), SMALL, SIDE, seed=0)[1])
     assert chat.written("<answer> B </answer>") == "</think><answer> B </answer>"
@@ -186,6 +214,8 @@ def test_a_checkpoint_whose_template_does_not_serve_a_variant_is_no_base(publish
         (qwen.THINKING, "after", "after: after this chat template .* no answer of this variant"),
         (qwen.INSTRUCT.replace("<|image_pad|>", ""), "instruct", "does not show the question and one image"),
         (qwen.INSTRUCT.replace("part.text", "part.text[:9]"), "think", "does not show the question and one image"),
+        (qwen.INSTRUCT.replace("in messages", "in messages[:1]"), "instruct", "does not show a second turn after"),
+        (qwen.INSTRUCT.replace("in messages", "in messages[-1:]"), "instruct", "does not show a second turn after"),
     ],
 )
 def test_a_template_that_loses_something_is_refused(vocabulary, published, shown, template, variant, said):

@@ -27,7 +27,8 @@ TOKENS = [
     *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
     *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
 ]
-# What the published templates make of one turn of a user's, with an image and a text.
+# What the published templates make of turns with images and texts; that of the Thinking checkpoints opens a thought,
+# and shows none of an earlier answer's.
 INSTRUCT = (
     "{%- for message in messages %}{{- '<|im_start|>' + message.role + '\n' }}"
     "{%- for part in message.content %}"
@@ -35,7 +36,10 @@ INSTRUCT = (
     "{{- '<|im_end|>\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
 )
-THINKING = INSTRUCT.replace("assistant\n", "assistant\n<think>\n")
+THINKING = INSTRUCT.replace("assistant\n", "assistant\n<think>\n").replace(
+    "else part.text }}",
+    "else (part.text.split('</think>')|last).lstrip('\n') if message.role == 'assistant' else part.text }}",
+)
 
 
 class _Converter(TikTokenConverter):

@@ -1,4 +1,4 @@
-"""Alterations on the real trainers: misleading hints, and images without what is asked for; who is asked what."""
+"""Alterations on the real trainers: hints, second turns, images without what is asked for; who is asked what."""
 
 from collections import Counter, defaultdict
 
@@ -34,9 +34,9 @@ HINTS = READ.taught()
 K = 3
 
 
-def altered(hints: int = 0, erased: float = 0.0, seed: int = 0) -> GRPOAlterations:
+def altered(hints: int = 0, erased: float = 0.0, seed: int = 0, turns: float = 0.0) -> GRPOAlterations:
     """The alterations of a method with the repository's templates."""
-    return alterations.for_grpo({"hints": hints, "erased": erased}, TEMPLATES, seed)
+    return alterations.for_grpo({"hints": hints, "erased": erased, "turns": turns}, TEMPLATES, seed)
 
 
 def text(prompt: list[dict]) -> str:
@@ -327,3 +327,87 @@ def test_sft_that_tells_trains_and_refuses_thoughts_that_the_model_could_not_end
         here("train_sft.py", *given, settings=short)
     here("train_sft.py", *given, settings=settings)
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+def posed_again(rows: list[dict], steps: int = 1, share: float = 1.0, seed: int = 0) -> list[dict]:
+    """What the policy is asked at each of some steps."""
+    return [row for step in range(steps) for row in altered(turns=share, seed=seed)(rows, None, step).policy]
+
+
+@pytest.fixture(scope="module", params=prompts.VARIANTS)
+def some(request, train_questions) -> list[dict]:
+    """Questions as the trainer has them."""
+    return list(plain_rows(train_questions.select(range(40)), request.param))
+
+
+def test_a_share_of_the_questions_is_put_again_and_its_target_stays(some):
+    made = posed_again(some, 25, share=0.25)
+    again = [row for row in made if "turns" in row]
+    assert len(again) == pytest.approx(len(made) / 4, rel=0.15)
+    plain = {row["question_id"]: row for row in some}
+    for row in made:
+        before = plain[row["question_id"]]
+        assert row["target"] == before["target"] and row["prompt"][0] == before["prompt"][0]
+        assert len(row["prompt"]) == (3 if "turns" in row else 1)
+
+
+def test_neither_the_first_answer_nor_a_claim_tells_what_is_right(some):
+    """In well-formed answers and taught wordings, every option is drawn as often."""
+    taught = {kind: READ.wordings(kind, train=True) for kind in ("silent", "doubt", "claim")}
+    kinds, firsts, claims, n = Counter(), Counter(), Counter(), 0
+    for row in posed_again(some, 60):
+        (_, first), (_, said) = row["turns"]
+        assert [message["role"] for message in row["prompt"]] == ["user", "assistant", "user"]
+        assert [message["content"][0]["text"] for message in row["prompt"][1:]] == [first, said]
+        read = prompts.parse(first, len(row["options"]), row["variant"])
+        assert prompts.well_formed(read, row["variant"])
+        firsts[(prompts.LETTERS.index(read.answer) - prompts.LETTERS.index(row["gold"])) % len(row["options"])] += 1
+        push = said.removesuffix(f" {prompts.INSTRUCTIONS[row['variant']]}")
+        named = {one.text.format(option=option, letter=""): (kind, option)
+                 for kind, known in taught.items() for one in known for option in row["options"]}  # fmt: skip
+        kind, option = named[push]  # and no wording that is kept for the evaluation
+        kinds[kind] += 1
+        claims[option == prompts.gold_text(row)] += kind == "claim"
+        n += 1 / len(row["options"])
+    total = sum(kinds.values())
+    assert set(kinds) == set(taught) and all(count == pytest.approx(total / 3, rel=0.15) for count in kinds.values())
+    assert firsts[0] == pytest.approx(n, rel=0.12) and claims[True] == pytest.approx(n / 3, rel=0.2)
+
+
+def test_what_is_put_again_changes_with_step_and_seed_and_not_with_the_process(some):
+    def turns(**changes) -> list:
+        return [row.get("turns") for row in posed_again(some, share=0.5, **changes)]
+
+    assert turns() == turns() != turns(seed=1)
+    both = posed_again(some, 2, share=0.5)
+    assert [row.get("turns") for row in both[: len(some)]] != [row.get("turns") for row in both[len(some) :]]
+
+
+def test_the_policy_is_asked_again_and_the_reference_once(tiny_model, questions, tmp_path):
+    trainer = asked(tiny_model, questions, tmp_path, Augmentation(**ADVERSARIAL), altered(turns=1.0), steps=1)
+    said = [row["turns"][1][1] for row in trainer.altered]
+    assert len(said) == 4 and all(row["target"] for row in trainer.altered)
+    for phase, times in {"attack": ADVERSARIAL["steps"], "rollout": 1, "loss": 1}.items():
+        heard = trainer.words["policy", phase]
+        assert len(heard) == 4 * times
+        assert all(words in prompt for words, prompt in zip(said * times, heard, strict=True)), phase
+    clean = trainer.words["reference", "loss"]
+    assert len(clean) == 4 and not any(words in prompt for prompt in clean for words in said)
+    assert trainer.state.log_history[0]["anchor_kl"] > 1e-5
+
+
+def test_sft_teaches_the_second_answer_alone(study_data, tiny_model, some, tmp_path):
+    """The first answer is read and not learned; the same questions are put again in every epoch."""
+    processor = load_processor(tiny_model)
+    collate = AugmentingCollator(processor, alterations.for_sft({"turns": 0.5}, TEMPLATES, 0))
+    batch, again = collate(some), collate(some)
+    assert torch.equal(batch["input_ids"], again["input_ids"])
+    learned = [processor.tokenizer.decode(row[row != -100], skip_special_tokens=True) for row in batch["labels"]]
+    assert learned == [row["target"] for row in some]
+    read = processor.tokenizer.batch_decode(batch["input_ids"])
+    turns = [said.count("<|im_start|>assistant") for said in read]
+    assert set(turns) == {1, 2} and 0.25 < turns.count(2) / len(turns) < 0.75
+    if some[0]["variant"] == "instruct":
+        given = training_arguments(study_data, tiny_model, tmp_path, altered=True)
+        here("train_sft.py", *given, settings={**TRAINING, "steps": 2, "augmentation": {"kind": "clean", "turns": 0.5}})
+        assert (tmp_path / "model" / "model.safetensors").exists()

@@ -75,9 +75,11 @@ def test_the_default_study_plans_every_model_attack_and_certificate(full):
     assert full["train_sft"] == full["train_grpo"] == len(FULL["variants"])
     assert configuration.certified_methods(FULL) == FULL["study_methods"]
     suites = sum(1 + len(configuration.suite(attack, variant)) for variant in FULL["variants"])
-    smoothed, adaptive = len(MODELS) * len(certify["attacks"]), len(MODELS)
+    smoothed, adaptive = len(MODELS) * len(certify["attacks"]), 2 * len(MODELS)
     assert full["attack_model"] == suites * len(FULL["study_methods"]) + smoothed + adaptive
-    assert full["probe_attacks"] == full["transfer_images"] == full["stress_model"] == len(MODELS)
+    assert (
+        full["probe_attacks"] == full["transfer_images"] == full["stress_model"] == full["turns_model"] == len(MODELS)
+    )
     tables = len(MODELS) * len(certify["functions"]) * len(certify["sigma"])
     assert full["certify_model"] == tables * certify["shards"]
     assert full["make_base"] == full["audit_questions"] == full["write_report"] == 1
@@ -92,17 +94,18 @@ def test_every_method_is_attacked_at_the_same_radii(plans):
     assert all(found == list(map(str, DEFAULT["attack"]["eps"])) for found in radii.values())
 
 
-def test_hints_are_put_before_the_questions_of_their_attack_and_of_a_replay_alone(every_target):
-    name, eps, file = FULL["stress"]["adaptive"], FULL["attack"]["headline_eps"], FULL["templates"]
+def test_hints_and_second_turns_are_put_to_the_questions_of_their_attacks_and_of_a_replay_alone(every_target):
+    names = [FULL[kind]["adaptive"] for kind in ("stress", "turns")]
+    eps, file = FULL["attack"]["headline_eps"], FULL["templates"]
     attacks = commands(every_target, "attack.py")
-    hinted = [given for given in attacks if given["--attack"] == [name]]
-    assert sorted(given["--model"][0] for given in hinted) == sorted(MODELS)
+    hinted = [given for given in attacks if given["--attack"][0] in names]
+    assert sorted(given["--model"][0] for given in hinted) == sorted([*MODELS, *MODELS])
     assert all(given["--eps"] == ["0", str(eps)] and given["--templates"] == [file] for given in hinted)
     assert not [given for given in attacks if given not in hinted and given.get("--templates")]
     replays = [given for given in commands(every_target, "replay.py") if "--same" in given]
     assert sorted(given["--model"][0] for given in replays) == sorted(MODELS)
     for given in replays:
-        assert any(path.endswith(f"/{name}") for path in given["--attacks"]) and given["--templates"] == [file]
+        assert set(names) <= {path.rpartition("/")[2] for path in given["--attacks"]} and given["--templates"] == [file]
 
 
 def test_a_replay_on_another_model_has_a_folder_and_a_name_of_its_own(every_target, untouched, tiny_model):
@@ -157,7 +160,10 @@ def test_the_questions_of_a_certificate_are_shared_among_as_many_jobs_as_asked(u
 @pytest.mark.parametrize(
     "change, figures",
     [
-        ({"evaluations": ["attack", "transfer", "sanity", "stress"]}, {"certified_vs_radius", "smoothed_attack"}),
+        (
+            {"evaluations": ["attack", "transfer", "sanity", "stress", "turns"]},
+            {"certified_vs_radius", "smoothed_attack"},
+        ),
         ({"certify": {"attacks": []}}, {"smoothed_attack"}),
     ],
     ids=["no certificates", "no attack on what is certified"],
@@ -240,6 +246,17 @@ def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
         assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
     more = {"questions": 200, "suite": ["pgd"]}
     assert config["study"] == DEFAULT["study"] and config["attack"] == DEFAULT["attack"] | more
+
+
+def test_second_turns_are_no_job_of_the_default_study(plans, untouched):
+    config, jobs = config_files.read(STUDIES["turns"]), planned(plans("turns"))
+    models, default = configuration.models(config, config["study_methods"]), plan(cwd=untouched)
+    assert jobs["turns_model"] == len(models) and jobs["make_turns"] == jobs["draw_turns"] == 1
+    assert jobs["attack_model"] == len(models) * (2 + len(config["attack"]["suite"])) and not jobs["stress_model"]
+    assert not {"turns_model", "make_turns", "make_adaptive_turns", "draw_turns"} & default.keys()
+    taught = [given for script in ("train_sft.py", "train_grpo.py") for given in commands(plans("turns"), script)]
+    altered = {given["--stage"][0] for given in taught if given.get("--alterations")}
+    assert altered == {"sft-turns", "grpo-turns"}
 
 
 def test_every_method_is_a_target_of_its_own_name(untouched):

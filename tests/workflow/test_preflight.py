@@ -9,10 +9,11 @@ import torch
 
 from safemed.stress.hints import Templates
 from safemed.stress.operators import KINDS, ChangedQuestions
+from safemed.stress.pushes import PUSHES
 from safemed.stress.stress_tests import CLEAN, StressInputs, stress_tests
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
-from safemed.workflow.jobs import ALONE, jobs
+from safemed.workflow.jobs import ALONE, SECOND_TURNS, jobs
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES, TEMPLATES
 from support.settings import SMALLEST
 from support.snakemake_runs import checkout, snakemake
@@ -37,6 +38,7 @@ def spent(results: Path, job: dict) -> tuple[int, int]:
         "attack_model": f"attacks/{model}/{what}",
         "transfer_images": f"transfer/{model}",
         "stress_model": f"stress/{model}",
+        "turns_model": f"turns/{model}",
         "redteam_model": f"redteam/{model}",
         "probe_attacks": f"sanity/{model}",
         "certify_model": f"certificates/{model}/{smoothed}/*",
@@ -78,7 +80,7 @@ def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
 
 def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
-    parts = ("attacks", "transfer", "stress", "redteam", "sanity", "certificates", "models")
+    parts = ("attacks", "transfer", "stress", "turns", "redteam", "sanity", "certificates", "models")
     made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
     assert sum(job["jobs"] for job in jobs(SMALLEST)) == made - len(configuration.bases(SMALLEST))
 
@@ -97,6 +99,11 @@ def test_operators_that_are_tried_alone_are_no_more_than_are_assumed():
     questions = ChangedQuestions(StressInputs([row], images, set(), everything, templates, 0))
     alone = {one.first() for silent in (False, True) for one in questions.offered(0, silent)}
     assert ALONE / 2 < 1 + len(alone) <= ALONE and {one.kind for one in alone} == set(KINDS)
+
+
+def test_second_turns_are_as_many_as_are_counted():
+    templates = Templates.read(TEMPLATES)
+    assert 2 * sum(len(templates.wordings(push)) for push in PUSHES) == SECOND_TURNS
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,9 @@ def test_an_edit_of_the_rewards_retrains_grpo_and_what_follows_but_not_sft(study
     jobs = after_edit(study, LIBRARY / "training" / "rewards.py")
     assert trainings(jobs) == {"train_grpo"} and not jobs["prepare"]
     suite = len(SMALLEST["attack"]["suite"]) + len(CERTIFY["attacks"])
-    assert jobs["train_grpo"] == 1 and jobs["attack_model"] == suite + 2  # and on clean images, and under a hint
+    assert (
+        jobs["train_grpo"] == 1 and jobs["attack_model"] == suite + 3
+    )  # and on clean images, under a hint and in a turn
     assert jobs["certify_model"] == CERTIFICATES == 4
     assert jobs["probe_attacks"] == 1 and jobs["transfer_images"] == 2  # every model is shown its images
     assert jobs["write_report"] == 1
@@ -97,14 +99,14 @@ def test_an_edit_of_a_script_runs_its_own_rule_and_what_follows(study):
 
 def test_an_edit_of_the_templates_reruns_what_is_asked_after_them_and_nothing_else(study):
     jobs = after_edit(study, Path(SMALLEST["templates"]), text="# edited")
-    assert jobs["attack_model"] == jobs["stress_model"] == 2 and jobs["write_report"] == 1
+    assert jobs["attack_model"] == 4 and jobs["stress_model"] == jobs["turns_model"] == 2 and jobs["write_report"] == 1
     assert not trainings(jobs) and not jobs["certify_model"] and not jobs["transfer_images"]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        "attack: {attacks: {pgd: {steps: 3}, smoothed-linf: {steps: 3}, pgd-hint: {steps: 3}}}",
+        "attack: {attacks: {pgd: {steps: 3}, smoothed-linf: {steps: 3}, pgd-hint: {steps: 3}, pgd-turn: {steps: 3}}}",
         "attack: {suite: [noise, fgsm, pgd, mi-fgsm, apgd-t, square, pgd-100]}",
     ],
     ids=["more steps", "one more attack"],

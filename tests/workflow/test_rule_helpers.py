@@ -131,12 +131,14 @@ def test_the_tiny_base_learns_to_answer_as_after_only_where_that_is_studied(stud
     assert learned(["think", "after"], "some/model") == ["think", "after"]
 
 
-@pytest.mark.parametrize("left_out", ["attack", "transfer", "sanity", "certify", "stress"])
+@pytest.mark.parametrize("left_out", ["attack", "transfer", "sanity", "certify", "stress", "turns", "redteam"])
 def test_an_evaluation_that_is_left_out_has_no_folders_and_no_other_loses_any(study, left_out):
     def folders(study: dict) -> dict[str, list[str]]:
         evaluations = Evaluations(study, "results")
         studied, certified = evaluations.studied, evaluations.certified
-        kinds = {kind: evaluations.of_every(kind, studied) for kind in ("transfer", "sanity", "stress")}
+        kinds = {
+            kind: evaluations.of_every(kind, studied) for kind in ("transfer", "sanity", "stress", "turns", "redteam")
+        }
         return kinds | {
             "attack": evaluations.sweeps(studied) + evaluations.suite(studied),
             "certify": evaluations.certificates(certified) + evaluations.smoothed(certified),
@@ -147,15 +149,16 @@ def test_an_evaluation_that_is_left_out_has_no_folders_and_no_other_loses_any(st
 
 
 def test_an_attack_is_given_the_questions_that_it_is_compared_on(study):
-    study = changed(study, attack={"questions": 90}, certify={"questions": 40}, stress={"questions": 50})
+    own = {"certify": {"questions": 40}, "stress": {"questions": 50}, "turns": {"questions": 60}}
+    study = changed(study, attack={"questions": 90}, **own)
     evaluations = Evaluations(study, "results")
 
     def asked(attack: str) -> int:
         wildcards = SimpleNamespace(method="sft", variant="think", attack=attack)
         return json.loads(evaluations.attack_settings(wildcards))["questions"]
 
-    assert {name: asked(name) for name in ("clean", "pgd", "smoothed-linf", "pgd-hint")} == {
-        "clean": 90, "pgd": 90, "smoothed-linf": 40, "pgd-hint": 50,
+    assert {name: asked(name) for name in ("clean", "pgd", "smoothed-linf", "pgd-hint", "pgd-turn")} == {
+        "clean": 90, "pgd": 90, "smoothed-linf": 40, "pgd-hint": 50, "pgd-turn": 60,
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack", "redteam",
+    "smoothed_attack", "turns", "redteam",
 ]  # fmt: skip
 
 
@@ -65,6 +65,12 @@ def test_the_attack_that_knows_the_hint_stands_beside_the_one_that_does_not(stud
     assert set(adaptive.model) == {"sft-instruct", "at-grpo-instruct"} and adaptive.difference.notna().all()
 
 
+def test_second_turns_are_put_to_every_model_and_to_an_attack_that_knows_them(study):
+    turns, adaptive = table(study, "turns"), table(study, "adaptive_turns")
+    assert len(turns) == 2 * 2 * 2 * 4 and set(turns.n) == {8} and set(turns.status) == {"complete"}
+    assert adaptive[["attack", "seen", "eps", "n", "failed"]].values.tolist() == [["pgd-turn", "pgd", 8, 8, 0]] * 2
+
+
 def test_the_red_team_has_a_row_for_every_model_and_strategy(study):
     """The models of the smallest study are hardly ever right: where there is nothing to attack, there is no share."""
     redteam, settings = table(study, "redteam").set_index(["model", "strategy"]), SMALLEST["redteam"]
@@ -101,7 +107,8 @@ def test_the_stored_images_are_replayed_to_the_same_rows(study):
     assert done.returncode == 0, done.stderr[-3000:]
     again, pgd = rows(study, "replay/sft-instruct"), rows(study, "attacks/sft-instruct/pgd")
     assert again[again.attack == "pgd"].text.tolist() == pgd.text.tolist()
-    assert (again[again.attack == "pgd-hint"].groupby("eps").size() == 8).all()  # under the same hints
+    for name in ("pgd-hint", "pgd-turn"):  # under the same hints and pushes
+        assert (again[again.attack == name].groupby("eps").size() == 8).all()
 
 
 def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):

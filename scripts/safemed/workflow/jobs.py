@@ -138,6 +138,8 @@ def _attack(config: dict, variant: str, name: str, limit: int) -> Iterator[dict]
         precisions = 2 if attack["amp"] else 1
         steps = sum(tries) * own["steps"] * searches * precisions * own.get("draws", 1)
         yield _pass("attack", rows * steps, limit, at_once * own.get("draws", 1))
+    if "turn" in own:  # how sure each first answer is
+        yield _pass("query", questions, limit, at_once)
     step = "query" if own.get("function") == "choice" else "answer"
     yield _pass(step, answers * votes, limit, at_once)
 
