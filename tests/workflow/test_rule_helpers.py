@@ -20,7 +20,8 @@ SFT = SimpleNamespace(method="sft", variant="think")
 @pytest.fixture
 def study() -> dict:
     """The config of the default study with all evaluations, a test's own."""
-    return json.loads(json.dumps(config_files.read(STUDIES["full"])))
+    full = json.loads(json.dumps(config_files.read(STUDIES["full"])))
+    return full | {"evaluations": [*full["evaluations"], "redteam"]}
 
 
 def changed(study: dict, **sections) -> dict:
