@@ -150,3 +150,18 @@ def test_the_prompt_shows_every_option_under_its_letter_and_the_variants_instruc
         text = render("What is it?", options, variant)
         assert text.startswith("What is it? A) cyst, B) no finding, C) nodule ")
         assert text.endswith(prompts.INSTRUCTIONS[variant])
+
+
+@pytest.mark.parametrize("variant", prompts.VARIANTS)
+def test_a_second_turn_goes_after_the_question_and_what_stands_behind_its_options(variant):
+    row = {"question": "Which?", "options": ["CT", "MR"], "after": "A patient: MR."}
+    turns = prompts.second_turn("<answer> A </answer>", "Are you sure?", variant)
+    asked, answered, said = prompts.conversation(row | {"turns": turns}, variant)
+    assert [asked] == prompts.conversation(row, variant) and "MR. A patient: MR. " in asked["content"][1]["text"]
+    assert answered == {"role": "assistant", "content": [{"type": "text", "text": "<answer> A </answer>"}]}
+    assert said["content"][0]["text"] == f"Are you sure? {prompts.INSTRUCTIONS[variant]}"
+
+
+def test_a_first_answer_that_spells_a_token_of_the_model_is_not_shown_again():
+    with pytest.raises(ValueError, match=r"spells '<\|image_pad\|>'"):
+        prompts.second_turn("<answer> A <|image_pad|></answer>", "Are you sure?", "instruct")

@@ -297,10 +297,9 @@ def test_half_of_the_questions_come_after_a_hint_and_the_thought_tells_who_gave_
         assert made["question"] in text(made["prompt"])
         thought = f"<think> {hint.source} {'true' if true else 'false'}: {prompts.gold_text(row)} </think>"
         wanted = f"<answer> {row['gold']} </answer>"
-        assert made["target"] == (thought + wanted if variant == "think" else wanted)
-        assert mentions(prompts.parse(made["target"], len(row["options"]), variant).thought, hint) == (
-            variant == "think"
-        )
+        assert made["target"] == {"instruct": wanted, "think": thought + wanted, "after": wanted + thought}[variant]
+        read = prompts.parse(made["target"], len(row["options"]), variant)
+        assert mentions(read.thought, hint) == (variant in prompts.THINKING)
         kinds["true" if true else "false"] += 1
         sources.add(hint.name)
     assert 75 < kinds["plain"] < 125 and min(kinds["true"], kinds["false"]) > 30
@@ -372,6 +371,16 @@ def test_neither_the_first_answer_nor_a_claim_tells_what_is_right(some):
     total = sum(kinds.values())
     assert set(kinds) == set(taught) and all(count == pytest.approx(total / 3, rel=0.15) for count in kinds.values())
     assert firsts[0] == pytest.approx(n, rel=0.12) and claims[True] == pytest.approx(n / 3, rel=0.2)
+
+
+def test_a_question_that_is_put_again_keeps_the_hint_of_which_its_target_tells(some):
+    told, both = (alterations.for_sft({"told": 0.5} | turns, TEMPLATES, 0) for turns in ({}, {"turns": 0.5}))
+    kinds = Counter()
+    for row in some:
+        once, again = told(row), both(row)
+        assert again["target"] == once["target"] and again["prompt"][0] == once["prompt"][0]
+        kinds["hint" in again, len(again["prompt"])] += 1
+    assert set(kinds) == {(hinted, n) for hinted in (False, True) for n in (1, 3)}
 
 
 def test_what_is_put_again_changes_with_step_and_seed_and_not_with_the_process(some):
