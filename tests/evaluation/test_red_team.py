@@ -18,8 +18,8 @@ from safemed.evaluation.strategies import FEW, FIRST_ROUNDS, MANY, STRATEGIES
 from safemed.models.vlm import VLM
 from safemed.report.figures.redteam import accuracy_by_queries
 from safemed.report.tables.redteam import RED_TEAM_ROWS, check_red_team_rows, redteam
+from safemed.stress.changed_questions import ChangedQuestions
 from safemed.stress.hints import Templates
-from safemed.stress.operators import ChangedQuestions
 from safemed.stress.stress_tests import CLEAN, StressedQuestion, StressInputs
 from support.commands import command_line, evaluation_arguments, here, killed_after
 from support.paths import TEMPLATES

@@ -10,9 +10,10 @@ import torch
 from safemed.data.dataset import SPLITS, as_arrays, load_questions
 from safemed.data.prompts import LETTERS, conversation, gold_text
 from safemed.stress import hints
+from safemed.stress.changed_questions import SILENT_LABEL, ChangedQuestions
 from safemed.stress.corruptions import ssim
 from safemed.stress.hints import Templates
-from safemed.stress.operators import KINDS, SILENT_LABEL, ChangedQuestions, Operator, conflicting, named
+from safemed.stress.operators import KINDS, Operator, conflicting, named
 from safemed.stress.stress_tests import CLEAN, StressInputs
 from support.paths import TEMPLATES
 from support.records import QA, real_questions

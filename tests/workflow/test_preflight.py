@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from safemed.stress.changed_questions import ChangedQuestions
 from safemed.stress.hints import Templates
-from safemed.stress.operators import KINDS, ChangedQuestions
+from safemed.stress.operators import KINDS
 from safemed.stress.pushes import PUSHES
 from safemed.stress.stress_tests import CLEAN, StressInputs, stress_tests
 from safemed.workflow import config as configuration

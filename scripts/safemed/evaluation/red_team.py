@@ -24,8 +24,9 @@ from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.evaluation.strategies import SILENT, STRATEGIES, Prior, Set, Tried
 from safemed.models.vlm import VLM
+from safemed.stress.changed_questions import ChangedQuestions
 from safemed.stress.hints import Templates
-from safemed.stress.operators import ChangedQuestions, named
+from safemed.stress.operators import named
 from safemed.stress.stress_tests import CLEAN, StressedQuestion, StressInputs
 from safemed.utils import cli, cost
 
