@@ -121,6 +121,11 @@ def sixteen(pixels: np.ndarray) -> bytes:
     return png(pixels.shape[1], pixels.shape[0], 16, 2 if pixels.shape[2] == 3 else 0, rows)
 
 
+def deep_ppm(pixels: np.ndarray) -> bytes:
+    """A PPM of 16 bits a channel; pixels: uint16 [h, w, 3]."""
+    return b"P6\n%d %d\n65535\n" % pixels.shape[1::-1] + pixels.astype(">u2").tobytes()
+
+
 def tiff(pixels: np.ndarray, **options) -> bytes:
     """A TIFF of any type of pixels."""
     buffer = io.BytesIO()
@@ -192,6 +197,16 @@ KINDS: dict[str, tuple[str, Damage]] = {
     "bomb": (DROPPED, lambda rng: png(60_000, 60_000, 8, 2, bytes(100))),
     "long box": (DROPPED, long_box),
     "12 bits in colour": (DROPPED, lambda rng: sixteen(picture(rng).astype(np.uint16) * 16)),
+    "12 bits in ppm": (DROPPED, lambda rng: deep_ppm(picture(rng).astype(np.uint16) * 16)),
+    "16 bits in planes": (
+        DROPPED,
+        lambda rng: tiff(
+            np.moveaxis(picture(rng), 2, 0).astype(np.uint16) * 257, photometric="rgb", planarconfig="separate"
+        ),
+    ),
+    "signed bytes": (DROPPED, lambda rng: tiff((grey(rng) * 255 - 128).astype(np.int8))),
+    "swapped floats": (DROPPED, lambda rng: tiff(grey(rng).astype(">f4"), byteorder=">", compression="zlib")),
+    "beyond 2**31": (DROPPED, lambda rng: tiff((grey(rng) * (2**32 - 1)).astype(np.uint32))),
     "float, not finite": (DROPPED, lambda rng: tiff(np.where(grey(rng) > 0.5, np.nan, grey(rng)).astype(np.float32))),
     "16 bits in colour": (TOLD, lambda rng: sixteen(picture(rng).astype(np.uint16) * 257)),
     "12 bits in grey": (TOLD, lambda rng: sixteen((grey(rng)[..., None] * 4095).astype(np.uint16))),

@@ -79,14 +79,14 @@ def check_templates(processor, questions: Dataset, variants: list[str]) -> None:
 
 
 def check_texts(tokenizer, questions: Dataset) -> None:
-    """End with one line where a text holds what this tokenizer reads as a token of its own.
+    """End with one line where a text holds a special token of this tokenizer.
 
     `prepare` drops what Qwen3-VL's own tokenizer does; a checkpoint may have more.
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     own = re.compile("|".join(map(re.escape, added)) or "(?!)")
-    for row in questions.select_columns(["question_id", "question", "options"]):
-        if found := own.search(" ".join([row["question"], *row["options"]])):
+    for row in questions.select_columns(["question_id", "question", "options", "finding"]):
+        if found := own.search(" ".join([row["question"], *row["options"], row["finding"] or ""])):
             raise SystemExit(
                 f"question {row['question_id']!r} holds {found[0]!r}, a token of the model's own (model.name); take it "
                 "out of the record's text"

@@ -28,6 +28,8 @@ def main() -> None:
         asked = prepare.asked(texts, harden, args.seed, journal)
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}. The file may be whole: run again.") from error
     with files.exit_on_full_disk(args.questions):
         with files.atomic_folder(args.questions, resume=True) as folder:
             side = args.settings["image_size"]

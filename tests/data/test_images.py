@@ -1,6 +1,9 @@
 """Every kind of image file becomes 8-bit RGB by one stated way, and copies of a picture are told from others."""
 
 import os
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from safemed.data import images
 from safemed.data.records import BadRecord
+from support.paths import ROOT
 from support.records import picture
 
 RAMP = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))  # [32, 32] from dark to bright
@@ -69,6 +73,41 @@ def test_sixteen_bits_in_colour_are_read_where_their_upper_eight_hold_the_pictur
     assert (pixels == RAMP[..., None]).all() and repairs == ["16 bits in colour: the upper 8 taken"]
     with pytest.raises(BadRecord, match="16 bits in colour, whose upper 8 span less than half .*; convert it"):
         images.load(deep_colour(tmp_path / "b.png", RAMP.astype(int) * 16))
+
+
+def test_sixteen_bits_a_pixel_are_not_sixteen_a_channel(tmp_path):
+    """A BMP of 5, 6 and 5 bits, as old cameras write them."""
+    values = np.tile(np.arange(8, 16, dtype="<u2") * 0x0821, (8, 1))
+    masks = struct.pack("<3I", 0xF800, 0x07E0, 0x001F)
+    head = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 16, 3, 128, 0, 0, 0, 0)
+    (tmp_path / "a.bmp").write_bytes(
+        struct.pack("<2sIHHI", b"BM", 66 + 128, 0, 0, 66) + head + masks + values.tobytes()
+    )
+    pixels, repairs = loaded(tmp_path / "a.bmp")
+    assert not repairs and len(np.unique(pixels[..., 0])) == 8
+
+
+def test_a_transparent_level_of_many_is_not_taken_for_tissue(tmp_path):
+    deep = Image.fromarray(np.where(RAMP > 100, 65535, RAMP.astype(np.uint16) * 16))
+    deep.save(tmp_path / "a.png", transparency=65535)
+    with pytest.raises(BadRecord, match="more than 8 bits, and transparent"):
+        images.load(tmp_path / "a.png")
+
+
+def test_a_decoder_without_memory_says_nothing_of_the_image(tmp_path):
+    Image.fromarray(picture(0, 3000)).save(tmp_path / "a.jpg", progressive=True, quality=95)
+    script = (
+        "import resource, sys; from pathlib import Path; from safemed.data import images\n"
+        "images.load(Path(sys.argv[2]))\n"
+        "held = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (held + 48 * 2**20,) * 2)\n"
+        "try: images.load(Path(sys.argv[1]))\n"
+        "except MemoryError: print('stopped')\n"
+    )
+    Image.fromarray(picture(0)).save(tmp_path / "b.jpg")
+    line = [sys.executable, "-c", script, tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    done = subprocess.run(line, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")})
+    assert done.stdout == "stopped\n", done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("scale, told", [(1 / 255, "0..0.972549"), (1 / 100, "0..2.48"), (-7.5, "-1860..-0")])

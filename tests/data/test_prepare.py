@@ -83,6 +83,21 @@ def test_files_that_are_not_read_are_named(tmp_path):
     assert "1 files below Images/ are shown by no question, such as Images/unasked.png" in said
 
 
+def test_links_that_lead_back_are_walked_once(tmp_path):
+    asked = [record(), record(question_id="c2", image_path="Images//b.png")]
+    source = write_source(tmp_path / "source", asked, {"Images/a.png": picture(0), "Images/b.png": picture(1)})
+    for name in ("Images", "again"):
+        (source / "Images" / name).symlink_to(source / "Images")
+    assert "shown by no question" not in prepared(source, tmp_path / "data")
+
+
+def test_records_that_the_disk_does_not_give_are_one_clear_line(tmp_path):
+    source = write_source(tmp_path / "source", [record()], {"Images/a.png": picture(0)})
+    (source / "QA_information" / "Open-access" / "more.json").symlink_to("/proc/self/mem")
+    said = prepared(source, tmp_path / "data", fails=True)
+    assert "Input/output error. The file may be whole: run again" in said and "Traceback" not in said
+
+
 def test_no_usable_record_is_an_error_that_says_why(tmp_path):
     source = write_source(tmp_path / "source", [record(gt_answer="Tumour")], {"Images/a.png": picture(0)})
     said = prepared(source, tmp_path / "data", fails=True)

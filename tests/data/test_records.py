@@ -34,6 +34,8 @@ real = pytest.mark.skipif(not QA.is_dir(), reason="no real questions here: set O
         ({"modality_type": "CT"}, "B", 4, None),
         ({"modality_type": " ct "}, "B", 4, None),
         ({"option_A": "NA", "option_C": "None", "option_D": "nan"}, "B", 4, None),
+        ({"option_I": float("nan"), "option_count": "4"}, "B", 4, None),
+        ({"box": float("nan")}, "B", 4, None),
     ],
 )
 def test_published_irregularities_are_repaired_and_told(changes, gold, options, repair):
@@ -57,6 +59,7 @@ def test_a_name_that_data_modalities_gives_is_read_and_no_other():
     found = [parse_record(record(modality_type=name), named)[0]["modality"] for name in ("pet  SCAN", "PET", "X-Ray")]
     assert found == ["PET", "PET", "X-ray"]
     assert parse_record(record(modality_type="CT angiography"), named)[0]["modality"] == "CT"
+    assert parse_record(record(modality_type="film"), {"film": "X-Ray"})[0]["modality"] == "X-ray"
     with pytest.raises(BadRecord, match=r"unknown modality 'SPECT'; data\.modalities"):
         parse_record(record(modality_type="SPECT"), named)
 
@@ -111,6 +114,7 @@ def test_a_box_that_is_none_is_left_out_and_the_other_one_kept(key, other):
         ({"image_path": "Images/a\x00.png"}, r"image_path: U\+0000 is no character"),
         ({"option_A": "Cyst \ud83d"}, r"option_A: U\+D83D is no character"),
         ({"option_I": "Scar"}, "option_I: options are option_A to option_H"),
+        ({"question": "See <|image (Answer: no)_pad|>."}, "question: .* is a token of the model's own"),
         ({"option_a": "Scar"}, "option_a: options are option_A to option_H"),
     ],
 )

@@ -217,6 +217,7 @@ def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(temp
         ({"claim": "A patient: {option}. </think>"}, "hints.h.claim: '</think>' is a token of the model's own"),
         ({"claim": "A patient: {option.__class__}."}, "hints.h.claim: it must name"),
         ({"claim": "A patient: {option} or {."}, "hints.h.claim: .*a brace that is meant is written twice"),
+        ({"claim": "A patient: {option:d}."}, "hints.h.claim: a name in braces takes no format"),
         ({"neutral": 5}, "hints.h.neutral: it must say something, got 5"),
     ],
 )

@@ -20,6 +20,9 @@ HALF = 128  # levels of 8 bits
 HASH_SIDE = 16
 ORIENTATION, TURNED = 0x0112, range(2, 9)  # the EXIF tag, and its values that turn or mirror
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # the TIFF tag, and its value for which 0 is white
+BITS, PLANAR, SEPARATE, SAMPLE_FORMAT, UNSIGNED, SIGNED = 258, 284, 2, 339, 1, 2  # further tags, and values of theirs
+SWAPPED = ("I;16BS", "I;32BS", "F;32BF")  # what libtiff has put into the machine's order, and Pillow swaps again
+PROBE = 2**28  # bytes; where they are not to be had, a decoder may have failed for want of memory
 
 
 def load(path: Path) -> tuple[Image.Image, list[str]]:
@@ -28,11 +31,13 @@ def load(path: Path) -> tuple[Image.Image, list[str]]:
     Repaired: an orientation that EXIF tells; transparency, laid over black; several frames or pages, of which the first
     is taken; more than 8 bits in one channel, scaled linearly from the image's own range unless they are whole numbers
     of 0..255; 16 bits in colour, of which the upper 8 are taken. Raises BadRecord where there is no such file, it
-    cannot be decoded, or the upper 8 bits hold little of it. Raises OSError and MemoryError where the machine fails to
-    read the file, which says nothing of the image.
+    cannot be decoded, would be read as another picture, or the upper 8 bits hold little of it. Raises OSError and
+    MemoryError where the machine fails to read the file, which says nothing of the image.
     """
     repairs: list[str] = []
     image, deep_colour, white_is_zero = _decoded(_content(path), repairs)
+    if image.mode in DEEP and "transparency" in image.info:
+        raise BadRecord("image: more than 8 bits, and transparent; convert it to 8 bits")
     if deep_colour:
         _check_upper_bits(image, repairs)
     if image.mode in DEEP:
@@ -89,10 +94,14 @@ def _of_the_file() -> Iterator[None]:
     except MemoryError:
         raise
     except UnidentifiedImageError as error:
-        raise BadRecord(f"image: cannot identify it as any of {', '.join(FORMATS)}") from error
+        raise BadRecord(
+            f"image: cannot identify it as any of {', '.join(FORMATS)}, or it is of a kind of these that cannot be "
+            "read; convert it to 8 bits"
+        ) from error
     except Exception as error:
         if getattr(error, "errno", None):
             raise
+        np.empty(PROBE, np.uint8)  # raises MemoryError: then the machine may be at fault
         raise BadRecord(f"image: {error or type(error).__name__}") from error
 
 
@@ -101,16 +110,43 @@ def _decoded(content: bytes, repairs: list[str]) -> tuple[Image.Image, bool, boo
     with _of_the_file(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         if (frames := getattr(image, "n_frames", 1)) > 1:
             repairs.append(f"{frames} frames or pages, the first taken")
+        _check_stored(image)
         deep_colour, white_is_zero = _has_deep_colour(image), _is_white_zero(image)
         if image.getexif().get(ORIENTATION) in TURNED:
             repairs.append("turned as its EXIF orientation says")
-        return ImageOps.exif_transpose(image), deep_colour, white_is_zero
+        turned = ImageOps.exif_transpose(image)
+        if _is_wrapped(image, turned):
+            raise ValueError("values above 2**31, which cannot be read; convert it to 8 bits")
+        return turned, deep_colour, white_is_zero
+
+
+def _check_stored(image: Image.Image) -> None:
+    """Raise ValueError for a file that is not yet decoded and that Pillow would read as another picture."""
+    if image.format != "TIFF":
+        return
+    bits, kinds = max(image.tag_v2.get(BITS, (1,))), image.tag_v2.get(SAMPLE_FORMAT, (UNSIGNED,))
+    signed = bits == 8 and SIGNED in kinds
+    planes = bits > 8 and len(image.tile) > 1 and image.tag_v2.get(PLANAR) == SEPARATE
+    swapped = any(tile.codec_name == "libtiff" and tile.args[0] in SWAPPED for tile in image.tile)
+    if signed or planes or swapped:
+        raise ValueError("a TIFF of a kind that cannot be read; convert it to 8 bits")
+
+
+def _is_wrapped(image: Image.Image, decoded: Image.Image) -> bool:
+    """Whether unsigned values of a TIFF became negative."""
+    unsigned = image.format == "TIFF" and image.tag_v2.get(SAMPLE_FORMAT, (UNSIGNED,))[0] == UNSIGNED
+    return unsigned and decoded.mode == "I" and decoded.getextrema()[0] < 0
 
 
 def _has_deep_colour(image: Image.Image) -> bool:
     """Whether a file that is not yet decoded has 16 bits in several channels, of which Pillow keeps the upper 8."""
     stored = [part for tile in image.tile for part in ([tile.args] if isinstance(tile.args, str) else tile.args or [])]
-    return image.mode not in DEEP and any(isinstance(part, str) and ";16" in part for part in stored)
+    if image.mode in DEEP:
+        return False
+    if image.format == "PPM":  # whose last argument is the greatest value
+        return isinstance(stored[-1], int) and stored[-1] > 255
+    # A BMP's BGR;16 has 16 bits a pixel.
+    return any(isinstance(part, str) and ";16" in part and part != "BGR;16" for part in stored)
 
 
 def _is_white_zero(image: Image.Image) -> bool:

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 from datasets.arrow_writer import ArrowWriter
@@ -24,6 +24,7 @@ from safemed.data.dataset import FEATURES, IDENTITY
 from safemed.data.records import BOXES, BadRecord, label, parse_record, read_records, unread_files
 from safemed.utils import cli, files
 from safemed.utils.dependencies import fingerprint
+from safemed.utils.files import walk
 
 BLOCK = 256  # questions; what a kill may cost, and what a thread holds in memory
 LOG_BLOCKS = 16  # blocks between log lines
@@ -68,7 +69,7 @@ def parse(
     """
     rows, seen, counted = [], set(), []
     for name, record in read_records(source):
-        counted.append({key: label(record[key]) if isinstance(record.get(key), str) else None for key in COUNTED})
+        counted.append({key: _counted(record.get(key)) for key in COUNTED})
         try:
             row, repairs = parse_record(record, modalities)
             if row["question_id"] in seen:
@@ -81,15 +82,20 @@ def parse(
         rows.append({"record": name, **row})
     if not rows:
         raise BadRecord(f"{source}: no usable record; {journal.summary()}")
-    _name_unread(source, {row["image_path"] for row in rows})
+    _name_unread(source, {str(PurePosixPath(row["image_path"])) for row in rows})
     return pd.DataFrame(rows, dtype=object), count(pd.DataFrame(counted, dtype=object))
+
+
+def _counted(value) -> str | None:
+    """A text of a record as it is counted; None where it is missing, or no text."""
+    return label(value) if isinstance(value, str) and value.strip() else None
 
 
 def _name_unread(source: Path, image_paths: set[str]) -> None:
     """Log which files below QA_information are no records that are read, and how many images no question shows."""
     if other := unread_files(source):
         logging.warning("not read: %s", ", ".join(str(path.relative_to(source)) for path in other))
-    found = (Path(folder, name) for folder, _, names in os.walk(source / "Images", followlinks=True) for name in names)
+    found = (Path(folder, name) for folder, names in walk(source / "Images") for name in names)
     if unshown := sorted(path for path in map(str, (p.relative_to(source) for p in found)) if path not in image_paths):
         logging.warning("%d files below Images/ are shown by no question, such as %s", len(unshown), unshown[0])
 
@@ -228,7 +234,9 @@ def _identity(rows: list[dict], source: Path, side: int, code: str) -> str:
 def _stamp(path: Path) -> list[int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except OSError as error:
+        if error.errno not in images.NO_FILE:
+            raise SystemExit(f"{path}: {error.strerror}. The file may be whole: run again.") from error
         return None
     return [found.st_size, found.st_mtime_ns]
 

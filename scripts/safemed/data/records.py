@@ -25,6 +25,7 @@ MODALITIES = {
 }
 BOXES = ("box", "organ")  # keys of a record: where its lesion lies, and where the organ
 OPTION_KEYS = tuple(f"option_{letter}" for letter in LETTERS)
+OPTION_LIKE = re.compile(r"option_[a-z]", re.IGNORECASE)
 FAR = 2**31  # pixels; no image is as wide
 UNTEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # control characters, and halves of a character
 KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
@@ -203,8 +204,11 @@ def without_answer(question: str, repairs: list[str]) -> str:
 
 def known_modalities(modalities: Mapping[str, str]) -> dict[str, str]:
     """Every name of a modality that records may have, as `normalise` sees it -> ours; modalities: further ones."""
-    ours = {name: name for name in (*MODALITIES.values(), *modalities.values())}
-    return {normalise(name): own for name, own in (ours | MODALITIES | dict(modalities)).items()}
+    known = {normalise(name): own for name, own in MODALITIES.items()}
+    known |= {normalise(own): own for own in MODALITIES.values()}
+    further = {name: known.get(normalise(own), own) for name, own in modalities.items()}
+    known |= {normalise(own): own for own in further.values()}
+    return known | {normalise(name): own for name, own in further.items()}
 
 
 def label(value) -> str | None:
@@ -236,12 +240,15 @@ def _question(record: dict, repairs: list[str]) -> str:
     question = without_answer(_shown(record, "question"), repairs)
     if not question:
         raise BadRecord("no question but its answer")
+    if found := MARKUP.search(question):  # that the answer stood in the middle of
+        raise BadRecord(f"question: {found[0]!r} is a token of the model's own")
     return question
 
 
 def _box(record: dict, key: str, repairs: list[str]) -> list[float]:
     """x0 < x1 and y0 < y1, none negative, or []; whether they lie in the image shows when it is read."""
-    if (box := record.get(key)) is None:
+    box = record.get(key)
+    if box is None or (isinstance(box, float) and math.isnan(box)):
         return []
     if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
         x0, y0, x1, y1 = box
@@ -266,7 +273,8 @@ def _modality(record: dict, modalities: Mapping[str, str], repairs: list[str]) -
 
 
 def _options(record: dict, repairs: list[str]) -> list[str]:
-    if unread := sorted(key for key in record if key.lower().startswith("option_") and key not in OPTION_KEYS):
+    odd = (key for key in record if OPTION_LIKE.fullmatch(key) and key not in OPTION_KEYS)
+    if unread := sorted(key for key in odd if _text(record, key)):
         raise BadRecord(f"{unread[0]}: options are {OPTION_KEYS[0]} to {OPTION_KEYS[-1]}")
     texts = [_shown(record, key) for key in OPTION_KEYS]
     options = [text for text in texts if text]

@@ -63,7 +63,7 @@ class Templates:
                 for key, kind in (("hints", Hint), ("further_hints", Hint), ("pushes", Push))
             }
             made = cls(**content | read)
-        except (TypeError, KeyError) as error:
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: a key is missing or unknown: {error}") from error
         if faults := list(made._faults()):
             raise ValueError(f"{path}: {'; '.join(faults)}")
@@ -144,7 +144,10 @@ class Templates:
 
 def _fields(text: str) -> list[str]:
     """The names in braces; raises ValueError where a brace stands alone."""
-    return [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    parts = [part for part in Formatter().parse(text) if part[1] is not None]
+    if any(form or conversion for _, _, form, conversion in parts):
+        raise ValueError("a name in braces takes no format")
+    return [name for _, name, _, _ in parts]
 
 
 def _fault(text: object) -> str | None:

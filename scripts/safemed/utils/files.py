@@ -51,6 +51,18 @@ def exit_on_full_disk(path: Path) -> Iterator[None]:
         raise SystemExit(message) from error
 
 
+def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder below one, sorted, links followed, and the names of its files; none twice, wherever links lead."""
+    seen: set[str] = set()
+    for below, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        if (real := os.path.realpath(below)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield below, sorted(names)
+
+
 def content_hash(*paths: Path) -> str:
     """A hash of the contents of files, one after the other."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
@@ -70,8 +82,8 @@ def read_csv(path: Path, text: Collection[str]) -> pd.DataFrame:
     """What `write_csv` wrote. text: the columns that hold text; a file may lack some of them.
 
     Text is as it was written, whatever it looks like ("NA", "007"), and "" where it was missing. All other columns are
-    numbers, to the last digit, or true and false; there, an empty cell is missing. Raises ValueError naming file and
-    column where one holds anything else.
+    numbers, to the last digit, where an empty cell is missing, or true and false, where none may be. Raises ValueError
+    naming file and column where one holds anything else.
     """
     names = pd.read_csv(path, nrows=0, dtype=str).columns
     frame = pd.read_csv(

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from safemed.data.records import json_files, record_files
+from safemed.utils.files import walk
 
 RECORDS = "QA_information/Open-access/*.json"  # in a folder of OmniMedVQA's layout
 HARDENING = "safemed.data.hardening"  # what hardens questions; a study of published ones does not depend on it
@@ -61,9 +61,8 @@ class Sources:
         if self._made():
             return ""
         found = hashlib.sha256()
-        for folder, below, names in os.walk(self.folder, followlinks=True):
-            below.sort()
-            for name in sorted(names):
+        for folder, names in walk(Path(self.folder)):
+            for name in names:
                 found.update(json.dumps([folder, name, *_size_and_time(Path(folder, name))]).encode())
         return found.hexdigest()[:32]
 
