@@ -148,11 +148,21 @@ def shown_data(shown, made_once) -> Path:
 
 @pytest.fixture(scope="session")
 def skilled(tiny_model, shown, made_once):
-    """A model that answers `shown` rightly in all variants, saved and loaded for evaluation."""
+    """A model that answers `shown` rightly as instruct and as think, saved and loaded for evaluation."""
     from safemed.models.vlm import VLM
     from support.taught_model import teach
 
-    return VLM.load(made_once("skilled", lambda folder: teach(tiny_model, shown, folder)))
+    both = ["instruct", "think"]
+    return VLM.load(made_once("skilled", lambda folder: teach(tiny_model, shown, folder, variants=both)))
+
+
+@pytest.fixture(scope="session")
+def skilled_in_all(tiny_model, shown, made_once):
+    """The same of a model that answers rightly in all variants."""
+    from safemed.models.vlm import VLM
+    from support.taught_model import teach
+
+    return VLM.load(made_once("skilled-in-all", lambda folder: teach(tiny_model, shown, folder)))
 
 
 @pytest.fixture(scope="session")

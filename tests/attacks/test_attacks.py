@@ -22,8 +22,9 @@ EVERYTHING = torch.arange(24)
 
 
 @pytest.fixture(scope="module", params=prompts.VARIANTS)
-def evaluator(skilled, shown, request) -> Evaluator:
+def evaluator(shown, request) -> Evaluator:
     """24 questions that the model answers rightly, in any variant."""
+    skilled = request.getfixturevalue("skilled_in_all" if request.param == "after" else "skilled")
     return Evaluator(skilled, shown, request.param, 24)
 
 

@@ -17,10 +17,10 @@ def with_thought(letter: str, thought: str, variant: str) -> str:
     return "".join(parts if variant == "after" else reversed(parts))
 
 
-def test_the_probability_of_the_letter_is_the_same_whatever_is_thought_after_it(skilled, shown):
+def test_the_probability_of_the_letter_is_the_same_whatever_is_thought_after_it(skilled_in_all, shown):
     """It is that after the image and question alone; a thought before the letter changes it."""
     for variant in ("after", "think"):
-        evaluator = Evaluator(skilled, shown, variant, 24)
+        evaluator = Evaluator(skilled_in_all, shown, variant, 24)
         golds = [row["gold"] for row in evaluator.rows]
         found = [
             evaluator.confidences(
@@ -32,19 +32,19 @@ def test_the_probability_of_the_letter_is_the_same_whatever_is_thought_after_it(
         assert min(found[2]) > 0 and (found[0] != found[2]) == (variant == "think")
 
 
-def test_a_taught_model_answers_first_and_thinks_then(skilled, shown):
-    evaluator = Evaluator(skilled, shown, "after", 24)
+def test_a_taught_model_answers_first_and_thinks_then(skilled_in_all, shown):
+    evaluator = Evaluator(skilled_in_all, shown, "after", 24)
     for row, text in enumerate(evaluator.answers(evaluator.images, EVERYTHING)):
         assert text.startswith("<answer>") and evaluator.outcome(text, row) == "right"
         assert prompts.well_formed(prompts.parse(text, 4, "after"), "after")
         for other in ("instruct", "think"):
-            assert Evaluator(skilled, shown, other, 24).outcome(text, row) == "unparsable"
+            assert Evaluator(skilled_in_all, shown, other, 24).outcome(text, row) == "unparsable"
 
 
 @pytest.mark.parametrize("variant", prompts.THINKING)
-def test_the_attack_on_the_letter_is_that_of_a_model_which_says_no_more(skilled, shown, variant):
+def test_the_attack_on_the_letter_is_that_of_a_model_which_says_no_more(skilled_in_all, shown, variant):
     """Of after, and of no variant that thinks first: the image that breaks the letter depends on no thought."""
-    evaluator = Evaluator(skilled, shown, variant, 24)
+    evaluator = Evaluator(skilled_in_all, shown, variant, 24)
     words = [[with_thought(row["gold"], thought, variant) for row in evaluator.rows] for thought in THOUGHTS[::2]]
     config = AttackConfig(steps=2, losses=("answer",))
     one, other = (evaluator.attack(said, EVERYTHING, config, 4, seed=0).images for said in words)

@@ -14,7 +14,6 @@ from safemed.models.geometry import to_float, to_uint8
 from safemed.models.vlm import VLM
 from safemed.report.figures.sanity import sanity as sanity_figure
 from safemed.report.tables.sanity import sanity
-from support.taught_model import teach
 
 SETTINGS = {"batch_size": 24, "eps": 24, "radii": [8, 24, 96], "steps": [3, 10, 20], "l2": 0.5}
 SETTINGS["restarts"] = {"instruct": 3, "think": 1}
@@ -38,12 +37,8 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def evaluator(tiny_model, shown, made_once) -> Evaluator:
-    """Of a model that random changes of an image leave above chance, so that what an attack lacks shows."""
-    folder = made_once(
-        "skilled-in-two", lambda folder: teach(tiny_model, shown, folder, variants=["instruct", "think"])
-    )
-    return Evaluator(VLM.load(folder), shown, "instruct", 24)
+def evaluator(skilled, shown) -> Evaluator:
+    return Evaluator(skilled, shown, "instruct", 24)
 
 
 @pytest.fixture(scope="module")

@@ -176,13 +176,15 @@ def test_a_batch_of_mixed_lengths_is_answered_as_one_by_one(skilled, evaluator):
 
 
 @pytest.mark.parametrize("variant", prompts.VARIANTS)
-def test_teacher_forcing_predicts_what_greedy_generation_says(skilled, shown, variant):
-    evaluator = Evaluator(skilled, shown, variant, 24)
+def test_teacher_forcing_predicts_what_greedy_generation_says(skilled_in_all, shown, variant):
+    evaluator = Evaluator(skilled_in_all, shown, variant, 24)
     everything = torch.arange(len(evaluator))
-    texts = [text + skilled.tokenizer.eos_token for text in evaluator.answers(evaluator.images, everything)]
+    texts = [text + skilled_in_all.tokenizer.eos_token for text in evaluator.answers(evaluator.images, everything)]
     assert len(set(texts)) > 1
     encoded = evaluator._encoded(everything, texts)
-    predicted = skilled.completion_logits(to_float(evaluator.images, skilled.device), encoded)[:, :-1].argmax(-1)
+    predicted = skilled_in_all.completion_logits(to_float(evaluator.images, skilled_in_all.device), encoded)[
+        :, :-1
+    ].argmax(-1)
     mask = encoded.completion_mask.bool()
     assert (predicted == encoded.completion_ids)[mask].all()
 

@@ -58,8 +58,8 @@ def test_each_token_is_drawn_as_the_policy_says(untrained, asked):
             assert (shares - wanted).abs().max() < 4 * (0.25 / n) ** 0.5
 
 
-def test_a_step_of_grpo_rewards_and_trains_answers_before_their_thought(learned, skilled, tmp_path):
-    start = skilled.model.name_or_path
+def test_a_step_of_grpo_rewards_and_trains_answers_before_their_thought(learned, skilled_in_all, tmp_path):
+    start = skilled_in_all.model.name_or_path
     settings = {**GRPO, "steps": 1, "num_generations": 4, "max_new_tokens": {"after": 24}}
     # More would break what it has learned, in a few steps.
     settings |= {"augmentation": ADVERSARIAL | {"eps": 1}, "temperature": 0.2}

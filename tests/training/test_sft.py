@@ -145,8 +145,8 @@ def sampled_targets(study_data, start, out, variant="think", **changes) -> pd.Da
 
 
 @pytest.mark.parametrize("variant", prompts.THINKING)
-def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, skilled, tmp_path, variant):
-    start = skilled.model.name_or_path
+def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, skilled_in_all, tmp_path, variant):
+    start = skilled_in_all.model.name_or_path
     rows = sampled_targets(learned, start, tmp_path / "targets", variant)
     questions = load_questions(learned, "train")
     assert rows.question_id.tolist() == list(questions["question_id"])
@@ -165,8 +165,8 @@ def test_own_targets_are_the_start_models_right_answers_and_no_others(learned, s
     assert {row["question_id"]: row["target"] for row in taught} == found
 
 
-def test_sft_learns_its_start_models_own_answers_and_resumes_from_no_others(learned, skilled, tmp_path):
-    start = skilled.model.name_or_path
+def test_sft_learns_its_start_models_own_answers_and_resumes_from_no_others(learned, skilled_in_all, tmp_path):
+    start = skilled_in_all.model.name_or_path
     sampled_targets(learned, start, tmp_path / "targets")
     settings = {**TRAINING, "steps": 2, "targets": "own", "max_new_tokens": {"instruct": 8, "think": 24}}
     given = training_arguments(learned, start, tmp_path / "own", "think")

@@ -64,7 +64,6 @@ def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) ->
     asked = prompts.render(question["question"], question["options"], variant)
     if shown.count(processor.image_token) != 1 or asked not in shown:
         raise ValueError(f"{variant}: the chat template does not show the question and one image, but {shown!r}")
-    _check_second_turn(chat, processor.image_token, question, variant)
     ids = tokenizer.encode(chat.taught(target), add_special_tokens=False)
     heard = chat.whole(tokenizer.decode(ids, skip_special_tokens=True))
     if heard != chat.whole(chat.written(target)):
@@ -75,6 +74,7 @@ def check_template(processor: Qwen3VLProcessor, question: dict, variant: str) ->
             f"{variant}: after this chat template the target reads {heard!r}, which is no answer of this variant; give "
             "the variant a checkpoint whose template ends the prompt as it does"
         )
+    _check_second_turn(chat, processor.image_token, question, variant)
 
 
 def _check_second_turn(chat: Chat, image: str, question: dict, variant: str) -> None:
