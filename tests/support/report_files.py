@@ -77,9 +77,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
     files["costs"] = files["attack_costs"] = _costs(folder)
     files["baselines"] = [f"{folder}/baselines.csv"]
     BASELINES.to_csv(folder / "baselines.csv", index=False)
-    texts = texts_of(pd.concat([study(), certificate_rows()]))
-    texts.to_parquet(folder / "texts.parquet")
-    files["data/texts"] = [f"{folder}/texts.parquet"]
+    files["data/texts"] = [_written(texts_of(pd.concat([study(), certificate_rows()])), folder / "texts")]
     files["curves"] = [f"{folder}/sft-think/curves.csv"]
     (folder / "sft-think").mkdir()
     curves = {"step": range(60), "loss": np.linspace(2, 1, 60), "clean_accuracy": [0.5] + [np.nan] * 59}
