@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from safemed.data.prompts import LETTERS, MARKUP
@@ -204,9 +205,15 @@ def without_answer(question: str, repairs: list[str]) -> str:
 
 def known_modalities(modalities: Mapping[str, str]) -> dict[str, str]:
     """Every name of a modality that records may have, as `normalise` sees it -> ours; modalities: further ones."""
+    return _known_modalities(tuple(modalities.items()))
+
+
+@cache
+def _known_modalities(modalities: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Every record asks for them."""
     known = {normalise(name): own for name, own in MODALITIES.items()}
     known |= {normalise(own): own for own in MODALITIES.values()}
-    further = {name: known.get(normalise(own), own) for name, own in modalities.items()}
+    further = {name: known.get(normalise(own), own) for name, own in modalities}
     known |= {normalise(own): own for own in further.values()}
     return known | {normalise(name): own for name, own in further.items()}
 

@@ -71,6 +71,11 @@ class Evaluator:
             raise FloatingPointError("the model's logits are not finite")
         return [prompts.LETTERS[choice] for choice in logits.argmax(1).tolist()]
 
+    def heard(self, rows: Tensor) -> list[tuple[str, float]]:
+        """The text generated from the own image of each question of `rows` [b], and its confidence."""
+        texts = self.answers(self.images[rows], rows)
+        return list(zip(texts, self.confidences(self.images[rows], rows, texts), strict=True))
+
     def confidences(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[float]:
         """The probability that each text's letter has among those offered, after the words before it; 8-bit images.
 

@@ -103,19 +103,13 @@ def answered(
     images = torch.from_numpy(np.stack([one.image for one in asked]))
     evaluator = plain.with_questions([one.row for one in asked], images)
     sound = torch.tensor([i for i, one in enumerate(asked) if not one.failed], dtype=torch.long)
-    found = for_each(evaluator.batches(sound, batch_size), partial(_texts_and_confidences, evaluator))
+    found = for_each(evaluator.batches(sound, batch_size), evaluator.heard)
     hint, made = templates.all_hints.get(stress_test.name), []
     for i, one in enumerate(asked):
         of_test = _columns_of_test(stress_test, hint, templates.version) | {"ssim": one.ssim, "claimed": one.claimed}
         said = _columns_of_answer(evaluator, i, found.get(i, Failure("the attack failed")), hint)
         made.append(evaluator.about(i) | model | of_test | said)
     return pd.DataFrame(made)
-
-
-def _texts_and_confidences(evaluator: Evaluator, part: Tensor) -> list[tuple[str, float]]:
-    """The generated text of each question, and the probability of the letter that it answers."""
-    texts = evaluator.answers(evaluator.images[part], part)
-    return list(zip(texts, evaluator.confidences(evaluator.images[part], part, texts), strict=True))
 
 
 def _columns_of_test(test: StressTest, hint: Hint | None, version: int) -> dict:

@@ -1,7 +1,5 @@
 """Second turns about a model's own first answers, which were given to the clean images and stay as they were."""
 
-from functools import partial
-
 from torch import Tensor
 
 from safemed.data.prompts import FAILED
@@ -15,13 +13,7 @@ Heard = tuple[str, float]  # a generated text, and the probability of the letter
 
 def heard(evaluator: Evaluator, batches: list[Tensor]) -> dict[int, Heard | Failure]:
     """What is answered to the questions of the batches about the evaluator's own images."""
-    return for_each(batches, partial(_heard, evaluator))
-
-
-def _heard(evaluator: Evaluator, part: Tensor) -> list[Heard]:
-    images = evaluator.images[part]
-    texts = evaluator.answers(images, part)
-    return list(zip(texts, evaluator.confidences(images, part, texts), strict=True))
+    return for_each(batches, evaluator.heard)
 
 
 def about(evaluator: Evaluator, row: int, found: Heard | Failure) -> dict:
