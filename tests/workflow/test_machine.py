@@ -108,15 +108,18 @@ def two_bases(repository, tiny_model) -> list:
     return ["base", "--cores", 2, "--configfile", SMALLEST_STUDY, "two.yaml"]
 
 
-def test_no_two_jobs_share_a_gpu_unless_they_are_told_to(bare, repository, two_bases, monkeypatch):
+@pytest.mark.parametrize(
+    "given, order",
+    [
+        ([], "started finished " * 2),
+        pytest.param(["--resources", "gpu=2"], "started " * 2, marks=pytest.mark.slow),
+    ],
+)
+def test_no_two_jobs_share_a_gpu_unless_they_are_told_to(given, order, bare, repository, two_bases, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     nvidia_smi(bare, 1)
-    for given, order in (
-        ([], "started finished " * 2),
-        (["--resources", "gpu=2", "--forcerun", "make_base"], "started " * 2),
-    ):
-        done = snakemake(*two_bases, *given, cwd=repository)
-        assert done.returncode == 0, done.stderr[-3000:]
-        seen = re.findall(r"^(?:local)?rule make_base:|\(Rule: make_base\)", done.stderr, re.M)
-        events = "".join("started " if line.endswith("make_base:") else "finished " for line in seen)
-        assert len(seen) == 4 and events.startswith(order), events
+    done = snakemake(*two_bases, "--forcerun", "make_base", *given, cwd=repository)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = re.findall(r"^(?:local)?rule make_base:|\(Rule: make_base\)", done.stderr, re.M)
+    events = "".join("started " if line.endswith("make_base:") else "finished " for line in seen)
+    assert len(seen) == 4 and events.startswith(order), events
