@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
 from safemed.report.figures.groups import groups as groups_figure
@@ -170,6 +171,19 @@ def test_the_worst_group_and_the_gap_are_those_of_the_rows():
         table.loc[("clean", "size"), "gap"]
     )
     assert table.loc[("clean", "dataset"), "groups"] == 1
+
+
+def test_the_p_values_of_groups_are_adjusted_over_all_models_and_kinds_of_one_condition():
+    right = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1], bool)
+    parts = [answers(right, ["CT"] * 6 + ["MR"] * 6), answers(~right, ["CT"] * 6 + ["MR"] * 6, attack="pgd", eps=8)]
+    rows = pd.concat([*parts, *(part.assign(model="other-think") for part in parts)])
+    texts = texts_of(rows)
+    texts["finding"] = ["cyst", "mass"] * 6
+    table = groups(rows, texts, 8, [0.0], 0)
+    for _, part in table.groupby("condition"):
+        p = part.p.dropna()
+        assert len(p) == 4 and part.p_holm.dropna().tolist() == multipletests(p, method="holm")[1].tolist()
+        assert (part.p_holm.dropna() > p).any()
 
 
 def test_a_group_with_a_question_that_was_not_evaluated_has_no_gap():

@@ -8,15 +8,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from safemed.report.figures.style import Drawn, count, label, legend, look, needed, ordered, sorted_as, title
+from safemed.report.tables.groups import KINDS
 
 CONDITIONS = {"clean": 0.16, "pgd": -0.16}  # -> of the row, where its line stands
-KINDS = {
-    "modality": "modality",
-    "question_type": "question type",
-    "finding": "finding",
-    "size": "size of the lesion",
-    "dataset": "dataset",
-}
 ALPHA = 0.05
 
 
