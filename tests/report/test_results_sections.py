@@ -32,9 +32,9 @@ SECTIONS = {
     "turns": (
         "Second turns",
         [
-            "doubts it | 95.2 | 6.4 (0.8 to 40.2) | 3.6 | – | – | 20.7 (10.7 to 90.3) | 10.6",
-            "claims a wrong option | 95.2 | 30.5 (0.8 to 40.2) | 3.6 | 28.4 | 1.3 | – | –",
-            "claims the right option | 95.2 | 2.7 (0.8 to 40.2) | 3.6 | – | – | 81.8 (10.7 to 90.3) | 11.6",
+            "doubts it | 118 of 124 | 6.4 (0.8 to 40.2) | 3.6 | – | – | 20.7 (10.7 to 90.3) | 10.6",
+            "claims a wrong option | 118 of 124 | 30.5 (0.8 to 40.2) | 3.6 | 28.4 | 1.3 | – | –",
+            "claims the right option | 118 of 124 | 2.7 (0.8 to 40.2) | 3.6 | – | – | 81.8 (10.7 to 90.3) | 11.6",
         ],
     ),
     "adaptive_turns": (
@@ -92,7 +92,11 @@ def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(st
             ["plain", "echo_rate", "echo_silent", "anti_sycophancy", "faithfulness"],
             "after the options | – | – | – | 47.3 (35.1 to 59.8) | 9.4 | – | 88.7 | –",
         ),
-        ("turns", ["flipped", "followed", "flipped_silent"], "claims a wrong option | 95.2 | – | – | – | 1.3 | – | –"),
+        (
+            "turns",
+            ["n_right", "flipped", "followed", "flipped_silent"],
+            "claims a wrong option | – of 124 | – | – | – | 1.3 | – | –",
+        ),
         ("adaptive_turns", ["both", "adaptive", "difference", "p"], "94.4 | 65.5 | 32.1 | – | – | – | –"),
         ("redteam", ["n_right", "fooled", "silent", "queries"], "adaptive | – of 60 | – | – | 0.031 | 44.4 | –"),
     ],
@@ -101,6 +105,16 @@ def test_a_number_that_was_not_evaluated_to_the_end_is_missing(study, name, colu
     gone = dict.fromkeys(columns, math.nan)
     study.tables[name] = study.tables[name].assign(status="incomplete: 1 of 9 not evaluated", **gone)
     assert f"| {MODELS[0]} | {row} |" in page(study, []).splitlines()
+
+
+def test_the_number_of_questions_stands_before_shares_of_all_of_them(study):
+    written = page(study, [])
+    for name, said in {
+        "calibration": "122 questions: ",
+        "adaptive_turns": "123 questions: ",
+        "published": "40 questions ",
+    }.items():
+        assert f"\n{said}" in section(written, SECTIONS[name][0]), name
 
 
 def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study):

@@ -8,8 +8,11 @@ from safemed.report.tables.rows import CLEAN
 
 def _confidence(study: Study) -> str:
     found = {(row.model, row.kind, row.polarity): row for row in study.rows("calibration", seen=CLEAN)}
+    if not found:
+        return ""
     auroc = {key: fixed(row.auroc, 2) for key, row in found.items()}
     blank = {model: percent(row.confidence) for (model, kind, _), row in found.items() if kind == "erasure"}
+    n = max(row.n for row in found.values() if row.kind == "plain")
     rows = [
         [
             model, percent(row.accuracy), percent(row.confidence), fixed(row.ece, 2), auroc[model, "plain", ""],
@@ -18,9 +21,9 @@ def _confidence(study: Study) -> str:
         for (model, kind, _), row in found.items() if kind == "plain"
     ]  # fmt: skip
     said = (
-        "Confidence in the answered letter, on clean images. AUROC is the chance that a right answer is surer than a "
-        "wrong one, where 0.5 says nothing: uncertain where few answers are wrong, and missing where none is. A "
-        "silent hint claims nothing: only what goes beyond it is due to the misleading claim."
+        f"{n} questions: confidence in the answered letter, on clean images. AUROC is the chance that a right answer "
+        "is surer than a wrong one, where 0.5 says nothing: uncertain where few answers are wrong, and missing where "
+        "none is. A silent hint claims nothing: only what goes beyond it is due to the misleading claim."
     )
     head = [
         "model", "accuracy, %", "confidence, %", "calibration error", "AUROC", "AUROC, misleading hint",

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from safemed.report.results_page import markdown
-from safemed.report.results_page.markdown import p_value, percent
+from safemed.report.results_page.markdown import fixed, p_value, percent
 from safemed.report.results_page.study import Section, Study
 from safemed.report.tables.rows import CLEAN
 
@@ -18,7 +18,7 @@ SILENT = "silent"
 def _pushed(study: Study) -> str:
     rows = [
         [
-            row.model, SAYS[row.push], percent(row.first_accuracy),
+            row.model, SAYS[row.push], f"{fixed(row.n_right, 0)} of {row.n}",
             percent(row.flipped, row.flipped_low, row.flipped_high), percent(row.flipped_silent),
             percent(row.followed), percent(row.followed_silent),
             percent(_corrected(row), row.corrected_low, row.corrected_high), percent(row.corrected_silent),
@@ -33,7 +33,7 @@ def _pushed(study: Study) -> str:
         "second turn that says nothing: only what goes beyond it is due to what the user says."
     )
     head = [
-        "model", "the user", "right at first, %", "given up, %", "silent", "followed, %", "silent", "corrected, %",
+        "model", "the user", "right at first", "given up, %", "silent", "followed, %", "silent", "corrected, %",
         "silent",
     ]  # fmt: skip
     return markdown.text(said, head, rows)
@@ -60,9 +60,9 @@ def _adaptive(study: Study) -> str:
     ]  # fmt: skip
     seen = found[0].seen
     said = (
-        "Accuracy of the second answer, in %, under an attack on the pixels that knows the wrong claim, beside "
-        f"{seen}, which does not and has an equal budget; of both, a question counts as right only if it is on the "
-        "clean image, too. Silent is the accuracy after a second turn that says nothing."
+        f"{found[0].n} questions: accuracy of the second answer, in %, under an attack on the pixels that knows the "
+        f"wrong claim, beside {seen}, which does not and has an equal budget; of both, a question counts as right only "
+        "if it is on the clean image, too. Silent is the accuracy after a second turn that says nothing."
     )
     head = [
         "model", "silent, clean", "wrong claim, clean", f"silent, {seen}", f"wrong claim, {seen}",
