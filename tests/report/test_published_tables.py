@@ -214,3 +214,10 @@ def test_the_figure_of_groups_goes_from_the_worst_to_the_best():
     (axes,) = figure.axes
     ends = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
     assert sorted(ends) == sorted(zip(drawn.worst_accuracy, drawn.best_accuracy, strict=True))
+
+
+@pytest.mark.parametrize(("p_holm", "pale"), [(0.2, 0.35), (0.049, 1)])
+def test_a_gap_is_pale_where_it_is_likely_by_chance_among_so_many(p_holm, pale):
+    table = groups(study(), texts_of(study()), 8, [0.0], 0).assign(p=0.01, p_holm=p_holm)
+    (axes,) = groups_figure(table)[0].axes
+    assert {line.get_alpha() for line in axes.lines if len(line.get_xdata()) == 2} == {pale}
