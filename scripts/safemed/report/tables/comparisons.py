@@ -5,8 +5,7 @@ from itertools import combinations
 import pandas as pd
 
 from safemed.data.prompts import FAILED, VARIANTS
-from safemed.report.tables.adjustment import holm
-from safemed.report.tables.pairing import compared
+from safemed.report.tables.pairing import compared, holm
 from safemed.report.tables.rows import CLEAN
 
 COMPARISONS = [

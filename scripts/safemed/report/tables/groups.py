@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from safemed.data.prompts import FAILED, gold_text
-from safemed.report.tables.adjustment import holm
 from safemed.report.tables.certified import check_certificate_rows
+from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import CLEAN, check_attack_rows, refuse, require_columns
 from safemed.utils.stats import clustered_wilson, gap_by_chance
 
