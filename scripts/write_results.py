@@ -10,7 +10,10 @@ import json
 import shutil
 from pathlib import Path
 
-from safemed.report import inputs, results_page
+from safemed.report import inputs
+from safemed.report.results_page import readme as readme_rows
+from safemed.report.results_page.page import FIGURES, page
+from safemed.report.results_page.study import Study
 from safemed.utils import files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,24 +30,26 @@ def main(argv: list[str] | None = None) -> None:
 def write(folder: Path, docs: Path, readme: Path) -> None:
     """Write both texts and copy the figures; nothing is written where one of them cannot be made."""
     study = read_study(folder)
-    figures = [name for name in results_page.FIGURES if (folder / "figures" / f"{name}.png").exists()]
-    page = results_page.page(study, figures)
-    rows = results_page.filled(readme.read_text(), results_page.readme_block(study))
+    figures = [name for name in FIGURES if (folder / "figures" / f"{name}.png").exists()]
+    written = {
+        docs / "results.md": page(study, figures),
+        readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
+    }
     for name in figures:
         with files.atomic_file(docs / f"{name}.png") as copy:
             shutil.copyfile(folder / "figures" / f"{name}.png", copy)
-    for path, text in ((docs / "results.md", page), (readme, rows)):
+    for path, text in written.items():
         with files.atomic_file(path) as file:
             file.write_text(text)
 
 
-def read_study(folder: Path) -> results_page.Study:
+def read_study(folder: Path) -> Study:
     """The tables of a study's folder and their provenance; ValueError where it has none."""
     known = folder / "tables" / provenance.FILE
     if not known.exists():
         raise ValueError(f"no tables/{provenance.FILE}; name the folder of a finished study, such as results/phantoms")
     tables = {path.stem: inputs.read_table(path) for path in sorted(known.parent.glob("*.csv"))}
-    return results_page.Study(tables, json.loads(known.read_text()))
+    return Study(tables, json.loads(known.read_text()))
 
 
 def parser() -> argparse.ArgumentParser:

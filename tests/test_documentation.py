@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import write_reference
-from safemed.report import products, report_pages, results_page
+from safemed.report import products, report_pages
+from safemed.report.results_page import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -26,7 +27,7 @@ def typed_numbers(text: str) -> list[str]:
 
     Allowed are what a script wrote between the markers, what cites a paper of arXiv, and the level of an interval.
     """
-    by_hand = re.sub(f"{results_page.BEGIN}.*?{results_page.END}", "", text, flags=re.DOTALL)
+    by_hand = re.sub(f"{readme.BEGIN}.*?{readme.END}", "", text, flags=re.DOTALL)
     by_hand = re.sub(r"^```.*?^```", "", by_hand, flags=re.DOTALL | re.MULTILINE)
     parts = re.split(r"\n\s*\n|\n(?=\s*(?:[*-]|\d+\.|\|) )", by_hand)
     return [part for part in parts if SHARE.search(DEFINED.sub("", " ".join(part.split()))) and "arXiv" not in part]
@@ -45,7 +46,7 @@ def test_no_page_states_a_measured_number_by_hand(page):
         "* cited (arXiv 2512.19317): 95 %\n* ours: 98 %",
         "Bands are 95 % intervals, and the accuracy is 80 %.",
         "It needs 5.2x fewer passes.",
-        f"{results_page.BEGIN}\n1 %\n{results_page.END}\n2 percent",
+        f"{readme.BEGIN}\n1 %\n{readme.END}\n2 percent",
     ],
 )
 def test_a_number_typed_by_hand_is_found(text):
@@ -57,7 +58,7 @@ def test_a_number_typed_by_hand_is_found(text):
     [
         "The paper reports 84.45 % (arXiv 2512.19317).",
         "Intervals are 95 % Wilson intervals; of differences 95 % paired bootstrap\nintervals.",
-        f"{results_page.BEGIN}\nAT-GRPO: 87 %\n{results_page.END}",
+        f"{readme.BEGIN}\nAT-GRPO: 87 %\n{readme.END}",
         "Images of 64 pixels, eps 8/255, 6,000 images, n = 1,000.",
     ],
 )
@@ -68,7 +69,7 @@ def test_written_attributed_and_defined_numbers_are_allowed(text):
 def test_the_readme_is_one_screen_and_holds_the_markers():
     text = README.read_text()
     assert len(text.splitlines()) <= 120 and len(text.split()) <= 900
-    assert results_page.filled(text, "rows").count("rows\n") == 1
+    assert readme.filled(text, "rows").count("rows\n") == 1
 
 
 def test_the_pages_that_are_made_from_the_code_are_up_to_date():

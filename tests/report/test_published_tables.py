@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
 from safemed.report.figures.groups import groups as groups_figure
@@ -172,6 +173,19 @@ def test_the_worst_group_and_the_gap_are_those_of_the_rows():
     assert table.loc[("clean", "dataset"), "groups"] == 1
 
 
+def test_the_p_values_of_groups_are_adjusted_over_all_models_and_kinds_of_one_condition():
+    right = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 0, 1], bool)
+    parts = [answers(right, ["CT"] * 6 + ["MR"] * 6), answers(~right, ["CT"] * 6 + ["MR"] * 6, attack="pgd", eps=8)]
+    rows = pd.concat([*parts, *(part.assign(model="other-think") for part in parts)])
+    texts = texts_of(rows)
+    texts["finding"] = ["cyst", "mass"] * 6
+    table = groups(rows, texts, 8, [0.0], 0)
+    for _, part in table.groupby("condition"):
+        p = part.p.dropna()
+        assert len(p) == 4 and part.p_holm.dropna().tolist() == multipletests(p, method="holm")[1].tolist()
+        assert (part.p_holm.dropna() > p).any()
+
+
 def test_a_group_with_a_question_that_was_not_evaluated_has_no_gap():
     rows = study()
     table = groups(failed(rows, "q1", 8), texts_of(rows), 8, [0.0], 0)
@@ -200,3 +214,10 @@ def test_the_figure_of_groups_goes_from_the_worst_to_the_best():
     (axes,) = figure.axes
     ends = [tuple(line.get_xdata()) for line in axes.lines if len(line.get_xdata()) == 2]
     assert sorted(ends) == sorted(zip(drawn.worst_accuracy, drawn.best_accuracy, strict=True))
+
+
+@pytest.mark.parametrize(("p_holm", "pale"), [(0.2, 0.35), (0.049, 1)])
+def test_a_gap_is_pale_where_it_is_likely_by_chance_among_so_many(p_holm, pale):
+    table = groups(study(), texts_of(study()), 8, [0.0], 0).assign(p=0.01, p_holm=p_holm)
+    (axes,) = groups_figure(table)[0].axes
+    assert {line.get_alpha() for line in axes.lines if len(line.get_xdata()) == 2} == {pale}

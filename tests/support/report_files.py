@@ -33,7 +33,10 @@ from support.stress_rows import (
 from support.turn_rows import every_turn
 
 CONFIG = {
-    "attack": {"headline_eps": 8, "attacks": {"pgd": {"kind": "pgd", "steps": 20, "restarts": 3}}},
+    "attack": {
+        "headline_eps": 8,
+        "attacks": {"pgd": {"kind": "pgd", "losses": {"think": ["answer"]}, "steps": 20, "restarts": 3}},
+    },
     "certify": {"radii": [0.0, 0.25, 0.5]},
     "data": {"image_size": 32},
     "seed": 0,

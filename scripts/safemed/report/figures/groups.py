@@ -8,23 +8,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from safemed.report.figures.style import Drawn, count, label, legend, look, needed, ordered, sorted_as, title
+from safemed.report.tables.groups import KINDS
 
 CONDITIONS = {"clean": 0.16, "pgd": -0.16}  # -> of the row, where its line stands
-KINDS = {
-    "modality": "modality",
-    "question_type": "question type",
-    "finding": "finding",
-    "size": "size of the lesion",
-    "dataset": "dataset",
-}
 ALPHA = 0.05
 
 
 def groups(groups: pd.DataFrame) -> Drawn:
     """From the worst group's accuracy to the best's: a panel a kind of group, a row a model, clean above, PGD below.
 
-    groups: that table. Solid where a random division has as large a gap in fewer than 5 % of the draws, else pale. A
-    tick is the accuracy on all.
+    groups: that table. Solid where p, adjusted for all models and kinds, is below 5 %, else pale. A tick is the
+    accuracy on all.
     """
     drawn = needed(groups[groups.condition.isin(list(CONDITIONS))].dropna(subset="gap"), "complete row of groups")
     models, kinds = ordered(drawn.model)[::-1], sorted_as(drawn.kind, list(KINDS))
@@ -45,7 +39,7 @@ def groups(groups: pd.DataFrame) -> Drawn:
 
 def _line(axes: Axes, y: float, row, colour: str) -> None:
     """One model under one condition: from its worst group to its best."""
-    ends, certain = np.array([row.worst_accuracy, row.best_accuracy]), row.p < ALPHA
+    ends, certain = np.array([row.worst_accuracy, row.best_accuracy]), row.p_holm < ALPHA
     face = colour if row.condition == "clean" else "white"
     axes.plot(
         ends, [y, y], color=colour, marker="o" if row.condition == "clean" else "s", markersize=4, clip_on=False,
@@ -59,5 +53,5 @@ def _handles() -> list[Line2D]:
     return [
         Line2D([], [], label="clean", marker="o", **grey),
         Line2D([], [], label="PGD", marker="s", markerfacecolor="white", **grey),
-        Line2D([], [], label=f"p at least {ALPHA:g}", alpha=0.35, linewidth=1, color="#444444"),
+        Line2D([], [], label=f"adjusted p at least {ALPHA:g}", alpha=0.35, linewidth=1, color="#444444"),
     ]

@@ -8,9 +8,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from safemed.report.figures.style import GREY, Drawn, count, label, legend, look, needed, ordered, sorted_as, title
+from safemed.report.tables.published import POSITIONS
 
 COLUMNS = 4  # panels beside each other: two models under both positions
-POSITIONS = {"first": "before the question", "last": "after the options"}
 
 
 def published(published: pd.DataFrame) -> Drawn:

@@ -6,14 +6,21 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED, gold_text
 from safemed.report.tables.certified import check_certificate_rows
+from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import CLEAN, check_attack_rows, refuse, require_columns
 from safemed.utils.stats import clustered_wilson, gap_by_chance
 
 GROUPS = [
     "model", "condition", "function", "sigma", "strength", "kind", "n", "groups", "least", "accuracy", "worst",
-    "worst_accuracy", "worst_low", "worst_high", "best", "best_accuracy", "gap", "p", "status",
+    "worst_accuracy", "worst_low", "worst_high", "best", "best_accuracy", "gap", "p", "p_holm", "status",
 ]  # fmt: skip
-KINDS = ("modality", "question_type", "finding", "size", "dataset")
+KINDS = {  # what divides the questions -> its name
+    "modality": "modality",
+    "question_type": "question type",
+    "finding": "finding",
+    "size": "size of the lesion",
+    "dataset": "dataset",
+}
 TEXTS = ["question_id", "dataset", "finding", "image_path", "question_type", "options", "gold"]
 SIZED = "Lesion Grading"  # the question type whose right answer is a lesion's size
 CERTIFIED = "certified"
@@ -50,6 +57,7 @@ def groups(
     p: of 4,999 random divisions into groups as large, the share with a gap as large. All questions of an image go to
         one group; question types, which differ within an image, are drawn by question, which overstates their p where
         answers to an image agree. Not corrected for the number of rows.
+    p_holm: p adjusted by Holm's (1979) method over the rows of the same condition and strength.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
 
     Raises ValueError if `check_attack_rows` or `check_certificate_rows` does, or a question is not in the texts.
@@ -62,7 +70,9 @@ def groups(
         rows = rows.merge(known, on="question_id", how="left", validate="one_to_one")
         refuse(rows, rows.dataset.isna(), ["model"], "the prepared questions have no such question")
         records += [condition | {"kind": kind} | _divided(rows[rows[kind] != ""], kind, seed) for kind in KINDS]
-    return pd.DataFrame(records, columns=GROUPS)
+    table = pd.DataFrame(records, columns=GROUPS)
+    table["p_holm"] = table.groupby(["condition", "strength"]).p.transform(holm)
+    return table
 
 
 def _divisions(texts: pd.DataFrame) -> pd.DataFrame:

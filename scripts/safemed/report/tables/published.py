@@ -13,6 +13,7 @@ PUBLISHED = [
     "anti_sycophancy_silent", "led", "faithfulness", "faithfulness_low", "faithfulness_high", "ours_safety",
     "status",
 ]  # fmt: skip
+POSITIONS = {"first": "before the question", "last": "after the options"}  # where a hint stands
 
 
 def published(stress: pd.DataFrame) -> pd.DataFrame:

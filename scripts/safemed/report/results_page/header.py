@@ -1,0 +1,51 @@
+"""What the numbers of the results page are of."""
+
+from safemed.data.prompts import of_variant
+from safemed.report.results_page import markdown
+from safemed.report.results_page.markdown import Markup, code
+from safemed.report.results_page.study import Study, commit
+
+
+def header(study: Study) -> str:
+    """How to read the page, and the study's commit, machines, software, seed, model and images.
+
+    Raises ValueError where `commit` does.
+    """
+    said = (
+        "This page is written by `scripts/write_results.py` from the tables of one finished study; do not edit it. "
+        "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
+        "they say nothing of another training seed."
+    )
+    return markdown.text(said, ["", ""], _facts(study))
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    environments, data = study.provenance["environments"], study.config["data"]
+    finished = sorted(result["finished"][:10] for result in study.provenance["results"].values())
+    return [
+        ("Study", code(study.config["study"])),
+        ("Commit", code(commit(study.provenance))),
+        ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
+        ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),
+        ("Software", _software(environments[0])),
+        ("Seed", f"{study.config['seed']}; one training a model"),
+        ("Model", Markup(", ".join(map(code, _model_names(study))))),
+        ("Images", Markup(f"{code(data['source'] or 'phantoms')}, {data['image_size']} pixels a side")),
+    ]
+
+
+def _machine(hardware: dict) -> str:
+    gpus = ", ".join(hardware["gpus"]) or "no GPU"
+    return f"{hardware['cpu']}, {hardware['cores']} cores, {hardware['memory_mb'] / 1024:.0f} GB, {gpus}"
+
+
+def _software(environment: dict) -> str:
+    packages = environment["packages"]
+    versions = [f"{name} {packages[name]}" for name in ("torch", "transformers", "trl") if name in packages]
+    return f"Python {environment['python']}, {', '.join(versions)}"
+
+
+def _model_names(study: Study) -> list[str]:
+    """The models that the variants' trainings start from, each once."""
+    name = study.config["model"]["name"]
+    return list(dict.fromkeys(of_variant(name, variant) for variant in study.config["variants"]))

@@ -1,0 +1,82 @@
+"""The README's result rows, as Markdown, from the tables of one study; the paper's own numbers stand beside them."""
+
+from collections.abc import Mapping
+
+from safemed.report.results_page import markdown
+from safemed.report.results_page.cost import duration
+from safemed.report.results_page.markdown import NONE, Markup, percent
+from safemed.report.results_page.robustness import lead, under, worst_case
+from safemed.report.results_page.study import Study, commit
+from safemed.report.tables.comparisons import WORST
+from safemed.report.tables.rows import CLEAN
+
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+METHODS = ("sft", "grpo", "at-sft", "at-grpo-no-reward", "at-grpo", "fare-at-grpo")
+ARMS = {"at-grpo-no-reward": "the rewards", "grpo": "the attack in training"}  # what AT-GRPO has more than each
+# What the papers report of themselves, not measured here: model, clean, PGD, worst case of a suite.
+PAPER = (Markup("[paper](https://arxiv.org/abs/2512.19317): fine-tuned → SafeMed-R1"), "95 → –", "≈ 25 → 84.45", "–")
+
+
+def filled(text: str, block: str) -> str:
+    """The text with the block between its markers BEGIN and END; ValueError unless it has each of them once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"the markers {BEGIN} and {END} must stand in the text once each, in this order")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+def block(study: Study) -> str:
+    """The finding in one sentence, and rows for the paper and the studied ones of METHODS, a value a variant.
+
+    Raises ValueError where the study's results are not of one commit.
+    """
+    variants = " / ".join(study.config["variants"])
+    n = int(study.tables["robustness"].n.max())
+    head = [f"{n} questions, accuracy in % ({variants})", "clean", f"PGD, {study.eps}/255", "worst case of all attacks"]
+    studied = [method for method in METHODS if method in study.config["study_methods"]]
+    rows = [PAPER, *(_row(study, method) for method in studied)]
+    return f"{markdown.text(_finding(study), head, rows)}\n\n{_origin(study)}"
+
+
+def _finding(study: Study) -> str:
+    """What became of standard fine-tuning and of AT-GRPO, and what parts of AT-GRPO add to it."""
+    clean, worst = under(study, CLEAN), worst_case(study)
+    said = (
+        f"Here, supervised fine-tuning is right on {_both(study, 'sft', clean)} % of the clean images "
+        f"({' / '.join(study.config['variants'])}) and on {_both(study, 'sft', worst)} % in the worst case of all "
+        f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
+        f"{_both(study, 'at-grpo', worst)} %."
+    )
+    if told := _owed(study):
+        said += f" In the worst case, AT-GRPO owes {' and '.join(told)}."
+    return said
+
+
+def _owed(study: Study) -> list[str]:
+    """What AT-GRPO owes to each of ARMS that was compared in all variants, in points."""
+    if "comparisons" not in study.tables:
+        return []
+    leads = {
+        part: [lead(study, arm, variant, WORST) for variant in study.config["variants"]] for arm, part in ARMS.items()
+    }
+    return [f"{part} {' / '.join(one[0] for one in found)} points" for part, found in leads.items() if all(found)]
+
+
+def _row(study: Study, method: str) -> list[str]:
+    values = (under(study, CLEAN), under(study, "pgd"), worst_case(study))
+    return [method, *(_both(study, method, cells) for cells in values)]
+
+
+def _both(study: Study, method: str, cells: Mapping[str, tuple[float, float, float]]) -> str:
+    """A method's value for each variant, without intervals."""
+    found = [cells.get(f"{method}-{variant}") for variant in study.config["variants"]]
+    return " / ".join(NONE if one is None else percent(one[0]) for one in found)
+
+
+def _origin(study: Study) -> str:
+    """One line on where the rows come from."""
+    name, seed, took = study.config["study"], study.config["seed"], duration(study.tables["cost"])
+    return (
+        f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, seed {seed}; its jobs took {took} one after "
+        "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
+    )

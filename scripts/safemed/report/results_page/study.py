@@ -1,0 +1,65 @@
+"""A finished study, as the sections of the results page read it."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Study(NamedTuple):
+    """A finished study. tables: name -> table, those that its evaluations have; provenance: of all results."""
+
+    tables: Mapping[str, pd.DataFrame]
+    provenance: dict
+
+    @property
+    def config(self) -> dict:
+        return self.provenance["config"]
+
+    @property
+    def eps(self) -> int:
+        """The headline radius in 1/255."""
+        return self.config["attack"]["headline_eps"]
+
+    def models(self, table: str) -> list[str]:
+        """The models of a table, those of the studied methods first."""
+        known = dict.fromkeys([*self.config["study_methods"], *self.config["methods"]])
+        named = [f"{method}-{variant}" for method in known for variant in self.config["variants"]]
+        return [name for name in named if name in set(self.tables[table].model)]
+
+    def rows(self, table: str, **values: str) -> list[NamedTuple]:
+        """The rows of a table whose columns have these values, in the order of `models`; none where it is lacking."""
+        if table not in self.tables:
+            return []
+        found = self.tables[table]
+        for column, value in values.items():
+            found = found[found[column] == value]
+        return [row for model in self.models(table) for row in found[found.model == model].itertuples()]
+
+
+class Section(NamedTuple):
+    """A part of the page. writers: each returns a paragraph and its table, or "" where the study has none of it;
+    figures: name -> what each shows.
+    """
+
+    heading: str
+    writers: tuple[Callable[[Study], str], ...]
+    figures: Mapping[str, str]
+
+
+def commit(provenance: dict) -> str:
+    """The one commit that all results were computed at.
+
+    Raises ValueError where they come from several commits, from changed files, or from none that is known.
+    """
+    found = {result["code"]["commit"] for result in provenance["results"].values()}
+    if len(found) != 1:
+        listed = ", ".join(sorted(f"{name}"[:12] for name in found))
+        raise ValueError(
+            f"the study's results come from {len(found)} commits ({listed}): run it whole in a fresh clone"
+        )
+    (only,) = found
+    if only is None or only.endswith("+"):
+        why = "changed files" if only else "no git commit that is known"
+        raise ValueError(f"the study's results were computed from {why}: run it whole in a fresh clone")
+    return only
