@@ -52,7 +52,7 @@ def asked(shown):
 def evaluator(published, asked, made_once) -> Evaluator:
     """The same, once it has learned to answer `asked`."""
     variant, start = published
-    folder = made_once(f"qwen-{variant}-skilled", lambda folder: teach(start, asked, folder, 60, variants=[variant]))
+    folder = made_once(f"qwen-{variant}-skilled", lambda folder: teach(start, asked, folder, variants=[variant]))
     return Evaluator(VLM.load(folder), asked, variant, 24)
 
 
