@@ -37,6 +37,13 @@ def test_what_is_fooled_is_counted_of_what_was_right():
     assert table.unparsable["silent"] == 1 / 2 and math.isnan(table.followed["silent"])
 
 
+def test_an_answer_without_a_letter_follows_no_claim_where_there_is_none():
+    """Both are "" in the rows."""
+    rows = with_one("adaptive", "q1", 1, claimed="", operators="order 1", answer="", said="", outcome="unparsable")
+    found = redteam(rows, STRATEGIES).set_index("strategy").loc["adaptive"]
+    assert found.fooled == 3 / 4 and found.followed == found.unparsable == 1 / 3
+
+
 def test_strategies_are_compared_on_the_same_questions():
     table = redteam(red_team_rows(), STRATEGIES).set_index("strategy")
     assert table.p_random["adaptive"] == 2 * 0.5**2  # q1 and q2, both the same way

@@ -40,7 +40,7 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     fooled_low, fooled_high: its 95 % Wilson interval clustered by image.
     silent: `fooled` of the strategy silent: what any changes do to the model, no wrong option being named.
     fooled_of_all: the fooled ones as a share of all n questions.
-    followed: of the fooled, the share that answers with the wrong option that was claimed.
+    followed: of the fooled, the share that answers with the wrong option that was claimed; where none was, none is.
     unparsable: of the fooled, the share whose answer is no letter.
     queries: the mean number of queries on the questions right at first, the last one included; the budget where none
         fools.
@@ -103,10 +103,10 @@ def _counted(rows: pd.DataFrame, strategy: str, ends: dict[str, pd.DataFrame]) -
     record = {"n": n, "status": f"incomplete: {failed} of {n} not evaluated" if failed else COMPLETE}
     if failed:
         return record
-    fooled = last.outcome != "right"
+    fooled, claims = last.outcome != "right", last.claimed != ""
     record |= {
         "n_right": len(last), "fooled": share(fooled, fooled.notna()), "fooled_of_all": fooled.sum() / n,
-        "followed": share(last.answer == last.claimed, fooled) if (last.claimed != "").any() else float("nan"),
+        "followed": share(claims & (last.answer == last.claimed), fooled) if claims.any() else float("nan"),
         "unparsable": share(last.outcome == "unparsable", fooled), "queries": last["query"].mean(),
         "rounds": last["round"].mean(), **_sets(last.operators[fooled]),
     }  # fmt: skip
