@@ -110,6 +110,7 @@ def test_the_control_is_drawn_beside_every_model():
             "different questions",
         ),
         (red_team_rows().query("strategy != 'random'"), "not attacked.*random.*q1"),
+        (red_team_rows().query("strategy != 'silent' or query < 4"), "not asked as often as others.*silent.*q2"),
         (red_team_rows().drop(columns="claimed"), "claimed"),
     ],
 )

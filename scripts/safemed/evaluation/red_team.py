@@ -46,8 +46,9 @@ def run(args: Namespace, script: str) -> None:
         templates = Templates.read(args.templates)
         test, trial = (_questions(vlm, args, templates, split) for split in ("test", "val"))
         once = partial(_once, parts)
+        team = RedTeam(*test, args.settings, args.seed, once)
         alone = once(0, partial(asked_alone, *trial))
-        rows = RedTeam(*test, args.settings, args.seed, once).rows(learned(alone, trial[0]))
+        rows = team.rows(learned(alone, trial[0]))
         rows = pd.concat([alone, rows], ignore_index=True).assign(**model_columns(args), templates=templates.version)
         rows.to_parquet(folder / "rows.parquet", index=False)
 
@@ -134,11 +135,13 @@ class RedTeam:
     is no success. settings: strategies, rounds, and budget, the most queries of a question, shared evenly among the
     rounds. once: what keeps the parts of the work, numbered from 1, which a killed job goes on from.
 
-    A round asks all questions that are still answered rightly together; what one is asked depends on no other.
+    A round asks all questions that are still answered rightly together; what one is asked depends on no other. Raises
+    ValueError where a question has fewer operators than the budget: not all strategies could ask it as often.
     """
 
     def __init__(self, questions: ChangedQuestions, ask: Ask, settings: dict, seed: int, once: Once):
         self.questions, self.ask, self.settings, self.seed, self.once = questions, ask, settings, seed, once
+        self._check_budget()
 
     def rows(self, prior: Prior) -> pd.DataFrame:
         """One row a query: the questions as they are (PLAIN), then those of each strategy, up to the first that makes a
@@ -168,6 +171,15 @@ class RedTeam:
             tables.append(_to_the_end(made))
             log.info("%s, round %d: %d of %d are still right", strategy, round_, len(live), len(right))
         return tables
+
+    def _check_budget(self) -> None:
+        untried = [self._untried(i, name) for i in range(len(self.questions)) for name in self.settings["strategies"]]
+        fewest = min(untried, key=lambda tried: len(tried.offered))
+        if (n := len(fewest.offered)) < self.settings["budget"]:
+            raise ValueError(
+                f"redteam.budget: {self.settings['budget']} queries, but question {fewest.name} has {n} operators: one "
+                f"at a time, it could not be asked as often; lower the budget to {n} or less"
+            )
 
     def _untried(self, place: int, strategy: str) -> Tried:
         name = self.questions.inputs.rows[place]["question_id"]

@@ -68,7 +68,8 @@ def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
 
     Raises ValueError, naming model and strategy and the way out, if a column or value is missing, an outcome is none
     that is known, or contradicts the answer, a query stands there twice, comes after one that was not right, or is
-    missing where the question was right, or two models were asked different questions. Empty rows pass.
+    missing where the question was right, a question that is right to the end was asked less often than another, or two
+    models were asked different questions. Empty rows pass.
     """
     if rows.empty:
         return
@@ -78,6 +79,8 @@ def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
     searched = rows[~rows.strategy.isin([PLAIN, PRIOR])].sort_values("query")
     last = searched.groupby(["model", "strategy", "question_id"])["query"].transform("max")
     refuse(searched, (searched.outcome != "right") & (searched["query"] < last), where, "a question was asked on")
+    right = searched[(searched.outcome == "right") & (searched["query"] == last)]
+    refuse(right, right["query"] < right["query"].max(), where, "a question was not asked as often as others")
     keys = ["model", "question_id"]
     right = rows[(rows.strategy == PLAIN) & (rows.outcome == "right")]
     for strategy in strategies:
