@@ -52,6 +52,16 @@ def test_strategies_are_compared_on_the_same_questions():
     assert math.isnan(table.p_random["random"]) and math.isnan(table.p_silent["silent"])
 
 
+def test_p_values_are_adjusted_for_the_number_of_models_and_strategies():
+    """Of all rows together; those that compare a strategy with itself are none."""
+    rows = pd.concat([red_team_rows(), red_team_rows(model="at-grpo-think")])
+    table = redteam(rows, STRATEGIES).set_index(["strategy", "model"])
+    assert table.p_random_holm["adaptive"].tolist() == table.p_random_holm["silent"].tolist() == [1, 1]
+    assert table.p_random["adaptive"].tolist() == [0.5, 0.5] and table.p_random_holm["random"].isna().all()
+    few = redteam(red_team_rows().query("strategy != 'silent'"), ["adaptive", "random"])
+    assert few.p_random_holm.dropna().tolist() == few.p_random.dropna().tolist() == [0.5]
+
+
 @pytest.mark.parametrize("strategy, query", [("adaptive", 1), ("random", 4), ("silent", 3)])
 def test_a_search_that_failed_leaves_no_number_that_rests_on_it(strategy, query):
     rows = with_one(strategy, "q1", query, outcome=FAILED, answer="", said="", margin=math.nan)

@@ -3,10 +3,9 @@
 from itertools import combinations
 
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED, VARIANTS
-from safemed.report.tables.pairing import compared
+from safemed.report.tables.pairing import compared, holm
 from safemed.report.tables.rows import CLEAN
 
 COMPARISONS = [
@@ -41,7 +40,7 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     table = pd.DataFrame(records).reindex(columns=[*COMPARISONS, "method"])
     if table.empty:
         return table[COMPARISONS]
-    table["p_holm"] = table.groupby(["family", "images", "method"]).p.transform(_holm)
+    table["p_holm"] = table.groupby(["family", "images", "method"]).p.transform(holm)
     return table[COMPARISONS]
 
 
@@ -91,11 +90,3 @@ def _family(answers: pd.DataFrame, family: str, part: str, pairs: list[tuple[str
             record |= {"n": len(both), "failed": failed, "method": ""}
             records.append(record if failed else record | compared(both.astype(bool)))
     return records
-
-
-def _holm(p_values: pd.Series) -> pd.Series:
-    """Holm's adjusted values of those that there are."""
-    there = p_values.dropna()
-    if there.empty:
-        return p_values
-    return pd.Series(multipletests(there, method="holm")[1], there.index).reindex(p_values.index)

@@ -1,6 +1,7 @@
 """Two sets of answers to the same questions: accuracies, and their difference with its interval and p-value."""
 
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
 from safemed.utils.stats import mcnemar, paired_difference
@@ -36,3 +37,11 @@ def paired(answers: dict[str, pd.DataFrame], first: str, second: str) -> dict:
     right = outcomes == "right"
     found = compared(right[[first, second]])
     return record | right.mean().to_dict() | {name: found[name] for name in ("difference", "ci_low", "ci_high", "p")}
+
+
+def holm(p_values: pd.Series) -> pd.Series:
+    """The p-values adjusted for their number by Holm's (1979) method; those that are missing stay so, and do not count."""
+    there = p_values.dropna()
+    if there.empty:
+        return p_values
+    return pd.Series(multipletests(there, method="holm")[1], there.index).reindex(p_values.index)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from safemed.data.prompts import FAILED
+from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
 from safemed.stress.operators import KINDS
 from safemed.utils.stats import clustered_wilson, mcnemar
@@ -17,8 +18,8 @@ RED_TEAM_ROWS = [
 ]  # fmt: skip
 REDTEAM = [
     "model", "strategy", "n", "n_right", "fooled", "fooled_low", "fooled_high", "silent", "fooled_of_all", "followed",
-    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_silent", "p_sooner_random", "p_sooner_silent",
-    "status",
+    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_random_holm", "p_silent", "p_silent_holm",
+    "p_sooner_random", "p_sooner_silent", "status",
 ]  # fmt: skip
 PLAIN, PRIOR, SILENT, RANDOM = "plain", "prior", "silent", "random"
 
@@ -49,8 +50,10 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     top: the kind of operator that is in most of these sets.
     p_random, p_silent: exact McNemar test of `fooled` against the strategy random and against silent, on the questions
         right at first, as if these were independent.
+    p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies.
     p_sooner_random, p_sooner_silent: exact sign test on them of which of the two fools a question with fewer queries,
-        one that is not fooled counting as later: it tells strategies apart that fool nearly all.
+        one that is not fooled counting as later: it tells strategies apart that fool nearly all. Not corrected for the
+        number of rows.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number that rests on them.
 
     Raises ValueError if `check_red_team_rows` does.
@@ -60,7 +63,8 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     for model, part in redteam[redteam.strategy != PRIOR].groupby("model", sort=False):
         ends = {name: ended(part, name) for name in strategies}
         records += [{"model": model, "strategy": name} | _counted(part, name, ends) for name in ends]
-    return pd.DataFrame(records, columns=REDTEAM)
+    table = pd.DataFrame(records, columns=REDTEAM)
+    return table.assign(p_random_holm=holm(table.p_random), p_silent_holm=holm(table.p_silent))
 
 
 def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
