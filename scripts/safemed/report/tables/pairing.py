@@ -40,7 +40,7 @@ def paired(answers: dict[str, pd.DataFrame], first: str, second: str) -> dict:
 
 
 def holm(p_values: pd.Series) -> pd.Series:
-    """The p-values adjusted for their number by Holm's (1979) method; those that are missing stay so, and do not count."""
+    """The p-values adjusted for their number by Holm's (1979) method; missing ones stay so, and do not count."""
     there = p_values.dropna()
     if there.empty:
         return p_values
