@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safemed.data.dataset import load_questions, subset
-from safemed.data.prompts import FAILED, LETTERS
+from safemed.data.prompts import FAILED
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load, model_columns
-from safemed.evaluation.batching import Failure, Halving, for_each
+from safemed.evaluation.arguments import asking, load, model_columns
+from safemed.evaluation.batching import Halving, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.evaluation.strategies import SILENT, STRATEGIES, Prior, Set, Tried
@@ -58,7 +58,7 @@ def _questions(vlm: VLM, args: Namespace, templates: Templates, split: str) -> t
     settings, everything = args.settings, load_questions(args.data, split)
     n = settings["questions"] if split == "test" else settings["prior_questions"]
     asked = subset(everything, n, args.seed)
-    plain = Evaluator(vlm, asked, args.variant, settings["max_new_tokens"][args.variant])
+    plain = asking(vlm, asked, args)
     table = list(everything.remove_columns("image"))
     inputs = StressInputs(plain.rows, {CLEAN: plain.images}, set(), table, templates, args.seed)
     return ChangedQuestions(inputs), Asker(plain, settings["batch_size"])
@@ -84,23 +84,15 @@ class Asker:
         evaluator = self.plain.with_questions([one.row for one in asked], images)
         batches = evaluator.batches(torch.arange(len(asked)), self.batch_size)
         found = for_each(batches, partial(_texts_and_margins, evaluator), self.halving)
-        said = [_said(evaluator, i, found[i]) for i in range(len(asked))]
-        about = [evaluator.about(i) | {"claimed": one.claimed} for i, one in enumerate(asked)]
-        return [question | answer for question, answer in zip(about, said, strict=True)]
+        return [
+            evaluator.about(i) | {"claimed": one.claimed} | evaluator.about_answer(i, found[i], "margin")
+            for i, one in enumerate(asked)
+        ]
 
 
 def _texts_and_margins(evaluator: Evaluator, part: Tensor) -> list[tuple[str, float]]:
     texts = evaluator.answers(evaluator.images[part], part)
     return list(zip(texts, evaluator.margins(evaluator.images[part], part, texts), strict=True))
-
-
-def _said(evaluator: Evaluator, row: int, found: tuple[str, float] | Failure) -> dict:
-    failed = isinstance(found, Failure)
-    text, margin = (found.why, float("nan")) if failed else found
-    answer = "" if failed else evaluator.answer(text, row)
-    said = evaluator.rows[row]["options"][LETTERS.index(answer)] if answer else ""
-    outcome = FAILED if failed else evaluator.outcome(text, row)
-    return {"outcome": outcome, "answer": answer, "said": said, "text": text, "margin": margin}
 
 
 def asked_alone(questions: ChangedQuestions, ask: Ask) -> pd.DataFrame:

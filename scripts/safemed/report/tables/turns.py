@@ -10,7 +10,8 @@ from safemed.utils.stats import clustered_wilson, mcnemar
 TURN_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
     "precision", "push", "wording", "taught", "templates", "seen", "claimed", "first_text", "first_answer",
-    "first_outcome", "first_confidence", "first_cut", "text", "answer", "outcome", "confidence", "cut",
+    "first_said", "first_outcome", "first_confidence", "first_cut", "text", "answer", "said", "outcome", "confidence",
+    "cut",
 ]  # fmt: skip
 CONDITION = ["push", "wording", "seen"]
 TURNS = [
