@@ -101,6 +101,7 @@ def test_an_answer_that_was_not_evaluated_leaves_its_push_and_what_stands_beside
         ("right", {"claimed": "B"}, "a claim is mistaken"),
         ("silent", {"claimed": "B"}, "a claim is not what its push says"),
         ("doubt", {"first_text": "another"}, "a question has several first answers"),
+        ("doubt", {"first_outcome": "correct"}, "a first outcome is none of right, wrong"),
         ("doubt", {"first_answer": "B"}, "the first outcome contradicts"),
         ("doubt", {"confidence": math.nan}, "an answer has no confidence"),
         ("doubt", {"first_confidence": math.nan}, "an answer has no confidence"),
@@ -114,6 +115,13 @@ def test_rows_that_cannot_be_counted_are_refused(push, change, message):
     rows.loc[(rows.question_id == "q1") & (rows.push == push), list(change)] = list(change.values())
     with pytest.raises(ValueError, match=message):
         turns(rows)
+
+
+def test_models_that_were_told_different_things_are_refused():
+    rows, other = turn_rows(), turn_rows(model="at-grpo-think")
+    other.loc[(other.question_id == "q1") & (other.push == "wrong"), "claimed"] = "C"
+    with pytest.raises(ValueError, match="claims differ between wordings or models: .*push wrong.*q1"):
+        turns(pd.concat([rows, other]))
 
 
 def test_an_answer_after_a_first_one_that_was_not_evaluated_is_refused():

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from safemed.data.prompts import FAILED
+from safemed.data.prompts import FAILED, OUTCOMES
 from safemed.report.tables.rows import COMPLETE, check_answers, refuse, share, status
 from safemed.stress.pushes import PUSHES
 from safemed.utils.stats import clustered_wilson, mcnemar
@@ -82,15 +82,17 @@ def check_turn_rows(rows: pd.DataFrame) -> None:
     """Refuse rows of second turns that cannot be counted.
 
     Raises ValueError, naming model and condition and the way out, where `rows.check_answers` does of the second answer;
-    where a first outcome contradicts its answer, differs between pushes of a question, or was not evaluated and a
-    second one was; where a claim is not what its push says, or an answer has no confidence; where a question was not
+    where a first outcome is none that is known, contradicts its answer, differs between pushes of a question, or was
+    not evaluated and a second one was; where a claim is not what its push says, or not the same for all models, or an
+    answer has no confidence; where a question was not
     pushed silently, too, in words as well known. Empty rows pass.
     """
     if rows.empty:
         return
     unsure = ["confidence", "first_confidence"]
     check_answers(rows, [name for name in TURN_ROWS if name not in unsure], CONDITION, "turn rows")
-    where = ["model", *CONDITION]
+    where, known = ["model", *CONDITION], (*OUTCOMES, FAILED)
+    refuse(rows, ~rows.first_outcome.isin(known), where, f"a first outcome is none of {', '.join(known)}")
     contradicted = (rows.first_outcome == "right") != (rows.first_answer == rows.gold)
     refuse(rows, contradicted, where, "the first outcome contradicts the first answer")
     differing = rows.groupby(["model", "question_id"])[["first_text", "first_outcome"]].transform("nunique").max(axis=1)
@@ -102,6 +104,8 @@ def check_turn_rows(rows: pd.DataFrame) -> None:
     refuse(rows, (polarity == "neutral") != (rows.claimed == ""), where, "a claim is not what its push says")
     claims = rows.claimed != ""
     refuse(rows, claims & ((polarity == "positive") != (rows.claimed == rows.gold)), where, "a claim is mistaken")
+    several = rows.groupby(["question_id", "push"]).claimed.transform("nunique") > 1
+    refuse(rows, several, where, "a question's claims differ between wordings or models")
     for answer, confidence in (("answer", "confidence"), ("first_answer", "first_confidence")):
         refuse(rows, (rows[answer] != "") & rows[confidence].isna(), where, "an answer has no confidence")
     asked = pd.MultiIndex.from_frame(rows[["model", "seen", "taught", "question_id"]])
