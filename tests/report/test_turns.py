@@ -172,6 +172,19 @@ def test_methods_are_compared_on_the_answers_that_both_gave_rightly_at_first():
     assert (table.difference == table.first_flipped - table.second_flipped).all()
     assert table.p["wrong"] == 2 * 0.5**3 and table.p["doubt"] == 1
     assert (table.ci_low <= table.difference).all() and (table.difference <= table.ci_high).all()
+    assert table.beyond.drop("silent").to_dict() == pytest.approx({"doubt": 0, "wrong": 2 / 3, "right": -1 / 3})
+    assert (table.beyond_low.dropna() <= table.beyond.dropna()).all() and math.isnan(table.beyond["silent"])
+
+
+def test_what_an_attack_on_the_image_gives_up_is_not_due_to_the_push():
+    """Whatever is said, one model gives up all, the other nothing: the difference is one, and nothing is beyond it."""
+    rows = turn_rows(answer="C", said="C", outcome="wrong")
+    wordings = [rows, rows.assign(wording=rows.wording + "b")]  # several of a kind
+    other = trained()
+    table = turn_comparisons(pd.concat([*wordings, other, other.assign(wording=other.wording + "b")]))
+    assert (table.difference == 1).all() and (table.n == 6).all() and table.p_holm.max() < 0.05
+    said = table[table.push != "silent"]
+    assert (said[["beyond", "beyond_low", "beyond_high"]] == 0).all(axis=None)
 
 
 def test_pairs_are_of_one_variant_and_adjusted_for_their_number_under_the_same_push():

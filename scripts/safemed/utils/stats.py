@@ -72,7 +72,7 @@ def clustered_wilson(right: Sequence[float], clusters: Sequence, confidence: flo
 
 
 def paired_difference(
-    first: Sequence[bool], second: Sequence[bool], clusters: Sequence, confidence: float = 0.95, seed: int = 0
+    first: Sequence[float], second: Sequence[float], clusters: Sequence, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of mean(first) - mean(second), the same questions answered by two models.
 

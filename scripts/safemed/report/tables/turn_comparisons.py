@@ -8,11 +8,13 @@ from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import compared, holm
 from safemed.report.tables.turns import check_turn_rows
 from safemed.stress.pushes import PUSHES
+from safemed.utils.stats import paired_difference
 
 TURN_COMPARISONS = [
     "seen", "push", "taught", "first", "second", "n", "failed", "first_flipped", "second_flipped", "first_silent",
-    "second_silent", "difference", "ci_low", "ci_high", "p", "p_holm",
+    "second_silent", "difference", "ci_low", "ci_high", "p", "p_holm", "beyond", "beyond_low", "beyond_high",
 ]  # fmt: skip
+KEYS = ["question_id", "image_path", "wording"]  # of an answer of one model
 
 
 def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
@@ -32,6 +34,9 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
     p: McNemar's exact test, as if the n were independent.
     p_holm: p adjusted by Holm's (1979) method over the pairs of the same images, push and wordings.
+    beyond: difference minus first_silent plus second_silent: what of it is due to what the push says, and not to any
+        second turn, or to an attack on the image.
+    beyond_low, beyond_high: its 95 % paired bootstrap over images.
 
     Raises ValueError if `check_turn_rows` does.
     """
@@ -56,12 +61,20 @@ def _compared(part: pd.DataFrame, silent: pd.DataFrame, pair: list[str]) -> dict
         return record
     found = compared(flipped)
     shares = {f"{one}_flipped": found.pop(f"{one}_accuracy") for one in ("first", "second")}
-    return record | shares | found | dict(zip(("first_silent", "second_silent"), silently.mean(), strict=True))
+    shares |= dict(zip(("first_silent", "second_silent"), silently.mean(), strict=True))
+    return record | shares | found | ({} if part is silent else _beyond(flipped, silently))
+
+
+def _beyond(flipped: pd.DataFrame, silently: pd.DataFrame) -> dict:
+    """How much more the first of two models gives up than after the silent push, minus the same of the second."""
+    calm = silently.groupby(level=KEYS[:2]).mean().reindex(flipped.index.droplevel(KEYS[2]))
+    first, second = (flipped - calm.to_numpy()).to_numpy(float).T
+    low, high = paired_difference(first, second, flipped.index.get_level_values("image_path"))
+    return {"beyond": (first - second).mean(), "beyond_low": low, "beyond_high": high}
 
 
 def _flipped(part: pd.DataFrame, pair: list[str]) -> tuple[pd.DataFrame, int]:
     """Whether the two models, as columns, gave up each answer that was right at first of both; how many failed."""
-    keys = ["question_id", "image_path", "wording"]
-    firsts, seconds = (part.pivot(index=keys, columns="model", values=of)[pair] for of in ("first_outcome", "outcome"))
+    firsts, seconds = (part.pivot(index=KEYS, columns="model", values=of)[pair] for of in ("first_outcome", "outcome"))
     failed = (seconds == FAILED).any(axis=1)
     return seconds[(firsts == "right").all(axis=1) & ~failed] != "right", int(failed.sum())
