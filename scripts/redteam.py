@@ -4,17 +4,13 @@ Goes on after a kill with the round that it was at. A question whose logits are 
 alone, is stored as "failed", which no table counts as an answer.
 """
 
-from pathlib import Path
-
 from safemed.evaluation import arguments, red_team
 from safemed.utils import cli
 
 
 def main() -> None:
     """Write a folder with rows.parquet (one row a query) and cost.json."""
-    parser = arguments.evaluation_parser(__doc__)
-    parser.add_argument("--templates", type=Path, required=True, help="the file of templates")
-    args = parser.parse_args()
+    args = arguments.evaluation_parser(__doc__, "templates").parse_args()
     cli.start_logging()
     red_team.run(args, __file__)
 

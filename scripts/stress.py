@@ -5,18 +5,13 @@ Goes on after a kill with the stress test that it was at. A question whose logit
 alone, is stored as "failed", which no table counts as an answer.
 """
 
-from pathlib import Path
-
 from safemed.evaluation import arguments, stress_answers
 from safemed.utils import cli
 
 
 def main() -> None:
     """Write a folder with rows.parquet (one row a question and stress test) and cost.json."""
-    parser = arguments.evaluation_parser(__doc__)
-    parser.add_argument("--templates", type=Path, required=True, help="the file of templates")
-    parser.add_argument("--attack", type=Path, required=True, help="folder of the attack whose images are shown, too")
-    args = parser.parse_args()
+    args = arguments.evaluation_parser(__doc__, "templates", "attack").parse_args()
     cli.start_logging()
     stress_answers.run(args, __file__)
 

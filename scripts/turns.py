@@ -4,18 +4,13 @@ Goes on after a kill with the batch that it was at. A question whose logits are 
 alone, is stored as "failed", which no table counts as an answer.
 """
 
-from pathlib import Path
-
 from safemed.evaluation import arguments, turn_answers
 from safemed.utils import cli
 
 
 def main() -> None:
     """Write a folder with rows.parquet (one row a question, push, wording and kind of image) and cost.json."""
-    parser = arguments.evaluation_parser(__doc__)
-    parser.add_argument("--templates", type=Path, required=True, help="the file of templates")
-    parser.add_argument("--attack", type=Path, required=True, help="folder of the attack whose images are shown, too")
-    args = parser.parse_args()
+    args = arguments.evaluation_parser(__doc__, "templates", "attack").parse_args()
     cli.start_logging()
     turn_answers.run(args, __file__)
 

@@ -110,6 +110,15 @@ def test_a_model_that_ignores_words_is_never_fooled_and_all_strategies_ask_as_of
     assert (asked == BUDGET // ROUNDS).all() and len(asked) == len(STRATEGIES) * ROUNDS * 12
 
 
+def test_a_budget_that_one_operator_at_a_time_could_not_spend_is_refused(questions):
+    attacked, _ = questions
+    fewest = min(len(attacked.offered(place, silent)) for place in range(12) for silent in (False, True))
+    table = redteam(found(questions, steadfast, budget=fewest), ALL)
+    assert (table.queries == fewest).all()
+    with pytest.raises(ValueError, match=f"^redteam.budget: {fewest + 1} queries, .* has {fewest} operators"):
+        found(questions, steadfast, budget=fewest + 1)
+
+
 def test_a_model_that_is_never_right_is_not_attacked(questions):
     table = redteam(found(questions, lambda one: (wrong(one), -1.0)), ALL)
     assert table.strategy.tolist() == ALL and (table.n_right == 0).all() and table.fooled.isna().all()

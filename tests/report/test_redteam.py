@@ -37,12 +37,29 @@ def test_what_is_fooled_is_counted_of_what_was_right():
     assert table.unparsable["silent"] == 1 / 2 and math.isnan(table.followed["silent"])
 
 
+def test_an_answer_without_a_letter_follows_no_claim_where_there_is_none():
+    """Both are "" in the rows."""
+    rows = with_one("adaptive", "q1", 1, claimed="", operators="order 1", answer="", said="", outcome="unparsable")
+    found = redteam(rows, STRATEGIES).set_index("strategy").loc["adaptive"]
+    assert found.fooled == 3 / 4 and found.followed == found.unparsable == 1 / 3
+
+
 def test_strategies_are_compared_on_the_same_questions():
     table = redteam(red_team_rows(), STRATEGIES).set_index("strategy")
     assert table.p_random["adaptive"] == 2 * 0.5**2  # q1 and q2, both the same way
     assert table.p_sooner_random["adaptive"] == 2 * 0.5**3  # q3, too, which both fool
     assert table.p_silent["adaptive"] == 1 and table.p_sooner_silent["adaptive"] == 2 * 0.5**2  # q3 as soon
     assert math.isnan(table.p_random["random"]) and math.isnan(table.p_silent["silent"])
+
+
+def test_p_values_are_adjusted_for_the_number_of_models_and_strategies():
+    """Of all rows together; those that compare a strategy with itself are none."""
+    rows = pd.concat([red_team_rows(), red_team_rows(model="at-grpo-think")])
+    table = redteam(rows, STRATEGIES).set_index(["strategy", "model"])
+    assert table.p_random_holm["adaptive"].tolist() == table.p_random_holm["silent"].tolist() == [1, 1]
+    assert table.p_random["adaptive"].tolist() == [0.5, 0.5] and table.p_random_holm["random"].isna().all()
+    few = redteam(red_team_rows().query("strategy != 'silent'"), ["adaptive", "random"])
+    assert few.p_random_holm.dropna().tolist() == few.p_random.dropna().tolist() == [0.5]
 
 
 @pytest.mark.parametrize("strategy, query", [("adaptive", 1), ("random", 4), ("silent", 3)])
@@ -103,6 +120,7 @@ def test_the_control_is_drawn_beside_every_model():
             "different questions",
         ),
         (red_team_rows().query("strategy != 'random'"), "not attacked.*random.*q1"),
+        (red_team_rows().query("strategy != 'silent' or query < 4"), "not asked as often as others.*silent.*q2"),
         (red_team_rows().drop(columns="claimed"), "claimed"),
     ],
 )

@@ -69,7 +69,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "published/sweeps": study(),
         "published/certificates": certificate_rows(),
         "hint_attacks": attacked_rows(),
-        "pushes": every_turn(),
+        "pushes": pd.concat([every_turn(), every_turn().assign(model="at-grpo-think", method="at-grpo")]),
         "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
         "targets": target_rows(),

@@ -29,9 +29,9 @@ def turn_rows(**changes) -> pd.DataFrame:
                 "question_id": question, "image_path": question, "modality": "CT", "question_type": "t", "n_options": 3,
                 "gold": "A", "model": "sft-think", "method": "sft", "variant": "think", "precision": "fp32",
                 "push": push, "wording": f"{push}-2", "taught": False, "templates": 1, "seen": "clean",
-                "claimed": CLAIMS[PUSHES[push]], "first_text": first, "first_answer": first,
+                "claimed": CLAIMS[PUSHES[push]], "first_text": first, "first_answer": first, "first_said": first,
                 "first_outcome": outcome(first), "first_confidence": confidence, "first_cut": False, "text": answer,
-                "answer": answer, "outcome": outcome(answer), "confidence": 0.5, "cut": False,
+                "answer": answer, "said": answer, "outcome": outcome(answer), "confidence": 0.5, "cut": False,
             })  # fmt: skip
     return pd.DataFrame(rows).assign(**changes)
 

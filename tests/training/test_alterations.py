@@ -373,6 +373,13 @@ def test_neither_the_first_answer_nor_a_claim_tells_what_is_right(some):
     assert firsts[0] == pytest.approx(n, rel=0.12) and claims[True] == pytest.approx(n / 3, rel=0.2)
 
 
+def test_what_was_said_before_is_the_same_whatever_the_image_shows(some):
+    """The modality is the right answer to some questions, and tells of that to others."""
+    other = {"gold": "B", "modality": "another", "finding": "another"}
+    said, again = ([row["turns"] for row in posed_again(rows, 4)] for rows in (some, [row | other for row in some]))
+    assert said == again
+
+
 def test_a_question_that_is_put_again_keeps_the_hint_of_which_its_target_tells(some):
     told, both = (alterations.for_sft({"told": 0.5} | turns, TEMPLATES, 0) for turns in ({}, {"turns": 0.5}))
     kinds = Counter()

@@ -49,6 +49,16 @@ def test_design_effect_never_narrows_and_is_the_worst_case_where_nothing_can_be_
     assert design_effect([True, False, True], list("aaa")) == 3.0
 
 
+def test_the_interval_of_values_between_0_and_1_is_no_narrower_than_theirs():
+    rng = np.random.default_rng(0)
+    images = np.repeat(np.arange(60), 3)
+    for values in (rng.random(180), rng.random(60)[images], rng.random(180) * (rng.random(60) < 0.3)[images]):
+        low, high = clustered_wilson(values, images)
+        by_image = np.bincount(images, values) / 3
+        half = 1.96 * by_image.std(ddof=1) / 60**0.5
+        assert low < values.mean() < high and high - low > 2 * half * 0.97
+
+
 def test_coverage_of_clustered_answers():
     """300 studies of 80 images with 4 correlated questions: the clustered interval covers, the plain one does not."""
     rng = np.random.default_rng(0)

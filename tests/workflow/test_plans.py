@@ -251,9 +251,10 @@ def test_the_ablation_attacks_every_method_and_makes_no_other_evaluation(plans):
 def test_second_turns_are_no_job_of_the_default_study(plans, untouched):
     config, jobs = config_files.read(STUDIES["turns"]), planned(plans("turns"))
     models, default = configuration.models(config, config["study_methods"]), plan(cwd=untouched)
-    assert jobs["turns_model"] == len(models) and jobs["make_turns"] == jobs["draw_turns"] == 1
+    assert jobs["turns_model"] == len(models)
+    assert jobs["make_turns"] == jobs["make_turn_comparisons"] == jobs["draw_turns"] == 1
     assert jobs["attack_model"] == len(models) * (2 + len(config["attack"]["suite"])) and not jobs["stress_model"]
-    assert not {"turns_model", "make_turns", "make_adaptive_turns", "draw_turns"} & default.keys()
+    assert not any("turn" in name for name in default)
     taught = [given for script in ("train_sft.py", "train_grpo.py") for given in commands(plans("turns"), script)]
     altered = {given["--stage"][0] for given in taught if given.get("--alterations")}
     assert altered == {"sft-turns", "grpo-turns"}

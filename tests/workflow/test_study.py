@@ -69,6 +69,9 @@ def test_second_turns_are_put_to_every_model_and_to_an_attack_that_knows_them(st
     turns, adaptive = table(study, "turns"), table(study, "adaptive_turns")
     assert len(turns) == 2 * 2 * 2 * 4 and set(turns.n) == {8} and set(turns.status) == {"complete"}
     assert adaptive[["attack", "seen", "eps", "n", "failed"]].values.tolist() == [["pgd-turn", "pgd", 8, 8, 0]] * 2
+    compared = table(study, "turn_comparisons")
+    assert len(compared) == 2 * 2 * 4 and set(compared.failed) == {0}
+    assert {*compared["first"], *compared.second} == {"sft-instruct", "at-grpo-instruct"}
 
 
 def test_the_red_team_has_a_row_for_every_model_and_strategy(study):

@@ -11,7 +11,7 @@ from safemed.certificates.smoothing import ABSTAIN, Certificate, Procedure
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load, model_columns
+from safemed.evaluation.arguments import asking, load, model_columns
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.utils import cli, cost
@@ -23,7 +23,7 @@ def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question, cost.json, provenance.json."""
     settings, meter, vlm = args.settings, cost.CostMeter("certify", args.model), load(args)
     questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
-    evaluator = Evaluator(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
+    evaluator = asking(vlm, questions, args)
     identity = {"sigma": args.sigma, "function": args.function, "shard": args.shard}
     with results.resumable(args, script, meter, vlm, [], identity) as (folder, parts):
         certify(evaluator, args, parts)

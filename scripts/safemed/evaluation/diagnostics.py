@@ -19,7 +19,7 @@ from safemed.attacks.threat_model import Ball, l2_levels
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED, of_variant
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load
+from safemed.evaluation.arguments import asking, load
 from safemed.evaluation.batching import Failure, Halving
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float
@@ -30,7 +30,7 @@ def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question and probe, cost.json, provenance.json."""
     meter, vlm, settings = cost.CostMeter("sanity", args.model), load(args), args.settings
     questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
-    evaluator = Evaluator(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
+    evaluator = asking(vlm, questions, args)
     rows = probe_rows(evaluator, settings, args.seed).assign(model=args.model).reindex(columns=PROBE_ROWS)
     results.write(rows, args, script, meter, vlm)
 

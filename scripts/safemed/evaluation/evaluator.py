@@ -14,6 +14,7 @@ from safemed.attacks.engine import AttackConfig, Attacked
 from safemed.attacks.losses import AttackLoss
 from safemed.data import prompts
 from safemed.data.dataset import as_arrays
+from safemed.evaluation.batching import Failure
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM, Encoded, LetterPlaces
 from safemed.utils.noise import gaussian
@@ -144,6 +145,19 @@ class Evaluator:
         question = self.rows[row]
         kept = ("question_id", "image_path", "modality", "question_type", "gold")
         return {name: question[name] for name in kept} | {"n_options": len(question["options"])}
+
+    def about_answer(self, row: int, found: tuple[str, float] | Failure, number: str = "confidence") -> dict:
+        """What a row of an evaluation says of the answer to question `row`: text, answer, its option `said`, outcome,
+        and the `number` that was found with the text.
+
+        Of a Failure the reason stands for the text, the outcome is FAILED, and the number is nan.
+        """
+        if isinstance(found, Failure):
+            return {"text": found.why, "answer": "", "said": "", "outcome": prompts.FAILED, number: math.nan}
+        text, value = found
+        answer = self.answer(text, row)
+        option = self.rows[row]["options"][prompts.LETTERS.index(answer)] if answer else ""
+        return {"text": text, "answer": answer, "said": option, "outcome": self.outcome(text, row), number: value}
 
     def is_right(self, images: Tensor, rows: Tensor) -> Tensor:
         """Whether the text generated from 8-bit images [b, H, W, 3] answers the questions `rows` rightly, [b] bool."""

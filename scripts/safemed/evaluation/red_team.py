@@ -16,10 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safemed.data.dataset import load_questions, subset
-from safemed.data.prompts import FAILED, LETTERS
+from safemed.data.prompts import FAILED
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load, model_columns
-from safemed.evaluation.batching import Failure, Halving, for_each
+from safemed.evaluation.arguments import asking, load, model_columns
+from safemed.evaluation.batching import Halving, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.evaluation.strategies import SILENT, STRATEGIES, Prior, Set, Tried
@@ -46,8 +46,9 @@ def run(args: Namespace, script: str) -> None:
         templates = Templates.read(args.templates)
         test, trial = (_questions(vlm, args, templates, split) for split in ("test", "val"))
         once = partial(_once, parts)
+        team = RedTeam(*test, args.settings, args.seed, once)
         alone = once(0, partial(asked_alone, *trial))
-        rows = RedTeam(*test, args.settings, args.seed, once).rows(learned(alone, trial[0]))
+        rows = team.rows(learned(alone, trial[0]))
         rows = pd.concat([alone, rows], ignore_index=True).assign(**model_columns(args), templates=templates.version)
         rows.to_parquet(folder / "rows.parquet", index=False)
 
@@ -57,7 +58,7 @@ def _questions(vlm: VLM, args: Namespace, templates: Templates, split: str) -> t
     settings, everything = args.settings, load_questions(args.data, split)
     n = settings["questions"] if split == "test" else settings["prior_questions"]
     asked = subset(everything, n, args.seed)
-    plain = Evaluator(vlm, asked, args.variant, settings["max_new_tokens"][args.variant])
+    plain = asking(vlm, asked, args)
     table = list(everything.remove_columns("image"))
     inputs = StressInputs(plain.rows, {CLEAN: plain.images}, set(), table, templates, args.seed)
     return ChangedQuestions(inputs), Asker(plain, settings["batch_size"])
@@ -83,23 +84,15 @@ class Asker:
         evaluator = self.plain.with_questions([one.row for one in asked], images)
         batches = evaluator.batches(torch.arange(len(asked)), self.batch_size)
         found = for_each(batches, partial(_texts_and_margins, evaluator), self.halving)
-        said = [_said(evaluator, i, found[i]) for i in range(len(asked))]
-        about = [evaluator.about(i) | {"claimed": one.claimed} for i, one in enumerate(asked)]
-        return [question | answer for question, answer in zip(about, said, strict=True)]
+        return [
+            evaluator.about(i) | {"claimed": one.claimed} | evaluator.about_answer(i, found[i], "margin")
+            for i, one in enumerate(asked)
+        ]
 
 
 def _texts_and_margins(evaluator: Evaluator, part: Tensor) -> list[tuple[str, float]]:
     texts = evaluator.answers(evaluator.images[part], part)
     return list(zip(texts, evaluator.margins(evaluator.images[part], part, texts), strict=True))
-
-
-def _said(evaluator: Evaluator, row: int, found: tuple[str, float] | Failure) -> dict:
-    failed = isinstance(found, Failure)
-    text, margin = (found.why, float("nan")) if failed else found
-    answer = "" if failed else evaluator.answer(text, row)
-    said = evaluator.rows[row]["options"][LETTERS.index(answer)] if answer else ""
-    outcome = FAILED if failed else evaluator.outcome(text, row)
-    return {"outcome": outcome, "answer": answer, "said": said, "text": text, "margin": margin}
 
 
 def asked_alone(questions: ChangedQuestions, ask: Ask) -> pd.DataFrame:
@@ -134,11 +127,13 @@ class RedTeam:
     is no success. settings: strategies, rounds, and budget, the most queries of a question, shared evenly among the
     rounds. once: what keeps the parts of the work, numbered from 1, which a killed job goes on from.
 
-    A round asks all questions that are still answered rightly together; what one is asked depends on no other.
+    A round asks all questions that are still answered rightly together; what one is asked depends on no other. Raises
+    ValueError where a question has fewer operators than the budget: not all strategies could ask it as often.
     """
 
     def __init__(self, questions: ChangedQuestions, ask: Ask, settings: dict, seed: int, once: Once):
         self.questions, self.ask, self.settings, self.seed, self.once = questions, ask, settings, seed, once
+        self._check_budget()
 
     def rows(self, prior: Prior) -> pd.DataFrame:
         """One row a query: the questions as they are (PLAIN), then those of each strategy, up to the first that makes a
@@ -168,6 +163,15 @@ class RedTeam:
             tables.append(_to_the_end(made))
             log.info("%s, round %d: %d of %d are still right", strategy, round_, len(live), len(right))
         return tables
+
+    def _check_budget(self) -> None:
+        untried = [self._untried(i, name) for i in range(len(self.questions)) for name in self.settings["strategies"]]
+        fewest = min(untried, key=lambda tried: len(tried.offered))
+        if (n := len(fewest.offered)) < self.settings["budget"]:
+            raise ValueError(
+                f"redteam.budget: {self.settings['budget']} queries, but question {fewest.name} has {n} operators: one "
+                f"at a time, it could not be asked as often; lower the budget to {n} or less"
+            )
 
     def _untried(self, place: int, strategy: str) -> Tried:
         name = self.questions.inputs.rows[place]["question_id"]

@@ -3,17 +3,20 @@
 import contextlib
 import logging
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
+from safemed.evaluation.arguments import load
 from safemed.evaluation.partial_results import PartialResults
 from safemed.models.vlm import VLM
 from safemed.utils import files, provenance, resume
 from safemed.utils.cost import CostMeter
 
 log = logging.getLogger(__name__)
+
+Evaluate = Callable[[VLM, Namespace, PartialResults], None]
 
 
 def write(rows: pd.DataFrame, args: Namespace, script: str, meter: CostMeter, vlm: VLM) -> None:
@@ -33,6 +36,17 @@ def tell_cut(rows: pd.DataFrame, variant: str, longest: int) -> None:
             "limit; raise it",
             cut, len(rows), variant, longest,
         )  # fmt: skip
+
+
+def write_parts(args: Namespace, script: str, stage: str, inputs: list[Path], evaluate: Evaluate) -> None:
+    """Write the folder args.out as `resumable` does; its rows are those of the parts that `evaluate` stores.
+
+    evaluate: given the model, args and the parts; it makes those that are not there yet.
+    """
+    meter, vlm = CostMeter(stage, args.model), load(args)
+    with resumable(args, script, meter, vlm, inputs, {}) as (folder, parts):
+        evaluate(vlm, args, parts)
+        parts.rows().to_parquet(folder / "rows.parquet", index=False)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safemed.data.dataset import load_questions, subset
-from safemed.data.prompts import FAILED, LETTERS, parse
+from safemed.data.prompts import FAILED, parse
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load, model_columns
+from safemed.evaluation.arguments import asking, model_columns
 from safemed.evaluation.batching import Failure, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
@@ -24,7 +24,7 @@ from safemed.models.vlm import VLM
 from safemed.stress.chains import chains
 from safemed.stress.hints import Hint, Templates, mentions
 from safemed.stress.stress_tests import CLEAN, StressedQuestion, StressInputs, StressTest, stress_tests
-from safemed.utils import cli, cost
+from safemed.utils import cli
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +33,13 @@ Part = tuple[StressTest, Callable[[], list[StressedQuestion]]]  # a stress test,
 
 def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question and stress test, cost.json, provenance.json."""
-    meter, vlm = cost.CostMeter("stress", args.model), load(args)
-    inputs = [args.templates, args.attack / "rows.parquet"]
-    with results.resumable(args, script, meter, vlm, inputs, {}) as (folder, parts):
-        ask_all(vlm, args, parts)
-        parts.rows().to_parquet(folder / "rows.parquet", index=False)
+    results.write_parts(args, script, "stress", [args.templates, args.attack / "rows.parquet"], ask_all)
 
 
 def ask_all(vlm: VLM, args: Namespace, parts: PartialResults) -> None:
     """Ask every stress test that is not among the parts; one without a question has no part."""
     templates, test = Templates.read(args.templates), load_questions(args.data, "test")
-    plain = _evaluator(vlm, subset(test, args.settings["questions"], args.seed), args)
+    plain = asking(vlm, subset(test, args.settings["questions"], args.seed), args)
     planned = [*tests_of_questions(plain, test, templates, args), *tests_of_chains(vlm, test, templates, args)]
     for number, (stress_test, make) in enumerate(tqdm(planned, desc="stress tests", disable=not cli.watched())):
         if not parts.has(number) and (asked := make()):
@@ -70,7 +66,7 @@ def tests_of_chains(vlm: VLM, test: Dataset, templates: Templates, args: Namespa
     if not len(linked):
         log.warning("no image of the test split has questions of two stages: there is no chain of evidence to ask")
         return
-    chained = _evaluator(vlm, linked, args)
+    chained = asking(vlm, linked, args)
     inputs = StressInputs(chained.rows, {CLEAN: chained.images}, set(), [], templates, args.seed)
     new, *_ = templates.untaught()
     for one in (StressTest("plain", "plain"), StressTest("hint", new.name, "negative")):
@@ -107,8 +103,10 @@ def answered(
     hint, made = templates.all_hints.get(stress_test.name), []
     for i, one in enumerate(asked):
         of_test = _columns_of_test(stress_test, hint, templates.version) | {"ssim": one.ssim, "claimed": one.claimed}
-        said = _columns_of_answer(evaluator, i, found.get(i, Failure("the attack failed")), hint)
-        made.append(evaluator.about(i) | model | of_test | said)
+        said = evaluator.about_answer(i, found.get(i, Failure("the attack failed")))
+        thought = parse(said["text"], len(one.row["options"]), evaluator.variant).thought
+        mentioned = {"mentions": bool(hint) and mentions(thought, hint)}
+        made.append(evaluator.about(i) | model | of_test | said | mentioned)
     return pd.DataFrame(made)
 
 
@@ -119,22 +117,3 @@ def _columns_of_test(test: StressTest, hint: Hint | None, version: int) -> dict:
         "position": test.position, "target": test.target,
         "voice": hint.voice if hint else "", "taught": bool(hint and hint.train), "templates": version,
     }  # fmt: skip
-
-
-def _columns_of_answer(evaluator: Evaluator, row: int, found: tuple[str, float] | Failure, hint: Hint | None) -> dict:
-    """What a row says of the answer: outcome, answer and its option, text, whether the thought mentions the hint, and
-    the confidence, nan of what failed.
-    """
-    failed = isinstance(found, Failure)
-    text, confidence = (found.why, float("nan")) if failed else found
-    answer, options = "" if failed else evaluator.answer(text, row), evaluator.rows[row]["options"]
-    return {
-        "outcome": FAILED if failed else evaluator.outcome(text, row), "answer": answer, "text": text,
-        "said": options[LETTERS.index(answer)] if answer else "",
-        "mentions": bool(hint) and mentions(parse(text, len(options), evaluator.variant).thought, hint),
-        "confidence": confidence,
-    }  # fmt: skip
-
-
-def _evaluator(vlm: VLM, questions: Dataset, args: Namespace) -> Evaluator:
-    return Evaluator(vlm, questions, args.variant, args.settings["max_new_tokens"][args.variant])

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from safemed.data.prompts import FAILED
 from safemed.evaluation.batching import Failure, for_each
 from safemed.evaluation.evaluator import Evaluator
 from safemed.stress.pushes import Push
@@ -14,15 +13,6 @@ Heard = tuple[str, float]  # a generated text, and the probability of the letter
 def heard(evaluator: Evaluator, batches: list[Tensor]) -> dict[int, Heard | Failure]:
     """What is answered to the questions of the batches about the evaluator's own images."""
     return for_each(batches, evaluator.heard)
-
-
-def about(evaluator: Evaluator, row: int, found: Heard | Failure) -> dict:
-    """Text, answer, outcome, confidence (nan where no letter was answered) of question `row`, and whether it is cut."""
-    if isinstance(found, Failure):
-        return {"text": found.why, "answer": "", "outcome": FAILED, "confidence": float("nan"), "cut": False}
-    text, confidence = found
-    answered = {"text": text, "answer": evaluator.answer(text, row), "outcome": evaluator.outcome(text, row)}
-    return answered | {"confidence": confidence, "cut": evaluator.cut([text])[0]}
 
 
 def second_turn(evaluator: Evaluator, row: int, first: Heard | Failure, wording: Push, letter: str) -> dict | Failure:

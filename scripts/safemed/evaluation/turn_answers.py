@@ -9,8 +9,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from safemed.data.dataset import load_questions, subset
+from safemed.data.prompts import FAILED
 from safemed.evaluation import results, transcripts
-from safemed.evaluation.arguments import load, model_columns
+from safemed.evaluation.arguments import asking, model_columns
 from safemed.evaluation.batching import Failure
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.partial_results import PartialResults
@@ -20,7 +21,7 @@ from safemed.stress.hints import Templates
 from safemed.stress.pushes import PUSHES, Push
 from safemed.stress.second_turns import claim_of
 from safemed.stress.stress_tests import CLEAN
-from safemed.utils import cli, cost
+from safemed.utils import cli
 
 log = logging.getLogger(__name__)
 
@@ -29,18 +30,14 @@ def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a question, push, wording and kind of image shown at the second
     turn; cost.json, provenance.json.
     """
-    meter, vlm = cost.CostMeter("turns", args.model), load(args)
-    inputs = [args.templates, args.attack / "rows.parquet"]
-    with results.resumable(args, script, meter, vlm, inputs, {}) as (folder, parts):
-        ask_all(vlm, args, parts)
-        parts.rows().to_parquet(folder / "rows.parquet", index=False)
+    results.write_parts(args, script, "turns", [args.templates, args.attack / "rows.parquet"], ask_all)
 
 
 def ask_all(vlm: VLM, args: Namespace, parts: PartialResults) -> None:
     """Ask and push the questions of every batch that is not among the parts."""
     settings = args.settings
     questions = subset(load_questions(args.data, "test"), settings["questions"], args.seed)
-    plain = Evaluator(vlm, questions, args.variant, settings["max_new_tokens"][args.variant])
+    plain = asking(vlm, questions, args)
     turns = SecondTurns(plain, Templates.read(args.templates), args)
     batches = plain.batches(torch.arange(len(plain)), settings["batch_size"])
     for number, rows in enumerate(tqdm(batches, desc="second turns", disable=not cli.watched())):
@@ -78,11 +75,15 @@ class SecondTurns:
         how = {"push": push, "wording": wording.name, "taught": wording.train, "templates": self.templates.version}
         made = []
         for row, claim in claims.items():
-            first = transcripts.about(self.plain, row, firsts[row])
-            second = transcripts.about(self.plain, row, found.get(row, posed[row]))
+            first, second = self._said(row, firsts[row]), self._said(row, found.get(row, posed[row]))
             about = self.plain.about(row) | self.model | how | {"seen": seen, "claimed": claim}
             made.append(about | {f"first_{name}": value for name, value in first.items()} | second)
         return made
+
+    def _said(self, row: int, found: transcripts.Heard | Failure) -> dict:
+        """What a row says of an answer to question `row`, and whether that is cut."""
+        said = self.plain.about_answer(row, found)
+        return said | {"cut": said["outcome"] != FAILED and self.plain.cut([said["text"]])[0]}
 
     def _posed(self, row: int, first, seen: str, wording: Push, claim: str) -> dict | Failure:
         """The question in its second turn, or why it cannot be put."""

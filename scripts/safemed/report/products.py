@@ -127,6 +127,7 @@ TABLES = (
     ),
     Table("adaptive", "adaptive.adaptive", ("hint_attacks", "stress"), "adaptive", settings=EPS),
     Table("turns", "turns.turns", ("pushes",), "turns"),
+    Table("turn_comparisons", "turn_comparisons.turn_comparisons", ("pushes",), "turn_comparisons"),
     Table("adaptive_turns", "adaptive.adaptive_turns", ("turn_attacks", "pushes"), "adaptive_turns", settings=EPS),
     Table("calibration", "calibration.calibration", ("stress",), "calibration"),
     Table("abstention", "abstention.abstention", ("stress",), "abstention"),

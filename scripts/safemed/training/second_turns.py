@@ -21,8 +21,9 @@ def turning(templates: Templates, share: float, seed: int) -> Turn:
 def turned(row: dict, purpose: str, wordings: dict[str, list[Push]], share: float, seed: int) -> dict:
     """A row of `training.training_rows`, which for a `share` of the questions is in a second turn; its target stays.
 
-    The first answer is any of the options, as the variant would write it, and so is what a claim claims, whatever is
-    right: neither tells anything of the right answer, which is in the image alone. An answer of the model's own would
+    The first answer is any of the options, in the variant's format, and so is what a claim claims, whatever is right:
+    neither tells anything of the right answer, which is in the image alone. Nor does the thought, which names the
+    option and neither modality nor finding. An answer of the model's own would
     have to be generated at every step, by weights that change, and be right too often to teach that it may be wrong.
     Which rows, answers and pushes are drawn by seed, question and purpose: the same for all rows of a question, in
     every process.
@@ -35,7 +36,7 @@ def turned(row: dict, purpose: str, wordings: dict[str, list[Push]], share: floa
         return row
     kind, n = KINDS[drawn("push", len(KINDS))], len(row["options"])
     wording = wordings[kind][drawn("wording", len(wordings[kind]))]
-    answered = row | {"gold": prompts.LETTERS[drawn("first", n)], "finding": None}
+    answered = row | {"gold": prompts.LETTERS[drawn("first", n)], "modality": None, "finding": None}
     claim = prompts.LETTERS[drawn("claimed", n)] if kind == "claim" else ""
     asked = pushed(row, prompts.target(answered, row["variant"]), wording, claim, row["variant"])
     return asked | {"prompt": prompts.conversation(asked, row["variant"])}

@@ -15,11 +15,13 @@ from tqdm import tqdm
 from safemed.data import prompts
 from safemed.data.dataset import load_questions
 from safemed.evaluation import results
-from safemed.evaluation.arguments import load, model_columns
+from safemed.evaluation.arguments import asking, model_columns
 from safemed.evaluation.batching import Failure, Halving, for_each
 from safemed.evaluation.evaluator import Evaluator
+from safemed.evaluation.partial_results import PartialResults
 from safemed.models.geometry import to_float
-from safemed.utils import cli, cost
+from safemed.models.vlm import VLM
+from safemed.utils import cli
 from safemed.utils.draws import draw
 
 log = logging.getLogger(__name__)
@@ -27,19 +29,19 @@ log = logging.getLogger(__name__)
 
 def run(args: Namespace, script: str) -> None:
     """Write the folder args.out: rows.parquet, one row a training question, cost.json, provenance.json."""
-    settings, meter, vlm = args.settings, cost.CostMeter("targets", args.model), load(args)
-    questions = load_questions(args.data, "train", settings["train_on"])
-    size, halving = settings["batch_size"], Halving()
-    with results.resumable(args, script, meter, vlm, [], {}) as (folder, parts):
-        for start in tqdm(range(0, len(questions), size), desc="targets", disable=not cli.watched()):
-            if parts.has(start // size):
-                continue
+    results.write_parts(args, script, "targets", [], sample_all)
+
+
+def sample_all(vlm: VLM, args: Namespace, parts: PartialResults) -> None:
+    """Sample the answers to the training questions, batch by batch, that are not among the parts."""
+    settings, halving = args.settings, Halving()
+    questions, size = load_questions(args.data, "train", settings["train_on"]), settings["batch_size"]
+    for start in tqdm(range(0, len(questions), size), desc="targets", disable=not cli.watched()):
+        if not parts.has(start // size):
             batch = questions.select(range(start, min(start + size, len(questions))))
-            evaluator = Evaluator(vlm, batch, args.variant, settings["max_new_tokens"][args.variant])
-            rows = sampled(evaluator, settings["target_samples"], args.seed, halving)
+            rows = sampled(asking(vlm, batch, args), settings["target_samples"], args.seed, halving)
             parts.write(start // size, rows.assign(**model_columns(args)))
             log.info("%d of %d questions done", start + len(batch), len(questions))
-        parts.rows().to_parquet(folder / "rows.parquet", index=False)
 
 
 def sampled(evaluator: Evaluator, samples: int, seed: int, halving: Halving | None = None) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from safemed.data.prompts import FAILED
+from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
 from safemed.stress.operators import KINDS
 from safemed.utils.stats import clustered_wilson, mcnemar
@@ -17,8 +18,8 @@ RED_TEAM_ROWS = [
 ]  # fmt: skip
 REDTEAM = [
     "model", "strategy", "n", "n_right", "fooled", "fooled_low", "fooled_high", "silent", "fooled_of_all", "followed",
-    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_silent", "p_sooner_random", "p_sooner_silent",
-    "status",
+    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_random_holm", "p_silent", "p_silent_holm",
+    "p_sooner_random", "p_sooner_silent", "status",
 ]  # fmt: skip
 PLAIN, PRIOR, SILENT, RANDOM = "plain", "prior", "silent", "random"
 
@@ -40,7 +41,7 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     fooled_low, fooled_high: its 95 % Wilson interval clustered by image.
     silent: `fooled` of the strategy silent: what any changes do to the model, no wrong option being named.
     fooled_of_all: the fooled ones as a share of all n questions.
-    followed: of the fooled, the share that answers with the wrong option that was claimed.
+    followed: of the fooled, the share that answers with the wrong option that was claimed; where none was, none is.
     unparsable: of the fooled, the share whose answer is no letter.
     queries: the mean number of queries on the questions right at first, the last one included; the budget where none
         fools.
@@ -49,8 +50,10 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     top: the kind of operator that is in most of these sets.
     p_random, p_silent: exact McNemar test of `fooled` against the strategy random and against silent, on the questions
         right at first, as if these were independent.
+    p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies.
     p_sooner_random, p_sooner_silent: exact sign test on them of which of the two fools a question with fewer queries,
-        one that is not fooled counting as later: it tells strategies apart that fool nearly all.
+        one that is not fooled counting as later: it tells strategies apart that fool nearly all. Not corrected for the
+        number of rows.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number that rests on them.
 
     Raises ValueError if `check_red_team_rows` does.
@@ -60,7 +63,8 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     for model, part in redteam[redteam.strategy != PRIOR].groupby("model", sort=False):
         ends = {name: ended(part, name) for name in strategies}
         records += [{"model": model, "strategy": name} | _counted(part, name, ends) for name in ends]
-    return pd.DataFrame(records, columns=REDTEAM)
+    table = pd.DataFrame(records, columns=REDTEAM)
+    return table.assign(p_random_holm=holm(table.p_random), p_silent_holm=holm(table.p_silent))
 
 
 def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
@@ -68,7 +72,8 @@ def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
 
     Raises ValueError, naming model and strategy and the way out, if a column or value is missing, an outcome is none
     that is known, or contradicts the answer, a query stands there twice, comes after one that was not right, or is
-    missing where the question was right, or two models were asked different questions. Empty rows pass.
+    missing where the question was right, a question that is right to the end was asked less often than another, or two
+    models were asked different questions. Empty rows pass.
     """
     if rows.empty:
         return
@@ -78,6 +83,8 @@ def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:
     searched = rows[~rows.strategy.isin([PLAIN, PRIOR])].sort_values("query")
     last = searched.groupby(["model", "strategy", "question_id"])["query"].transform("max")
     refuse(searched, (searched.outcome != "right") & (searched["query"] < last), where, "a question was asked on")
+    right = searched[(searched.outcome == "right") & (searched["query"] == last)]
+    refuse(right, right["query"] < right["query"].max(), where, "a question was not asked as often as others")
     keys = ["model", "question_id"]
     right = rows[(rows.strategy == PLAIN) & (rows.outcome == "right")]
     for strategy in strategies:
@@ -103,10 +110,10 @@ def _counted(rows: pd.DataFrame, strategy: str, ends: dict[str, pd.DataFrame]) -
     record = {"n": n, "status": f"incomplete: {failed} of {n} not evaluated" if failed else COMPLETE}
     if failed:
         return record
-    fooled = last.outcome != "right"
+    fooled, claims = last.outcome != "right", last.claimed != ""
     record |= {
         "n_right": len(last), "fooled": share(fooled, fooled.notna()), "fooled_of_all": fooled.sum() / n,
-        "followed": share(last.answer == last.claimed, fooled) if (last.claimed != "").any() else float("nan"),
+        "followed": share(claims & (last.answer == last.claimed), fooled) if claims.any() else float("nan"),
         "unparsable": share(last.outcome == "unparsable", fooled), "queries": last["query"].mean(),
         "rounds": last["round"].mean(), **_sets(last.operators[fooled]),
     }  # fmt: skip
