@@ -74,7 +74,7 @@ def test_a_section_has_the_numbers_of_its_table_and_no_others(study, name):
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(study, name):
     whole, (heading, rows) = page(study, []), SECTIONS[name]
-    gone = {name, "adaptive_turns"} if name == "turns" else {name}
+    gone = {name, "adaptive_turns", "turn_comparisons"} if name == "turns" else {name}
     without = page(study._replace(tables={kept: one for kept, one in study.tables.items() if kept not in gone}), [])
     assert all(row in whole and row not in without for row in rows)
     assert (f"## {heading}\n" in without) == (name == "adaptive_turns")
@@ -105,6 +105,12 @@ def test_a_number_that_was_not_evaluated_to_the_end_is_missing(study, name, colu
     gone = dict.fromkeys(columns, math.nan)
     study.tables[name] = study.tables[name].assign(status="incomplete: 1 of 9 not evaluated", **gone)
     assert f"| {MODELS[0]} | {row} |" in page(study, []).splitlines()
+
+
+def test_pairs_of_methods_in_second_turns_are_told_of_clean_images_wrong_claims_and_new_wordings(study):
+    written = section(page(study, []), "Second turns")
+    row = "111 | 23.4 | 1.2 | +22.2 (+10.1 to +34.3) | 0.006 | +21.2 (+9.0 to +33.4)"
+    assert f"\n| {MODELS[0]} | {MODELS[1]} | {row} |\n" in written and "98.7" not in written
 
 
 def test_the_number_of_questions_stands_before_shares_of_all_of_them(study):

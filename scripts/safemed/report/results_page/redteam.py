@@ -12,7 +12,7 @@ def _fooled(study: Study) -> str:
     rows = [
         [
             row.model, row.strategy, f"{fixed(row.n_right, 0)} of {row.n}", percent(row.silent),
-            percent(row.fooled, row.fooled_low, row.fooled_high), p_value(row.p_silent), percent(row.followed),
+            percent(row.fooled, row.fooled_low, row.fooled_high), p_value(row.p_silent_holm), percent(row.followed),
             fixed(row.queries, 1),
         ]
         for silent in control
@@ -21,7 +21,8 @@ def _fooled(study: Study) -> str:
     said = (
         "Sets of changes of a question are sought until an answer that was right is not, which fools the model, or "
         "the queries are spent. Read silent first: the share fooled where no change names a wrong option. Only what "
-        "goes beyond it is due to claims. p is McNemar's, of fooled against silent, and not adjusted."
+        "goes beyond it is due to claims. p is McNemar's, of fooled against silent, with Holm's adjustment over all "
+        "models and strategies."
     )
     head = [
         "model", "strategy", "right at first", "silent, %", "fooled, %", "p against silent", "of these to the claim, %",

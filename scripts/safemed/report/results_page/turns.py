@@ -71,4 +71,31 @@ def _adaptive(study: Study) -> str:
     return markdown.text(said, head, rows)
 
 
-SECTION = Section("Second turns", (_pushed, _adaptive), {"turns": "Right answers given up in a second turn"})
+def _comparisons(study: Study) -> str:
+    table = study.tables.get("turn_comparisons")
+    if table is None:
+        return ""
+    found = table[(table.seen == CLEAN) & (table.push == "wrong") & (table.taught == "new")]
+    rows = [
+        [
+            row.first, row.second, fixed(row.n, 0), percent(row.first_flipped), percent(row.second_flipped),
+            percent(row.difference, row.ci_low, row.ci_high, sign="+"), p_value(row.p_holm),
+            percent(row.beyond, row.beyond_low, row.beyond_high, sign="+"),
+        ]
+        for row in found.itertuples()
+    ]  # fmt: skip
+    said = (
+        "Whose right answers are given up more often after a wrong claim, of those that both models gave rightly at "
+        "first; p is McNemar's, with Holm's adjustment over the pairs. Beyond silent is the difference less that after "
+        "a second turn that says nothing."
+    )
+    head = [
+        "first", "second", "answers", "first gives up, %", "second gives up, %", "difference, points", "p",
+        "beyond silent, points",
+    ]  # fmt: skip
+    return markdown.text(said, head, rows)
+
+
+SECTION = Section(
+    "Second turns", (_pushed, _comparisons, _adaptive), {"turns": "Right answers given up in a second turn"}
+)
