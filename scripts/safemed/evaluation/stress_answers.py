@@ -131,7 +131,7 @@ def _columns_of_answer(evaluator: Evaluator, row: int, found: tuple[str, float] 
     return {
         "outcome": FAILED if failed else evaluator.outcome(text, row), "answer": answer, "text": text,
         "said": options[LETTERS.index(answer)] if answer else "",
-        "mentions": bool(hint) and mentions(parse(text, len(options), evaluator.variant).thought, hint),
+        "mentions": bool(hint) and mentions(parse(text, len(options), evaluator.variant).thought, hint, options),
         "confidence": confidence,
     }  # fmt: skip
 
