@@ -21,7 +21,7 @@ from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 from safemed.report.tables.stress_rows import CONDITION, STRESS_ROWS, check_stress_rows
 from safemed.stress import erasure
 from safemed.stress.erasure import ERASURES, SOUND
-from safemed.stress.hints import Templates, claimed
+from safemed.stress.hints import POLARITIES, Templates, claimed
 from safemed.stress.stress_tests import CLEAN, StressInputs, StressTest, stress_tests
 from support.commands import command_line, evaluation_arguments, here, killed_after
 from support.paths import ROOT
@@ -366,6 +366,18 @@ def test_marks_show_the_lesion_or_no_lesion(inputs):
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             round_it = rows[0] <= y0 and rows[-1] >= y1 - 1 and columns[0] <= x0 and columns[-1] >= x1 - 1
             assert round_it == (place == "right")
+
+
+def test_a_label_that_claims_nothing_is_put_on_the_same_questions_as_one_that_does(inputs):
+    made = {polarity: inputs.stressed(StressTest("mark", "label", polarity)) for polarity in POLARITIES}
+    assert made["neutral"] and len({tuple(one.row["question_id"] for one in asked) for asked in made.values()}) == 1
+    clean, silent = clean_images(inputs), {}
+    for one in made["neutral"]:
+        assert one.claimed == "" and (one.image != clean[one.row["question_id"]]).any()
+        silent.setdefault(one.row["image_path"], set()).add(one.image.tobytes())
+    assert max(map(len, silent.values())) == 1  # whatever its questions' options are
+    claims = [(one.claimed, one.row["gold"]) for one in made["negative"]]
+    assert all(claimed and claimed != gold for claimed, gold in claims)
 
 
 def test_all_questions_of_an_image_see_the_same_alteration(inputs):
