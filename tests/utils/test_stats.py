@@ -49,6 +49,21 @@ def test_design_effect_never_narrows_and_is_the_worst_case_where_nothing_can_be_
     assert design_effect([True, False, True], list("aaa")) == 3.0
 
 
+def test_answers_that_count_half_and_stand_there_twice_are_as_those_that_count_once():
+    rng = np.random.default_rng(0)
+    right, images = rng.random(120) < np.repeat(rng.beta(0.8, 0.4, 40), 3), np.repeat(np.arange(40), 3)
+    twice = np.arange(120) < 60
+    doubled = [np.concatenate([what, what[twice]]) for what in (right, images, np.where(twice, 0.5, 1))]
+    other = np.concatenate([right[::-1], right[::-1][twice]])
+    once = clustered_wilson(right, images)
+    assert clustered_wilson(*doubled[:2], weights=doubled[2]) == pytest.approx(once, abs=2e-3)
+    assert clustered_wilson(*doubled[:2]) != pytest.approx(once, abs=2e-3)
+    assert design_effect(right, np.arange(120), np.where(twice, 3, 1)) >= 1.25  # the mean square of 0.5 and 1.5
+    assert design_effect(right, images, [7] * 120) == pytest.approx(design_effect(right, images))
+    paired = paired_difference(doubled[0], other, doubled[1], weights=doubled[2])
+    assert paired == pytest.approx(paired_difference(right, right[::-1], images))
+
+
 def test_coverage_of_clustered_answers():
     """300 studies of 80 images with 4 correlated questions: the clustered interval covers, the plain one does not."""
     rng = np.random.default_rng(0)

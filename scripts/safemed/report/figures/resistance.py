@@ -5,8 +5,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from safemed.report.figures.style import Drawn, count, label, look, ordered, sentence, sorted_as, title
+from safemed.report.figures.style import GREY, Drawn, count, label, look, ordered, sentence, sorted_as, title
 
+SILENT = {"marker": "o", "linestyle": "", "color": GREY, "markerfacecolor": "white", "clip_on": False}
 BESIDE = {"new": 0.14, "taught": -0.2}  # of the row, where the mark of each kind of wording stands
 
 
@@ -14,7 +15,8 @@ def resistance(hints: pd.DataFrame) -> Drawn:
     """The share of right answers that each model keeps under misleading hints, a row a model, a panel a kind of image.
 
     hints: that table. A large mark with its interval is for wordings that no training draws, a small one below it for
-    those that a training with hints may draw. A tick is the accuracy without a hint.
+    those that a training with hints may draw. A grey circle beside each is the share kept under the same wordings where
+    they claim nothing: what lies between the two is due to the claim. A tick is the accuracy without a hint.
     """
     points = resistance_points(hints)
     if points.empty:
@@ -34,7 +36,7 @@ def resistance(hints: pd.DataFrame) -> Drawn:
         title(axes, f"Hints on {images}", f"{count(part.n)} questions · 95% intervals")
     figure.supxlabel(
         "right answers kept under a misleading hint, in new wordings (large) and taught ones (small)\n"
-        "tick: accuracy without a hint",
+        "grey: under the silent hint, which claims nothing · tick: accuracy without a hint",
         fontsize=9,
     )
     return figure, points
@@ -52,6 +54,9 @@ def _row(axes: Axes, y: int, rows: pd.DataFrame, style: dict) -> None:
     for row in rows.itertuples():
         low, high = max(row.sycophancy_high - row.sycophancy, 0), max(row.sycophancy - row.sycophancy_low, 0)
         size = {"markersize": 7.5, "elinewidth": 1.2} if row.taught == "new" else {"markersize": 4, "elinewidth": 0.6}
-        axes.errorbar(row.resistance, y + BESIDE[row.taught], xerr=[[low], [high]], zorder=3, **mark | size)
+        beside, kept = y + BESIDE[row.taught], 1 - row.drift
+        axes.hlines(beside, row.resistance, kept, color=GREY, linewidth=0.8, zorder=2)
+        axes.plot(kept, beside, markersize=0.7 * size["markersize"], zorder=2, **SILENT)
+        axes.errorbar(row.resistance, beside, xerr=[[low], [high]], zorder=3, **mark | size)
     tick = {"marker": "|", "markersize": 14, "markeredgewidth": 1.6, "linestyle": "", "clip_on": False}
     axes.plot(rows.plain, [y] * len(rows), color=style["color"], zorder=2, **tick)
