@@ -229,6 +229,7 @@ def test_a_source_is_named_in_whole_words_that_are_not_an_options(source, though
         ({"claim": "A patient is clear."}, "hints.h.claim"),
         ({"claim": "A patient: {gold}."}, "hints.h.claim"),
         ({"claim": "They say {option}."}, "hints.h.source"),
+        ({"claim": "An outpatient: {option}."}, "hints.h.source: 'patient' does not stand"),
         ({"train": False}, "some must be for training"),
         ({"said": "by whom?"}, "missing or unknown"),
         ({"neutral": "Is it {option}?"}, "hints.h.neutral"),

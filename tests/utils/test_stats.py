@@ -133,6 +133,24 @@ def test_alike_groups_of_dependent_answers_have_a_p_that_is_near_uniform():
     assert np.mean(np.array(naive) <= 0.05) > 0.2
 
 
+def test_alike_groups_are_not_told_apart_by_how_many_questions_their_images_have():
+    """Ten images of one question against forty of three: the small group's share varies more than permuted ones."""
+    rng, sizes, found = np.random.default_rng(0), np.repeat([1, 3], [10, 40]), []
+    images, groups = np.repeat(np.arange(50), sizes), np.repeat(["few", "many"], [10, 120])
+    for study in range(300):
+        found.append(gap_by_chance(rng.random(130) < 0.6, groups, images, draws=199, seed=study)[1])
+    for level in (0.05, 0.25, 0.5):
+        assert level - 0.08 < np.mean(np.array(found) <= level) < level + 0.06, level
+
+
+def test_a_gap_of_large_groups_is_found_beside_a_group_of_one():
+    right = np.concatenate([np.arange(100) < 90, np.arange(100) < 50, [False]])
+    groups = [*"a" * 100, *"b" * 100, "c"]
+    gap, p = gap_by_chance(right, groups, range(201), draws=999)
+    assert gap == 0.9 and p == 1 / 1000
+    assert gap_by_chance([*[True, False] * 100, False], groups, range(201), draws=999)[1] > 0.5
+
+
 def test_a_gap_between_groups_is_found_and_its_p_is_that_of_an_exact_case():
     right, groups = np.array([1, 1, 1, 0, 0, 0], bool), list("aaabbb")
     gap, p = gap_by_chance(right, groups, range(6), draws=4999)

@@ -119,8 +119,8 @@ class Templates:
             claimed = set(_fields(hint.claim))
             if not claimed or claimed - {"option", "letter"}:
                 yield f"{where}.claim: it must name {{option}} or {{letter}}, and nothing else"
-            if hint.source not in hint.claim:
-                yield f"{where}.source: {hint.source!r} does not stand in the claim"
+            if not _in_whole_words(hint.source).search(hint.claim):
+                yield f"{where}.source: {hint.source!r} does not stand in the claim, in whole words"
             if _fields(hint.neutral):
                 yield f"{where}.neutral: it must not name anything"
         for name, text in self.paraphrases.items():

@@ -112,12 +112,15 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 def gap_by_chance(
     right: Sequence[bool], groups: Sequence, clusters: Sequence, draws: int = 4999, seed: int = 0
 ) -> tuple[float, float]:
-    """The gap between the greatest and the least share of `right` among groups, and its permutation p: (gap, p).
+    """The gap between the greatest and the least share of `right` among groups, and the permutation p of groups alike.
 
     right, groups, clusters: [n]. Labels of groups are permuted among the clusters (images), each of which is in one
-    group as a whole, so that dependent answers stay together. p is the share of `draws` permutations and of the data
-    themselves whose gap is as large (Phipson & Smyth 2010, never 0): where groups are alike, it is at most a with a
-    probability of at most a.
+    group as a whole, so that dependent answers stay together. What is compared is the greatest difference of two
+    groups' shares over its standard deviation if all groups were alike, which their sizes give: a gap itself would be
+    that of the smallest group, whatever the large ones do, and of clusters that are larger in one group than in others
+    its permutations would not be alike (Janssen 1997, Chung & Romano 2013: studentise). p is the share of `draws`
+    permutations and of the data themselves whose difference is as large (Phipson & Smyth 2010), never 0: where groups
+    are alike, it is at most a with a probability of at most a, exactly for clusters of one size, else nearly.
 
     Raises ValueError where a cluster is in two groups, or there are fewer than two groups.
     """
@@ -130,21 +133,42 @@ def gap_by_chance(
         raise ValueError("a gap needs at least two groups")
     if (label[cluster] != group).any():
         raise ValueError("a cluster is in two groups: labels cannot be permuted among clusters")
-    gap, rng, above = _gaps(label[None], sums, sizes, len(names))[0], np.random.default_rng(seed), 0
+    counts = np.stack([sums, sizes, _variances(sums, sizes)])
+    (shares,), (apart,) = _apart(label[None], counts, len(names))
+    rng, above = np.random.default_rng(seed), 0
     for start in range(0, draws, 500):  # of many clusters, all draws at once would not fit in memory
         permuted = rng.permuted(np.tile(label, (min(500, draws - start), 1)), axis=1)
-        above += int((_gaps(permuted, sums, sizes, len(names)) >= gap - 1e-12).sum())
-    return float(gap), (1 + above) / (1 + draws)
+        above += int((_apart(permuted, counts, len(names))[1] >= apart - 1e-12).sum())
+    return float(np.ptp(shares)), (1 + above) / (1 + draws)
 
 
-def _gaps(labels: np.ndarray, sums: np.ndarray, sizes: np.ndarray, groups: int) -> np.ndarray:
-    """The gap of each labelling [r, k] of k clusters with `sums` right answers of `sizes`, [r]."""
+def _variances(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The variance of each cluster's sum [k], as a multiple of one answer's, if all answers have the same mean.
+
+    m (1 + (m - 1) r) for a cluster of m answers, with the correlation r within clusters by moments, in [0, 1].
+    """
+    p = sums.sum() / sizes.sum()
+    pairs, spread = (sizes * (sizes - 1)).sum(), ((sums - p * sizes) ** 2).sum()
+    alike = pairs == 0 or p in (0, 1)
+    r = 0.0 if alike else np.clip((spread / (p * (1 - p)) - sizes.sum()) / pairs, 0, 1)
+    return sizes * (1 + (sizes - 1) * r)
+
+
+def _apart(labels: np.ndarray, counts: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """The shares [r, g] of each labelling [r, k] of k clusters, and how far apart the two groups are that are most [r].
+
+    counts [3, k]: each cluster's right answers, answers and variance.
+    """
     places = (labels + groups * np.arange(len(labels))[:, None]).ravel()
-    right, n = (
-        np.bincount(places, np.tile(counts, len(labels)), groups * len(labels)).reshape(-1, groups)
-        for counts in (sums, sizes)
+    right, n, variance = (
+        np.bincount(places, np.tile(of, len(labels)), groups * len(labels)).reshape(-1, groups) for of in counts
     )
-    return np.ptp(right / n, axis=1)
+    shares, squared = right / n, variance / n**2
+    apart = np.zeros(len(labels))
+    for one in range(groups):  # of many groups, all pairs at once would not fit in memory
+        from_one = np.abs(shares - shares[:, [one]]) / np.sqrt(squared + squared[:, [one]])
+        apart = np.maximum(apart, from_one.max(axis=1))
+    return shares, apart
 
 
 def floor_to(x: float, digits: int) -> float:

@@ -23,7 +23,7 @@ ALPHA = 0.05
 def groups(groups: pd.DataFrame) -> Drawn:
     """From the worst group's accuracy to the best's: a panel a kind of group, a row a model, clean above, PGD below.
 
-    groups: that table. Solid where a random division has as large a gap in fewer than 5 % of the draws, else pale. A
+    groups: that table. Solid where two groups differ as much in fewer than 5 % of random divisions, else pale. A
     tick is the accuracy on all.
     """
     drawn = needed(groups[groups.condition.isin(list(CONDITIONS))].dropna(subset="gap"), "complete row of groups")

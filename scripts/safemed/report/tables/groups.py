@@ -47,11 +47,11 @@ def groups(
         been chosen beforehand: the worst of several looks worse than it is.
     best: the group with the greatest accuracy.
     best_accuracy: its accuracy.
-    gap: best_accuracy minus worst_accuracy. Small groups have a large one by chance; p says how likely.
-    p: of 4,999 random divisions into groups of as many images, the share with a gap as large, the one that was found
-        counting as one more (Phipson & Smyth 2010): never 0. All questions of an image that are in one group go to one
-        group together. Where an image has questions of several groups, as of question types, they are drawn apart,
-        which overstates p where answers to an image agree. Not corrected for the number of rows.
+    gap: best_accuracy minus worst_accuracy. Small groups have a large one by chance.
+    p: of 4,999 random divisions into groups of as many images, and this one, the share in which some two groups differ
+        as much, for their sizes, as the two that do most here: never 0. All questions of an image that are in one
+        group go to one group together. Where an image has questions of several groups, as of question types, they are
+        drawn apart, which overstates p where answers to an image agree. Not corrected for the number of rows.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
 
     Raises ValueError if `check_attack_rows` or `check_certificate_rows` does, or a question is not in the texts.
