@@ -144,11 +144,11 @@ def test_alike_groups_are_not_told_apart_by_how_many_questions_their_images_have
 
 
 def test_a_gap_of_large_groups_is_found_beside_a_group_of_one():
-    right = np.concatenate([np.arange(100) < 90, np.arange(100) < 50, [False]])
+    right = np.concatenate([np.arange(100) < 90, np.arange(100) < 50, [True]])
     groups = [*"a" * 100, *"b" * 100, "c"]
     gap, p = gap_by_chance(right, groups, range(201), draws=999)
-    assert gap == 0.9 and p == 1 / 1000
-    assert gap_by_chance([*[True, False] * 100, False], groups, range(201), draws=999)[1] > 0.5
+    assert gap == 0.5 and p == 1 / 1000
+    assert gap_by_chance([*[True, False] * 100, True], groups, range(201), draws=999)[1] > 0.5
 
 
 def test_a_gap_between_groups_is_found_and_its_p_is_that_of_an_exact_case():
