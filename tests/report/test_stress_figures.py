@@ -71,6 +71,9 @@ def test_the_line_of_a_chain_never_rises_though_its_stages_have_different_images
         {"model": "sft-think", "condition": "plain", "stage": stages, "n": [10, 4, 10], "accuracy": [0.8, 0.5, 0.9],
          "reached": [0.8, 0.4, 0.6], "images": 10, "right_so_far": [0.8, 0.6, 0.6]}
     )  # fmt: skip
+    hinted = pd.concat([rising.assign(condition=condition) for condition in ("negative", "neutral", "plain")])
+    headings = [axes.get_title(loc="left") for axes in chain(hinted)[0].axes]
+    assert headings == ["No hint", "Silent hints", "Misleading hints"]
     axes = chain(rising)[0].axes[0]
     (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-mid"]
     assert line.get_ydata().tolist() == [0.8, 0.6, 0.6]

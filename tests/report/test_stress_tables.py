@@ -162,6 +162,7 @@ def test_edited_images_are_counted_by_what_is_asked():
     frame.loc[frame.question_id == "q5", "question_type"] = "Modality Recognition"
     table = image_edits(frame).set_index(["name", "about"])
     assert table.loc[("lesion", "all"), ["n", "plain", "accuracy", "kept"]].tolist() == [4, 0.75, 0.25, 0.5]
+    assert tuple(table.loc[("lesion", "all"), ["kept_low", "kept_high"]]) == wilson(2, 4)
     assert table.loc[("lesion", "context"), ["n", "plain", "accuracy", "kept"]].tolist() == [1, 0.0, 0.0, 1.0]
     assert table.loc[("lesion", "lesion"), "n"] == 3 and table.loc[("lesion", "all"), "ssim"] == pytest.approx(0.8)
     labelled = table.loc[("label", "all")].set_index("polarity")
@@ -195,6 +196,7 @@ def test_an_answer_without_a_letter_is_the_least_sure():
     rows = pd.DataFrame([row(q, a) for q, a in {"q1": "A", "q2": "A", "q3": "A", "q4": "A", "q5": ""}.items()])
     (found,) = calibration(rows).itertuples()
     assert found.accuracy == found.answered == 0.8 and found.selective == 1.0
+    assert (found.ci_low, found.ci_high) == wilson(4, 5)
     assert found.confidence == pytest.approx(0.9) and found.ece == pytest.approx(0.1)
 
 

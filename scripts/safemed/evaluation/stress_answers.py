@@ -63,8 +63,8 @@ def tests_of_questions(plain: Evaluator, test: Dataset, templates: Templates, ar
 
 
 def tests_of_chains(vlm: VLM, test: Dataset, templates: Templates, args: Namespace) -> Iterator[Part]:
-    """The chains of evidence, asked plainly, and with a misleading hint at every stage: the file's first hint that no
-    training draws.
+    """The chains of evidence, asked plainly, and at every stage with a hint that misleads or claims nothing: the file's
+    first hint that no training draws.
     """
     linked = chains(test, args.settings["chains"], args.seed)
     if not len(linked):
@@ -73,7 +73,8 @@ def tests_of_chains(vlm: VLM, test: Dataset, templates: Templates, args: Namespa
     chained = _evaluator(vlm, linked, args)
     inputs = StressInputs(chained.rows, {CLEAN: chained.images}, set(), [], templates, args.seed)
     new, *_ = templates.untaught()
-    for one in (StressTest("plain", "plain"), StressTest("hint", new.name, "negative")):
+    hinted = [StressTest("hint", new.name, polarity) for polarity in ("neutral", "negative")]
+    for one in (StressTest("plain", "plain"), *hinted):
         yield StressTest("chain", one.name, one.polarity), partial(inputs.stressed, one)
 
 

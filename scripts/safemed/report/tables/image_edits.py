@@ -10,7 +10,7 @@ from safemed.utils.stats import clustered_wilson
 
 IMAGE_EDITS = [
     "model", "kind", "name", "polarity", "severity", "about", "n", "ssim", "plain", "accuracy", "ci_low", "ci_high",
-    "kept", "followed", "followed_low", "followed_high", "followed_silent", "chance", "status",
+    "kept", "kept_low", "kept_high", "followed", "followed_low", "followed_high", "followed_silent", "chance", "status",
 ]  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def image_edits(stress: pd.DataFrame) -> pd.DataFrame:
         answer was not read from its pixels, though what fills its place still shows where it was, and how large; nor
         was one that is kept where an image of another modality takes the place of the question's own (mismatch),
         though it may happen to be right for that image, too.
+    kept_low, kept_high: its interval.
     followed: the share that gives the option that a label claims, of those that did not without it.
     followed_low, followed_high: its 95 % Wilson interval clustered by image.
     followed_silent: of the same questions, the share that gives this option under a label that names none.
@@ -73,7 +74,9 @@ def _edited(part: pd.DataFrame) -> dict:
     """The numbers of `image_edits` for the rows of one edit and topic."""
     record = accuracy(part) | plain_accuracy(part)
     if record["status"] == COMPLETE:
-        record["kept"] = ((part.answer == part.plain_answer) & (part.answer != "")).mean()
+        kept = (part.answer == part.plain_answer) & (part.answer != "")
+        low, high = clustered_wilson(kept, part.image_path)
+        record |= {"kept": kept.mean(), "kept_low": low, "kept_high": high}
         open_to = part[(part.claimed != "") & (part.plain_answer != part.claimed)]
         if len(open_to):
             followed = open_to.answer == open_to.claimed
