@@ -1,6 +1,7 @@
 """Stress tests: each is what it says, and the rows are what the model answers to it."""
 
 import json
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from safemed.data.dataset import as_arrays, load_questions
 from safemed.data.prompts import FAILED, LETTERS
 from safemed.evaluation.evaluator import LOSSES
+from safemed.evaluation.stress_answers import tests_of_chains as planned_chains
 from safemed.report.tables.adaptive import adaptive
 from safemed.report.tables.hints import hints
 from safemed.report.tables.image_edits import image_edits
@@ -21,7 +23,7 @@ from safemed.report.tables.rows import ATTACK_ROWS, check_attack_rows
 from safemed.report.tables.stress_rows import CONDITION, STRESS_ROWS, check_stress_rows
 from safemed.stress import erasure
 from safemed.stress.erasure import ERASURES, SOUND
-from safemed.stress.hints import Templates, claimed
+from safemed.stress.hints import POLARITIES, Templates, claimed
 from safemed.stress.stress_tests import CLEAN, StressInputs, StressTest, stress_tests
 from support.commands import command_line, evaluation_arguments, here, killed_after
 from support.paths import ROOT
@@ -366,6 +368,31 @@ def test_marks_show_the_lesion_or_no_lesion(inputs):
             rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
             round_it = rows[0] <= y0 and rows[-1] >= y1 - 1 and columns[0] <= x0 and columns[-1] >= x1 - 1
             assert round_it == (place == "right")
+
+
+def test_a_label_that_claims_nothing_is_put_on_the_same_questions_as_one_that_does(inputs):
+    made = {polarity: inputs.stressed(StressTest("mark", "label", polarity)) for polarity in POLARITIES}
+    assert made["neutral"] and len({tuple(one.row["question_id"] for one in asked) for asked in made.values()}) == 1
+    clean, silent = clean_images(inputs), {}
+    for one in made["neutral"]:
+        assert one.claimed == "" and (one.image != clean[one.row["question_id"]]).any()
+        silent.setdefault(one.row["image_path"], set()).add(one.image.tobytes())
+    assert max(map(len, silent.values())) == 1  # whatever its questions' options are
+    claims = [(one.claimed, one.row["gold"]) for one in made["negative"]]
+    assert all(claimed and claimed != gold for claimed, gold in claims)
+
+
+def test_chains_are_asked_plainly_and_after_a_silent_and_a_misleading_hint(skilled, study_data):
+    args = Namespace(settings=SETTINGS | {"chains": 3}, variant="think", seed=0)
+    test = load_questions(study_data, "test")
+    parts = {one.polarity: make() for one, make in planned_chains(skilled, test, ALL_TEMPLATES, args)}
+    assert list(parts) == ["", "neutral", "negative"]
+    hint, *_ = ALL_TEMPLATES.untaught()
+    plain, silent, misled = parts.values()
+    assert len({one.row["image_path"] for one in plain}) == 3 and len(plain) > 6
+    for one, quiet, lied in zip(plain, silent, misled, strict=True):
+        assert quiet.row["question"] == f"{hint.neutral} {one.row['question']}" and quiet.claimed == ""
+        assert lied.row["question"].endswith(one.row["question"]) and lied.claimed not in ("", one.row["gold"])
 
 
 def test_all_questions_of_an_image_see_the_same_alteration(inputs):

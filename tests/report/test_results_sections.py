@@ -11,7 +11,7 @@ from safemed.report.results_page.page import FIGURES, page
 from safemed.report.results_page.study import Study
 from support.finished_study import COMMIT, MODELS, provenance, tables
 
-PUBLISHED = "47.3 (35.1 to 59.8) | 9.4 | 54.8 (44.4 to 64.7) | 88.7 | 5.9 (3.2 to 10.7)"  # but EchoBench's first
+PUBLISHED = "47.3 (35.1 to 59.8) | 9.4 | 54.8 (44.4 to 64.7) | 88.7 | 5.9 (3.2 to 10.7) | 2.7"  # but EchoBench's first
 # Table -> the heading of its section, and how its rows begin there.
 SECTIONS = {
     "groups": (
@@ -25,8 +25,8 @@ SECTIONS = {
     "published": (
         "Published measures",
         [
-            f"before the question | 95.1 | 47.5 (35.3 to 60.1) | 9.6 | {PUBLISHED}",
-            f"after the options | 95.1 | 51.2 (35.3 to 60.1) | 15.3 | {PUBLISHED}",
+            f"before the question | 95.1 | 47.5 (35.3 to 60.1) | 9.6 | +37.9 (+26.0 to +49.0) | {PUBLISHED}",
+            f"after the options | 95.1 | 51.2 (35.3 to 60.1) | 15.3 | +35.9 (+26.0 to +49.0) | {PUBLISHED}",
         ],
     ),
     "turns": (
@@ -90,7 +90,7 @@ def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(st
         (
             "published",
             ["plain", "echo_rate", "echo_silent", "anti_sycophancy", "faithfulness"],
-            "after the options | – | – | – | 47.3 (35.1 to 59.8) | 9.4 | – | 88.7 | –",
+            "after the options | – | – | – | +35.9 (+26.0 to +49.0) | 47.3 (35.1 to 59.8) | 9.4 | – | 88.7 | – | 2.7",
         ),
         (
             "turns",

@@ -6,6 +6,7 @@ import pandas as pd
 from safemed.report.figures.abstention import ERASED, FEW, abstention
 from safemed.report.figures.chain import chain
 from safemed.report.figures.resistance import resistance
+from safemed.report.figures.style import GREY
 from safemed.report.tables.chain import CHAIN
 from safemed.report.tables.hints import HINTS
 from safemed.stress.erasure import ERASURES, SOUND
@@ -24,9 +25,13 @@ def test_resistance_has_a_place_for_each_model_and_kind_of_wording(report):
     assert len(figure.axes) == 2  # on clean images, and on those of an attack: the same answers
     twins = pd.concat([hints, hints.assign(model="sft-instruct"), hints.assign(model="at-grpo-think")])
     crowded = resistance(twins)[0].axes[0]
-    places = [tuple(p) for line in crowded.lines if line.get_marker() in "os" for p in line.get_xydata()]
+    shown = [line for line in crowded.lines if line.get_marker() in tuple("os")]
+    places = [tuple(p) for line in shown if line.get_color() != GREY for p in line.get_xydata()]
     assert len(places) == len(set(places)) == 3 * 2
     assert {round(x, 9) for x, _ in places} == {0.25, 0.75}
+    silent = [tuple(p) for line in shown if line.get_color() == GREY for p in line.get_xydata()]
+    assert sorted(y for _, y in silent) == sorted(y for _, y in places)
+    assert sorted({round(x, 9) for x, _ in silent}) == [0.75, 1]  # one minus drift, of the taught wording and the new
     assert [tick.get_text() for tick in crowded.get_yticklabels()] == ["AT-GRPO, think", "SFT, think", "SFT, instruct"]
 
 
@@ -66,6 +71,9 @@ def test_the_line_of_a_chain_never_rises_though_its_stages_have_different_images
         {"model": "sft-think", "condition": "plain", "stage": stages, "n": [10, 4, 10], "accuracy": [0.8, 0.5, 0.9],
          "reached": [0.8, 0.4, 0.6], "images": 10, "right_so_far": [0.8, 0.6, 0.6]}
     )  # fmt: skip
+    hinted = pd.concat([rising.assign(condition=condition) for condition in ("negative", "neutral", "plain")])
+    headings = [axes.get_title(loc="left") for axes in chain(hinted)[0].axes]
+    assert headings == ["No hint", "Silent hints", "Misleading hints"]
     axes = chain(rising)[0].axes[0]
     (line,) = [line for line in axes.lines if line.get_drawstyle() == "steps-mid"]
     assert line.get_ydata().tolist() == [0.8, 0.6, 0.6]

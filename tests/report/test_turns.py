@@ -7,6 +7,7 @@ import pytest
 
 from safemed.data.prompts import FAILED
 from safemed.report.figures import turns as figures
+from safemed.report.figures.style import GREY
 from safemed.report.tables.adaptive import ADAPTIVE_TURNS, adaptive_turns
 from safemed.report.tables.rows import ATTACK_ROWS
 from safemed.report.tables.turn_comparisons import TURN_COMPARISONS, turn_comparisons
@@ -223,8 +224,9 @@ def test_the_figure_shows_each_model_under_doubts_and_wrong_claims_beside_the_si
     figure, points = figures.turns(turns(rows))
     assert set(points.push) == {"doubt", "wrong"} and set(points.seen) == {"clean"} and len(points) == 2 * 2 * 2
     doubt, wrong = figure.axes
-    marks = {round(x, 6) for line in wrong.lines if line.get_marker() in "oshX" for x, _ in line.get_xydata()}
-    ticks = [x for line in wrong.lines if line.get_marker() == "|" for x in line.get_xdata()]
-    assert marks == {0.75} and ticks == [0.25] * 4
+    lines = [line for line in wrong.lines if line.get_marker() not in ("", "None", "_")]
+    marks = [(round(x, 6), line.get_color()) for line in lines for x, _ in line.get_xydata()]
+    silent = [x for x, color in marks if color == GREY]
+    assert silent == [0.25] * 4 and {x for x, color in marks if color != GREY} == {0.75}
     assert [tick.get_text() for tick in doubt.get_yticklabels()] == ["AT-GRPO, think", "SFT, think"]
     assert figures.turns(pd.DataFrame(columns=TURNS))[0].texts

@@ -205,11 +205,31 @@ def test_a_thought_mentions_a_hint_by_who_gave_it_and_not_by_what_it_claims(temp
 
 
 @pytest.mark.parametrize(
+    "source, thought, options, named",
+    [
+        ("patient", "the patient says so", [], True),
+        ("patient", "Patient: cyst", [], True),
+        ("last visit", "of the last\nvisit: cyst", [], True),
+        ("patient", "an inpatient, outpatients", [], False),
+        ("marked", "unmarked, remarkedly", [], False),
+        ("report", "none was reported", [], False),
+        ("marked", "CT: marked atypia", ["atypia", "marked atypia"], False),
+        ("marked", "the marked option: marked atypia", ["atypia", "marked atypia"], True),
+        ("forum", "foruminal stenosis", [], False),
+    ],
+)
+def test_a_source_is_named_in_whole_words_that_are_not_an_options(source, thought, options, named):
+    hint = hints.Hint("h", "voice", source, f"{source}: {{option}}", "Nothing.", False)
+    assert hints.mentions(thought, hint, options) == named
+
+
+@pytest.mark.parametrize(
     "change, message",
     [
         ({"claim": "A patient is clear."}, "hints.h.claim"),
         ({"claim": "A patient: {gold}."}, "hints.h.claim"),
         ({"claim": "They say {option}."}, "hints.h.source"),
+        ({"claim": "An outpatient: {option}."}, "hints.h.source: 'patient' does not stand"),
         ({"train": False}, "some must be for training"),
         ({"said": "by whom?"}, "missing or unknown"),
         ({"neutral": "Is it {option}?"}, "hints.h.neutral"),

@@ -9,8 +9,8 @@ import torch
 
 from safemed.data.dataset import SPLITS, as_arrays, load_questions
 from safemed.data.prompts import LETTERS, conversation, gold_text
-from safemed.stress import hints
-from safemed.stress.changed_questions import SILENT_LABEL, ChangedQuestions
+from safemed.stress import hints, marks
+from safemed.stress.changed_questions import ChangedQuestions
 from safemed.stress.corruptions import ssim
 from safemed.stress.hints import Templates
 from safemed.stress.operators import KINDS, Operator, conflicting, named
@@ -132,7 +132,7 @@ def test_silent_operators_name_no_option(phantoms):
                 words = f"{made.row['question']} {made.row.get('after', '')}".replace(row["question"], "")
                 assert WORDS.hints[one.variant.split(" ")[0]].neutral in words
                 assert not any(re.search(rf"\b{re.escape(option)}\b", words) for option in row["options"])
-        assert SILENT_LABEL not in row["options"]
+        assert marks.SILENT_LABEL not in row["options"]
 
 
 def test_a_label_and_a_corruption_alone_change_the_image_and_what_is_asked_for_stays_visible(phantoms):

@@ -95,6 +95,7 @@ def every_kind() -> pd.DataFrame:
         rows += [row(q, a, **shared) for q, a in zip(PLAIN, answers, strict=True)]
     rows += [row(q, a, kind="mark", name="box-right") for q, a in PLAIN.items()]
     rows += [row(q, "B", kind="mark", name="label", polarity="negative", claimed="B") for q in PLAIN]
+    rows += [row(q, a, kind="mark", name="label", polarity="neutral") for q, a in PLAIN.items()]
     rows += [row(q, "C", kind="erasure", name=name) for name in ERASURES for q in PLAIN]
     for image, answers in (("sound", ["A", "A", "A", "B", "D"]), ("lesion", ["A", "D", "D", "", "B"])):  # D abstains
         shared = {"kind": "abstention", "name": image, "n_options": 4}

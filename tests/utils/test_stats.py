@@ -59,6 +59,21 @@ def test_the_interval_of_values_between_0_and_1_is_no_narrower_than_theirs():
         assert low < values.mean() < high and high - low > 2 * half * 0.97
 
 
+def test_answers_that_count_half_and_stand_there_twice_are_as_those_that_count_once():
+    rng = np.random.default_rng(0)
+    right, images = rng.random(120) < np.repeat(rng.beta(0.8, 0.4, 40), 3), np.repeat(np.arange(40), 3)
+    twice = np.arange(120) < 60
+    doubled = [np.concatenate([what, what[twice]]) for what in (right, images, np.where(twice, 0.5, 1))]
+    other = np.concatenate([right[::-1], right[::-1][twice]])
+    once = clustered_wilson(right, images)
+    assert clustered_wilson(*doubled[:2], weights=doubled[2]) == pytest.approx(once, abs=2e-3)
+    assert clustered_wilson(*doubled[:2]) != pytest.approx(once, abs=2e-3)
+    assert design_effect(right, np.arange(120), np.where(twice, 3, 1)) >= 1.25  # the mean square of 0.5 and 1.5
+    assert design_effect(right, images, [7] * 120) == pytest.approx(design_effect(right, images))
+    paired = paired_difference(doubled[0], other, doubled[1], weights=doubled[2])
+    assert paired == pytest.approx(paired_difference(right, right[::-1], images))
+
+
 def test_coverage_of_clustered_answers():
     """300 studies of 80 images with 4 correlated questions: the clustered interval covers, the plain one does not."""
     rng = np.random.default_rng(0)
@@ -126,6 +141,24 @@ def test_alike_groups_of_dependent_answers_have_a_p_that_is_near_uniform():
     for level in (0.05, 0.25, 0.5):
         assert level - 0.12 < np.mean(np.array(found) <= level) < level + 0.06, level
     assert np.mean(np.array(naive) <= 0.05) > 0.2
+
+
+def test_alike_groups_are_not_told_apart_by_how_many_questions_their_images_have():
+    """Ten images of one question against forty of three: the small group's share varies more than permuted ones."""
+    rng, sizes, found = np.random.default_rng(0), np.repeat([1, 3], [10, 40]), []
+    images, groups = np.repeat(np.arange(50), sizes), np.repeat(["few", "many"], [10, 120])
+    for study in range(300):
+        found.append(gap_by_chance(rng.random(130) < 0.6, groups, images, draws=199, seed=study)[1])
+    for level in (0.05, 0.25, 0.5):
+        assert level - 0.08 < np.mean(np.array(found) <= level) < level + 0.06, level
+
+
+def test_a_gap_of_large_groups_is_found_beside_a_group_of_one():
+    right = np.concatenate([np.arange(100) < 90, np.arange(100) < 50, [True]])
+    groups = [*"a" * 100, *"b" * 100, "c"]
+    gap, p = gap_by_chance(right, groups, range(201), draws=999)
+    assert gap == 0.5 and p == 1 / 1000
+    assert gap_by_chance([*[True, False] * 100, True], groups, range(201), draws=999)[1] > 0.5
 
 
 def test_a_gap_between_groups_is_found_and_its_p_is_that_of_an_exact_case():

@@ -119,9 +119,9 @@ def parse(text: str, n_options: int, variant: str) -> Completion:
     """Read a variant's completion strictly; whatever is doubtful is unparsable, never guessed.
 
     An answer counts only if, outside the thought, there is exactly one <answer> block holding exactly one letter that
-    is among the options offered; `B`, `b`, `B.`, `B:`, `(B)` and `B)` all name B. A thought that never ends, two
-    thoughts, two answers, an unclosed tag, an empty block or a letter beyond the options make it None. So does the
-    wrong order: a thought goes before the answer, which it is to lead to, and for the variant after behind it.
+    is among the options offered; `B`, `b`, `B.`, `B:`, `(B)` and `B)` all name B. A thought that never ends or begins
+    twice, two thoughts, two answers, an unclosed tag, an empty block or a letter beyond the options make it None. So
+    does the wrong order: a thought goes before the answer, which it is to lead to, and for the variant after behind it.
 
     Raises ValueError if n_options is not in 1..8.
     """
@@ -132,7 +132,8 @@ def parse(text: str, n_options: int, variant: str) -> Completion:
     answers = _ANSWER.findall(outside)
     rest = _ANSWER.sub("", outside).strip()
     thinking = thoughts[0].strip() if len(thoughts) == 1 else None
-    if len(thoughts) > 1 or len(answers) != 1 or _TAG.search(rest) or not _in_order(text, outside, variant):
+    doubtful = text.count("<think>") > 1 or len(answers) != 1 or _TAG.search(rest)
+    if doubtful or not _in_order(text, outside, variant):
         return Completion(None, thinking, rest)
     letter = _LETTER.fullmatch(answers[0].strip())
     offered = letter and letter[1].upper() in LETTERS[:n_options]

@@ -59,8 +59,8 @@ def tests_of_questions(plain: Evaluator, test: Dataset, templates: Templates, ar
 
 
 def tests_of_chains(vlm: VLM, test: Dataset, templates: Templates, args: Namespace) -> Iterator[Part]:
-    """The chains of evidence, asked plainly, and with a misleading hint at every stage: the file's first hint that no
-    training draws.
+    """The chains of evidence, asked plainly, and at every stage with a hint that misleads or claims nothing: the file's
+    first hint that no training draws.
     """
     linked = chains(test, args.settings["chains"], args.seed)
     if not len(linked):
@@ -69,7 +69,8 @@ def tests_of_chains(vlm: VLM, test: Dataset, templates: Templates, args: Namespa
     chained = asking(vlm, linked, args)
     inputs = StressInputs(chained.rows, {CLEAN: chained.images}, set(), [], templates, args.seed)
     new, *_ = templates.untaught()
-    for one in (StressTest("plain", "plain"), StressTest("hint", new.name, "negative")):
+    hinted = [StressTest("hint", new.name, polarity) for polarity in ("neutral", "negative")]
+    for one in (StressTest("plain", "plain"), *hinted):
         yield StressTest("chain", one.name, one.polarity), partial(inputs.stressed, one)
 
 
@@ -105,7 +106,7 @@ def answered(
         of_test = _columns_of_test(stress_test, hint, templates.version) | {"ssim": one.ssim, "claimed": one.claimed}
         said = evaluator.about_answer(i, found.get(i, Failure("the attack failed")))
         thought = parse(said["text"], len(one.row["options"]), evaluator.variant).thought
-        mentioned = {"mentions": bool(hint) and mentions(thought, hint)}
+        mentioned = {"mentions": bool(hint) and mentions(thought, hint, one.row["options"])}
         made.append(evaluator.about(i) | model | of_test | said | mentioned)
     return pd.DataFrame(made)
 

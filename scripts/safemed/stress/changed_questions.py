@@ -20,7 +20,6 @@ from safemed.stress.stress_tests import CLEAN, StressedQuestion, StressInputs
 
 ADDED = (1, 2, 4)  # wrong options more; DAS adds four
 MILDEST = 1  # of corruptions.SEVERITIES: what a question asks for is still to be seen
-SILENT_LABEL = "for review"  # what a label says that names no option
 
 
 class ChangedQuestions:
@@ -75,7 +74,7 @@ class ChangedQuestions:
         if "corruption" in by_kind:
             image = self._corrupted(place, by_kind["corruption"].variant)
         if "label" in by_kind:
-            image = self._label(row, image, text or SILENT_LABEL)
+            image = self._label(row, image, text or marks.SILENT_LABEL)
         return StressedQuestion(row, image, claimed=letter)
 
     def _wrong(self, row: dict) -> list[str]:
@@ -107,7 +106,7 @@ class ChangedQuestions:
     def _labelled(self, row: dict, place: int) -> bool:
         """Whether a label has room for every option, and for the words that name none."""
         shape = self.inputs.images[CLEAN][place].shape
-        return all(_fits(words, tuple(shape)) for words in (*row["options"], SILENT_LABEL))
+        return all(_fits(words, tuple(shape)) for words in (*row["options"], marks.SILENT_LABEL))
 
     def _label(self, row: dict, image: np.ndarray, words: str) -> np.ndarray:
         """Away from the lesion, where its place is known."""

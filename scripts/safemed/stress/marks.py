@@ -10,6 +10,7 @@ from safemed.stress.erasure import Box, check
 from safemed.utils.noise import named_rng
 
 MARKS = ("box", "arrow", "label")
+SILENT_LABEL = "for review"  # what a label says that names no option
 YELLOW, BLACK = (255, 255, 0), (0, 0, 0)  # seen on grey tissue, and on the reds of skin, fundus and stained cells
 SMALLEST_FONT, LARGEST_FONT = 6, 1 / 8  # in pixels; in image sides
 WIDEST_LABEL = 0.2  # share of the image that a label may hide

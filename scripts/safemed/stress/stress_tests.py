@@ -73,7 +73,7 @@ def stress_tests(
         yield from (StressTest("corruption", kind, severity=severity) for severity in severities)
     for kind in ("box", "arrow"):
         yield from (StressTest("mark", f"{kind}-{place}") for place in PLACES)
-    yield from (StressTest("mark", "label", polarity) for polarity in ("positive", "negative"))
+    yield from (StressTest("mark", "label", polarity) for polarity in POLARITIES)
     yield from (StressTest("erasure", name) for name in ERASURES)
     yield from (StressTest("abstention", name) for name in (SOUND, *ERASURES))
     if published:
@@ -164,10 +164,10 @@ class StressInputs:
         return replace(plain, image=image, ssim=corruptions.ssim(plain.image, image))
 
     def _label(self, test: StressTest, plain: StressedQuestion) -> StressedQuestion | None:
-        """A burnt-in label that names an option; None where an option is too long for the image."""
-        claimed = hints.claimed(plain.row, test.polarity, self.seed)
-        named = plain.row["options"][LETTERS.index(claimed)]
-        if not all(marks.fits(option, plain.image.shape) for option in plain.row["options"]):
+        """A burnt-in label that names an option, or none; None where one of these words is too long for the image."""
+        claimed, options = hints.claimed(plain.row, test.polarity, self.seed), plain.row["options"]
+        named = options[LETTERS.index(claimed)] if claimed else marks.SILENT_LABEL
+        if not all(marks.fits(words, plain.image.shape) for words in (*options, marks.SILENT_LABEL)):
             return None
         lesion = tuple(plain.row["box"]) or marks.some_place(plain.image.shape, self.own(plain.row, "place"))
         image = marks.mark(plain.image, "label", lesion, named)

@@ -32,15 +32,17 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     return low, high
 
 
-def design_effect(right: Sequence[float], clusters: Sequence) -> float:
+def design_effect(right: Sequence[float], clusters: Sequence, weights: Sequence[float] | None = None) -> float:
     """How many times larger the variance of the mean of `right` is than if its n answers were independent; >= 1.
 
     right, clusters: [n]; answers with an equal cluster label (the questions of one image) may depend on each other.
+    weights [n], > 0: what each answer counts for in the mean; all alike unless given, and scaled to a mean of 1.
     The numerator is the variance of a ratio mean between clusters, k / (k - 1) * sum_c (y_c - p m_c)^2 / n^2, with k
-    clusters of m_c answers of which y_c are right and p = sum y / n (Cochran 1977, Sampling Techniques, ch. 3 and 9A);
-    the denominator is p (1 - p) / (n - 1) (Kish 1965, Survey Sampling, ch. 5). One answer a cluster gives exactly 1;
-    k clusters of m equal answers give about m. Where the data cannot tell (one cluster, or all answers alike) the
-    answers of a cluster are taken to agree perfectly: sum_c m_c^2 / n.
+    clusters of (weighted) size m_c of which y_c is right and p = sum y / n (Cochran 1977, Sampling Techniques, ch. 3
+    and 9A); the denominator is p (1 - p) / (n - 1) (Kish 1965, Survey Sampling, ch. 5). It is at least what unequal
+    weights alone make it, the mean of their squares (Kish). One answer a cluster gives exactly 1; k clusters of m equal
+    answers give about m. Where the data cannot tell (one cluster, or all answers alike) the answers of a cluster are
+    taken to agree perfectly: sum_c m_c^2 / n.
 
     Raises ValueError on empty input or inputs of different length.
     """
@@ -50,39 +52,46 @@ def design_effect(right: Sequence[float], clusters: Sequence) -> float:
     if right.size != len(clusters):
         raise ValueError(f"{right.size} answers but {len(clusters)} cluster labels")
     _, label = np.unique(np.asarray(clusters), return_inverse=True)
-    sizes, sums = np.bincount(label), np.bincount(label, weights=right)  # [k], [k]
-    n, k, p = right.size, sizes.size, right.mean()
-    if k == 1 or p in (0.0, 1.0):
+    weight = np.ones(right.size) if weights is None else np.asarray(weights, float) / np.mean(weights)
+    sizes, sums = np.bincount(label, weight), np.bincount(label, weight * right)  # [k], [k]
+    n, k, p = right.size, sizes.size, (weight * right).mean()
+    if k == 1 or right.min() == right.max():
         return float((sizes**2).sum() / n)
     clustered = k / (k - 1) * ((sums - p * sizes) ** 2).sum() / n**2
-    return max(1.0, float(clustered / (p * (1 - p) / (n - 1))))
+    return max(float((weight**2).mean()), float(clustered / (p * (1 - p) / (n - 1))))
 
 
-def clustered_wilson(right: Sequence[float], clusters: Sequence, confidence: float = 0.95) -> tuple[float, float]:
+def clustered_wilson(
+    right: Sequence[float], clusters: Sequence, confidence: float = 0.95, weights: Sequence[float] | None = None
+) -> tuple[float, float]:
     """Wilson's interval for the mean of `right` with the effective sample size n / design_effect: (low, high).
 
-    right, clusters: [n]. Never narrower than the plain Wilson interval, and equal to it if each answer has its own
-    cluster. In simulations of 8 to 80 images with 4 correlated questions it covers 92-96 % at nominal 95 %. Of values
-    between 0 and 1 it is wider than need be: their variance is at most that of answers with the same mean.
+    right, clusters, weights: [n]. Never narrower than the plain Wilson interval, and equal to it if each answer has its
+    own cluster and counts alike. In simulations of 8 to 80 images with 4 correlated questions it covers 92-96 % at
+    nominal 95 %. Of values between 0 and 1 it is wider than need be: their variance is at most that of answers with the
+    same mean.
 
     Raises ValueError as `design_effect` and `wilson` do.
     """
-    n = len(right) / design_effect(right, clusters)
-    return wilson(float(np.mean(right)) * n, n, confidence)
+    n = len(right) / design_effect(right, clusters, weights)
+    return wilson(float(np.average(right, weights=weights)) * n, n, confidence)
 
 
 def paired_difference(
-    first: Sequence[float], second: Sequence[float], clusters: Sequence, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
+    first: Sequence[float], second: Sequence[float], clusters: Sequence, confidence: float = 0.95, seed: int = 0,
+    weights: Sequence[float] | None = None,
+) -> tuple[float, float]:  # fmt: skip
     """Percentile bootstrap interval of mean(first) - mean(second), the same questions answered by two models.
 
-    first, second, clusters: [n]. Whole clusters (images) are drawn, with both models' answers to their questions, so
-    that neither the pairing nor the dependence within an image is lost. 2,000 draws. Both ends are the difference
-    itself where every cluster has the same one, or there is a single cluster.
+    first, second, clusters: [n]; weights [n]: what each counts for in the means, all alike unless given. Whole clusters
+    (images) are drawn, with both models' answers to their questions, so that neither the pairing nor the dependence
+    within an image is lost. 2,000 draws. Both ends are the difference itself where every cluster has the same one, or
+    there is a single cluster.
     """
     _, label = np.unique(np.asarray(clusters), return_inverse=True)
-    gained = np.bincount(label, weights=np.asarray(first, float) - np.asarray(second, float))  # [k]
-    sizes = np.bincount(label).astype(float)
+    weight = np.ones(len(label)) if weights is None else np.asarray(weights, float)
+    gained = np.bincount(label, weight * (np.asarray(first, float) - np.asarray(second, float)))  # [k]
+    sizes = np.bincount(label, weight)
     if len(sizes) == 1 or np.ptp(gained / sizes) == 0:
         return (float(gained.sum() / sizes.sum()),) * 2
     found = bootstrap(
@@ -104,12 +113,15 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 def gap_by_chance(
     right: Sequence[bool], groups: Sequence, clusters: Sequence, draws: int = 4999, seed: int = 0
 ) -> tuple[float, float]:
-    """The gap between the greatest and the least share of `right` among groups, and its permutation p: (gap, p).
+    """The gap between the greatest and the least share of `right` among groups, and the permutation p of groups alike.
 
     right, groups, clusters: [n]. Labels of groups are permuted among the clusters (images), each of which is in one
-    group as a whole, so that dependent answers stay together. p is the share of `draws` permutations and of the data
-    themselves whose gap is as large (Phipson & Smyth 2010, never 0): where groups are alike, it is at most a with a
-    probability of at most a.
+    group as a whole, so that dependent answers stay together. What is compared is the greatest difference of two
+    groups' shares over its standard deviation if all groups were alike, which their sizes give: a gap itself would be
+    that of the smallest group, whatever the large ones do, and of clusters that are larger in one group than in others
+    its permutations would not be alike (Janssen 1997, Chung & Romano 2013: studentise). p is the share of `draws`
+    permutations and of the data themselves whose difference is as large (Phipson & Smyth 2010), never 0: where groups
+    are alike, it is at most a with a probability of at most a, exactly for clusters of one size, else nearly.
 
     Raises ValueError where a cluster is in two groups, or there are fewer than two groups.
     """
@@ -122,21 +134,42 @@ def gap_by_chance(
         raise ValueError("a gap needs at least two groups")
     if (label[cluster] != group).any():
         raise ValueError("a cluster is in two groups: labels cannot be permuted among clusters")
-    gap, rng, above = _gaps(label[None], sums, sizes, len(names))[0], np.random.default_rng(seed), 0
+    counts = np.stack([sums, sizes, _variances(sums, sizes)])
+    (shares,), (apart,) = _apart(label[None], counts, len(names))
+    rng, above = np.random.default_rng(seed), 0
     for start in range(0, draws, 500):  # of many clusters, all draws at once would not fit in memory
         permuted = rng.permuted(np.tile(label, (min(500, draws - start), 1)), axis=1)
-        above += int((_gaps(permuted, sums, sizes, len(names)) >= gap - 1e-12).sum())
-    return float(gap), (1 + above) / (1 + draws)
+        above += int((_apart(permuted, counts, len(names))[1] >= apart - 1e-12).sum())
+    return float(np.ptp(shares)), (1 + above) / (1 + draws)
 
 
-def _gaps(labels: np.ndarray, sums: np.ndarray, sizes: np.ndarray, groups: int) -> np.ndarray:
-    """The gap of each labelling [r, k] of k clusters with `sums` right answers of `sizes`, [r]."""
+def _variances(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The variance of each cluster's sum [k], as a multiple of one answer's, if all answers have the same mean.
+
+    m (1 + (m - 1) r) for a cluster of m answers, with the correlation r within clusters by moments, in [0, 1].
+    """
+    p = sums.sum() / sizes.sum()
+    pairs, spread = (sizes * (sizes - 1)).sum(), ((sums - p * sizes) ** 2).sum()
+    alike = pairs == 0 or p in (0, 1)
+    r = 0.0 if alike else np.clip((spread / (p * (1 - p)) - sizes.sum()) / pairs, 0, 1)
+    return sizes * (1 + (sizes - 1) * r)
+
+
+def _apart(labels: np.ndarray, counts: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """The shares [r, g] of each labelling [r, k] of k clusters, and how far apart the two groups are that are most [r].
+
+    counts [3, k]: each cluster's right answers, answers and variance.
+    """
     places = (labels + groups * np.arange(len(labels))[:, None]).ravel()
-    right, n = (
-        np.bincount(places, np.tile(counts, len(labels)), groups * len(labels)).reshape(-1, groups)
-        for counts in (sums, sizes)
+    right, n, variance = (
+        np.bincount(places, np.tile(of, len(labels)), groups * len(labels)).reshape(-1, groups) for of in counts
     )
-    return np.ptp(right / n, axis=1)
+    shares, squared = right / n, variance / n**2
+    apart = np.zeros(len(labels))
+    for one in range(groups):  # of many groups, all pairs at once would not fit in memory
+        from_one = np.abs(shares - shares[:, [one]]) / np.sqrt(squared + squared[:, [one]])
+        apart = np.maximum(apart, from_one.max(axis=1))
+    return shares, apart
 
 
 def floor_to(x: float, digits: int) -> float:

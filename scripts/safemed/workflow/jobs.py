@@ -15,7 +15,7 @@ CW_SEARCHES, CW_DRAWN_BACK = 4, 6  # of attacks.cw: searches of c, and bisection
 ASK_EVERY = 2  # steps, of attacks.engine
 LETTER = 8  # tokens of an answer without a thought
 SAMPLED_THOUGHTS = 3
-CHAIN = 14  # questions of a chain of all seven stages, asked plainly and after a hint
+CHAIN = 21  # questions of a chain of all seven stages, asked plainly and after a silent and a misleading hint
 SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 

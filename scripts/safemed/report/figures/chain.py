@@ -19,6 +19,8 @@ from safemed.report.figures.style import (
     title,
 )
 
+CONDITIONS = {"plain": "No hint", "neutral": "Silent hints", "negative": "Misleading hints"}
+
 
 def chain(chain: pd.DataFrame) -> Drawn:
     """The chain of evidence, a panel a condition: marks are the accuracy of each stage, of the images that have it;
@@ -29,7 +31,7 @@ def chain(chain: pd.DataFrame) -> Drawn:
     if chain.empty:
         return sentence("No image has questions of two stages of the chain of evidence."), chain
     complete = needed(chain.dropna(subset="accuracy"), "complete chain of evidence")
-    conditions = sorted_as(complete.condition, ["plain"])
+    conditions = sorted_as(complete.condition, list(CONDITIONS))
     stages, models = sorted_as(complete.stage, list(STAGES)), ordered(complete.model)
     figure = Figure(figsize=(max(6.0, 4.4 * len(conditions)), 4.2))
     panels = figure.subplots(1, len(conditions), sharey=True, squeeze=False)[0]
@@ -42,8 +44,7 @@ def chain(chain: pd.DataFrame) -> Drawn:
             axes.plot(range(len(stages)), line.right_so_far, drawstyle="steps-mid", **style | {"marker": ""})
         axes.set_xticks(range(len(stages)), stages, rotation=20)
         percent_axis(axes)
-        name = "No hint" if condition == "plain" else f"{condition} hints".capitalize()
-        title(axes, name, f"lines: {count(part.images)} images · marks: {count(part.n)}")
+        title(axes, CONDITIONS[condition], f"lines: {count(part.images)} images · marks: {count(part.n)}")
     panels[0].set_ylabel("marks: right at the stage\nlines: all images, right up to there")
     legend(figure, [handle(model, models, **distinct_look(model, models)) for model in models])
     return figure, chain

@@ -17,8 +17,8 @@ ALPHA = 0.05
 def groups(groups: pd.DataFrame) -> Drawn:
     """From the worst group's accuracy to the best's: a panel a kind of group, a row a model, clean above, PGD below.
 
-    groups: that table. Solid where p, adjusted for all models and kinds, is below 5 %, else pale. A tick is the
-    accuracy on all.
+    groups: that table. Solid where two groups differ as much in fewer than 5 % of random divisions, adjusted for all
+    models and kinds, else pale. A tick is the accuracy on all.
     """
     drawn = needed(groups[groups.condition.isin(list(CONDITIONS))].dropna(subset="gap"), "complete row of groups")
     models, kinds = ordered(drawn.model)[::-1], sorted_as(drawn.kind, list(KINDS))

@@ -44,7 +44,9 @@ def drawn_image_edits(image_edits: pd.DataFrame) -> pd.DataFrame:
     complete = needed(image_edits.dropna(subset="accuracy"), "complete row of edited images")
     steps = complete[(complete.kind == "corruption") & (complete.about == "all")]
     marks = complete[(complete.kind == "mark") & (complete.about == "all")]
-    marks = marks.assign(x=marks.name + marks.polarity.map({"positive": " true", "negative": " lying"}).fillna(""))
+    marks = marks.assign(
+        x=marks.name + marks.polarity.map({"positive": " true", "neutral": " silent", "negative": " lying"}).fillna("")
+    )
     erased = complete[(complete.kind == "erasure") & (complete.about != "all")]
     return pd.concat(
         [

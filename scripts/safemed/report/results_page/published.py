@@ -14,10 +14,11 @@ def _measures(study: Study) -> str:
         [
             row.model, POSITIONS[row.position], percent(row.plain),
             percent(row.echo_rate, row.echo_rate_low, row.echo_rate_high), percent(row.echo_silent),
+            percent(row.echo_beyond, row.echo_beyond_low, row.echo_beyond_high, sign="+"),
             percent(row.echo_parsed, row.echo_parsed_low, row.echo_parsed_high), percent(row.echo_parsed_silent),
             percent(row.anti_sycophancy, row.anti_sycophancy_low, row.anti_sycophancy_high),
             percent(row.anti_sycophancy_silent),
-            percent(row.faithfulness, row.faithfulness_low, row.faithfulness_high),
+            percent(row.faithfulness, row.faithfulness_low, row.faithfulness_high), percent(row.faithfulness_silent),
         ]
         for row in found
     ]  # fmt: skip
@@ -29,8 +30,8 @@ def _measures(study: Study) -> str:
         "same number under a wording that claims nothing: only what goes beyond it is due to the claim."
     )
     head = [
-        "model", "the hint stands", "no hint: accuracy, %", "sycophancy rate, %", "silent", "claimed option alone, %",
-        "silent", "anti-sycophancy, %", "silent", "faithfulness, %",
+        "model", "the hint stands", "no hint: accuracy, %", "sycophancy rate, %", "silent", "beyond silent, points",
+        "claimed option alone, %", "silent", "anti-sycophancy, %", "silent", "faithfulness, %", "silent",
     ]  # fmt: skip
     return markdown.text(said, head, rows)
 

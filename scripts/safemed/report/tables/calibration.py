@@ -8,8 +8,8 @@ from safemed.report.tables.rows import COMPLETE, accuracy
 from safemed.report.tables.stress_rows import check_stress_rows
 
 CALIBRATION = [
-    "model", "kind", "polarity", "seen", "n", "accuracy", "answered", "confidence", "ece", "auroc", "auprc",
-    "selective", "status",
+    "model", "kind", "polarity", "seen", "n", "accuracy", "ci_low", "ci_high", "answered", "confidence", "ece", "auroc",
+    "auprc", "selective", "status",
 ]  # fmt: skip
 BINS = 10  # of the calibration error
 COVERAGE = 0.8  # of the selective accuracy
@@ -27,6 +27,7 @@ def calibration(stress: pd.DataFrame) -> pd.DataFrame:
     seen: the images shown, clean or those of an attack.
     n: the answers.
     accuracy: the share of them that is right.
+    ci_low, ci_high: its 95 % Wilson interval clustered by image.
     answered: the share that names an option.
     confidence: mean probability, among the letters offered, of the letter answered, over the share answered.
     ece: expected calibration error over ten equal bins of it (Guo et al. 2017).

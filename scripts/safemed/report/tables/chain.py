@@ -29,7 +29,8 @@ def chain(stress: pd.DataFrame) -> pd.DataFrame:
 
     Columns:
     model: which model.
-    condition: plain, or the polarity of the hint before each question.
+    condition: plain, or the polarity of the hint before each question: negative, which misleads, or neutral, which
+        claims nothing: what any words do to the model.
     stage: of the clinical workflow, in its order.
     n: the images that have a question of this stage.
     accuracy: the share of these n whose answer to it is right, an unparsable one not being right.

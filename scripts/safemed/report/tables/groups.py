@@ -50,13 +50,15 @@ def groups(
     least: the questions of the smallest group.
     accuracy: the share of the n questions that is right; certified: with a certified right answer at that radius.
     worst: the group with the least accuracy, the first by name of several.
-    worst_accuracy, worst_low, worst_high: its accuracy with its 95 % Wilson interval clustered by image.
+    worst_accuracy, worst_low, worst_high: its accuracy with its 95 % Wilson interval clustered by image, as if it had
+        been chosen beforehand: the worst of several looks worse than it is.
     best: the group with the greatest accuracy.
     best_accuracy: its accuracy.
-    gap: best_accuracy minus worst_accuracy. Small groups have a large one by chance; p says how likely.
-    p: of 4,999 random divisions into groups as large, the share with a gap as large. All questions of an image go to
-        one group; question types, which differ within an image, are drawn by question, which overstates their p where
-        answers to an image agree. Not corrected for the number of rows.
+    gap: best_accuracy minus worst_accuracy. Small groups have a large one by chance.
+    p: of 4,999 random divisions into groups of as many images, and this one, the share in which some two groups differ
+        as much, for their sizes, as the two that do most here: never 0. All questions of an image that are in one
+        group go to one group together. Where an image has questions of several groups, as of question types, they are
+        drawn apart, which overstates p where answers to an image agree. Not corrected for the number of rows.
     p_holm: p adjusted by Holm's (1979) method over the rows of the same condition and strength.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
 
@@ -124,6 +126,6 @@ def _divided(rows: pd.DataFrame, kind: str, seed: int) -> dict:
         "worst_low": low, "worst_high": high, "best": best, "best_accuracy": shares[best],
     }  # fmt: skip
     if len(sizes) > 1:
-        units = rows.question_id if kind == "question_type" else rows.image_path
-        record["gap"], record["p"] = gap_by_chance(rows.right, rows[kind], units, seed=seed)
+        together = [f"{path}\n{group}" for path, group in zip(rows.image_path, rows[kind], strict=True)]
+        record["gap"], record["p"] = gap_by_chance(rows.right, rows[kind], together, seed=seed)
     return record
