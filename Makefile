@@ -37,9 +37,10 @@ demo: $(VENV)/.ready
 		--configfile workflow/studies/demo.yaml
 	@cat workflow/studies/demo.txt
 
-# A file's tests run in one process, in the order of tests/conftest.py. WHICH: pytest's expression of markers.
+# A file's tests run in one process, in the order of tests/conftest.py; one process more than cores, since those of Slurm
+# mostly wait for it. WHICH: pytest's expression of markers.
 test: $(VENV)/.ready
-	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests -n $(CORES) --dist loadfile --no-loadscope-reorder \
+	PATH="$$PWD/$(BIN):$$PATH" OMP_NUM_THREADS=1 pytest tests -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder \
 		-rs -m "$(WHICH)"
 
 # All tests: those of conda need a package registry, those of Slurm need root and its daemons (see tests/workflow).
