@@ -32,7 +32,7 @@ def costs(shape: Qwen3VLConfig, runs: list[Run], peft: dict | None) -> dict:
     return factors.measured(KINDS, shape, SIDE, PROMPT, "bf16", adapter(peft), runs)
 
 
-@pytest.mark.parametrize("peft", [LORA, None], ids=["lora", "full"])
+@pytest.mark.parametrize("peft", [pytest.param(LORA, marks=pytest.mark.slow), None], ids=["lora", "full"])
 def test_other_depths_batches_and_lengths_take_what_is_extrapolated(wide, peft):
     few, deeper = costs(wide, factors.runs(PROMPT), peft), costs(wide, DEEPER, peft)
     assert few.keys() == KINDS

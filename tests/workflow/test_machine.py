@@ -108,13 +108,8 @@ def two_bases(repository, tiny_model) -> list:
     return ["base", "--cores", 2, "--configfile", SMALLEST_STUDY, "two.yaml"]
 
 
-@pytest.mark.parametrize(
-    "given, order",
-    [
-        ([], "started finished " * 2),
-        pytest.param(["--resources", "gpu=2"], "started " * 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("given, order", [([], "started finished " * 2), (["--resources", "gpu=2"], "started " * 2)])
 def test_no_two_jobs_share_a_gpu_unless_they_are_told_to(given, order, bare, repository, two_bases, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     nvidia_smi(bare, 1)

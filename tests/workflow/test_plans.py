@@ -175,7 +175,12 @@ def test_what_a_study_leaves_out_is_not_drawn(change, figures, full, untouched):
     assert less["certify_model"] == (0 if "evaluations" in change else full["certify_model"])
 
 
-@pytest.mark.parametrize("name", STUDIES)
+OFTEN = {"demo", "words", "redteam", "turns", "after", "ablation", "full", "omnimedvqa"}  # changed; the others are slow
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else pytest.mark.slow) for name in STUDIES]
+)
 def test_every_study_plans_on_a_folder_of_images(name, plans):
     config, jobs = config_files.read(STUDIES[name]), planned(plans(name))
     assert jobs["make_phantoms"] == jobs["download_archive"] == 0 and jobs["write_report"] == 1
