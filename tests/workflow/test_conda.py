@@ -1,7 +1,6 @@
 """The rules run in environments of their own, made by a conda from pip's packages and this machine's Python.
 
-That each environment has what its rules need is shown by a short study; slow tests run every rule, and show that a job
-has nothing of another environment.
+Each environment has what its rules need, and a job has nothing of another environment.
 """
 
 import json
@@ -22,7 +21,7 @@ from support.hub import REVISION, served
 from support.paths import SMALLEST_STUDY, SUPPORT
 from support.snakemake_runs import checkout, snakemake
 
-pytestmark = pytest.mark.conda
+pytestmark = [pytest.mark.conda, pytest.mark.slow]
 
 EQUIPMENT = SUPPORT / "conda"
 # To be free on the disk: three of the environments have torch.
@@ -132,26 +131,20 @@ def every_rule(a_study, study) -> list[tuple[Job, dict]]:
     return done + run(study, "--until", "unpack_archive", "--config", 'data={"source": "phantoms.zip"}', "--", "data")
 
 
-@pytest.fixture(scope="module", params=["a_study", pytest.param("every_rule", marks=pytest.mark.slow)])
-def ran(request) -> list[tuple[Job, dict]]:
-    return request.getfixturevalue(request.param)
-
-
-def test_every_rule_runs_in_its_own_environment(ran, study):
-    assert {job.rule: record["prefix"] for job, record in ran} == {
-        job.rule: str(prefix(study, job.kind)) for job, _ in ran
+def test_every_rule_runs_in_its_own_environment(every_rule, study):
+    assert {job.rule: record["prefix"] for job, record in every_rule} == {
+        job.rule: str(prefix(study, job.kind)) for job, _ in every_rule
     }
-    assert len({record["prefix"] for _, record in ran}) == len(KINDS)
+    assert len({record["prefix"] for _, record in every_rule}) == len(KINDS)
 
 
-@pytest.mark.slow
 def test_there_is_a_job_of_every_rule(every_rule):
     assert {job.rule for job, _ in every_rule} == rules_with_environment()
 
 
-def test_no_job_sees_packages_of_another_environment_or_of_the_users(ran, study):
+def test_no_job_sees_packages_of_another_environment_or_of_the_users(every_rule, study):
     library, scripts = Path(os.__file__).parent, study / "scripts"
-    for job, record in ran:
+    for job, record in every_rule:
         for origin in map(Path, record["origins"].values()):
             standard = library in origin.parents and not {"site-packages", "dist-packages"} & set(origin.parts)
             assert standard or {Path(record["prefix"]), scripts} & set(origin.parents), (job.rule, origin)
@@ -165,7 +158,6 @@ def test_the_attacks_have_torchattacks_and_no_torchvision(study):
     assert out.startswith(str(home)) and out.endswith(" None\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module, package, kind, output", FOREIGN, ids=[kind for *_, kind, _ in FOREIGN])
 def test_a_job_fails_that_imports_what_its_environment_lacks(module, package, kind, output, every_rule, study):
     """Although the environment that Snakemake runs in has it."""
@@ -180,7 +172,6 @@ def test_a_job_fails_that_imports_what_its_environment_lacks(module, package, ki
     assert done.returncode and [log for log in logs if f"No module named '{package}'" in log]
 
 
-@pytest.mark.slow
 def test_processes_that_share_a_training_are_started_by_its_environments_torchrun(every_rule, study):
     (study / "shared.yaml").write_text("resources: {train_processes: 2}\n")  # --config would make the number a text
     shared = ["--configfile", SMALLEST_STUDY, "shared.yaml", "--", "sft"]

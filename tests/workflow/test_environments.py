@@ -183,9 +183,8 @@ def pip(tmp_path_factory) -> Path:
 
 
 @pytest.mark.conda
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(f"{kind}.yaml", marks=pytest.mark.slow) for kind in KINDS), "local.txt"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*(f"{kind}.yaml" for kind in KINDS), "local.txt"])
 def test_pip_needs_no_version_but_those_that_are_pinned(name, pip, tmp_path):
     """What stands in conda's files is whole by itself; the default environment's comes with its constraints."""
     asked, report = tmp_path / "requirements.txt", tmp_path / "report.json"
