@@ -93,7 +93,7 @@ def test_two_models_are_compared_on_their_worst_case_and_by_modality():
     pair = table[(table.family == "methods") & (table.images == WORST)].iloc[0]
     assert {pair["first"], pair["second"]} == {"sft-think", "at-grpo-think"}
     assert abs(pair.difference) == 5 / 8 and pair.ci_low <= pair.difference <= pair.ci_high
-    assert pair.p == pytest.approx(2 * 0.5**5)  # five questions that one model alone answers, all one way
+    assert pair.p == pytest.approx(2 * 0.5**3)  # the five questions that differ, all one way, are about three images
     same = table[table.family == "variants"]
     assert (same.difference == 0).all() and (same.p == 1).all()
     assert set(table[table.family == "variants by modality"].part) == set(MODALITIES)
@@ -133,7 +133,7 @@ def test_p_values_are_adjusted_by_holms_method_within_a_family_and_kind_of_image
         steps = np.argsort(p, kind="stable")  # Holm (1979): the k-th smallest of m times m - k + 1, never falling
         by_hand = np.maximum.accumulate(p[steps] * np.arange(len(p), 0, -1)).clip(max=1)[steps.argsort()]
         assert part.p_holm.tolist() == by_hand.tolist() == multipletests(p, method="holm")[1].tolist()
-        assert part.p_holm.min() < 0.05 and part.p_holm.max() == 1 and (part.p_holm >= p).all()
+        assert part.p_holm.min() == 0.75 and part.p_holm.max() == 1 and (part.p_holm >= p).all()
 
 
 def test_models_are_not_compared_on_questions_that_one_of_them_was_not_evaluated_on():

@@ -183,7 +183,8 @@ def test_what_an_attack_on_the_image_gives_up_is_not_due_to_the_push():
     wordings = [rows, rows.assign(wording=rows.wording + "b")]  # several of a kind
     other = trained()
     table = turn_comparisons(pd.concat([*wordings, other, other.assign(wording=other.wording + "b")]))
-    assert (table.difference == 1).all() and (table.n == 6).all() and table.p_holm.max() < 0.05
+    assert (table.difference == 1).all() and (table.n == 6).all()
+    assert (table.p_holm == 2 * 0.5**3).all()  # of three images
     said = table[table.push != "silent"]
     assert (said[["beyond", "beyond_low", "beyond_high"]] == 0).all(axis=None)
 

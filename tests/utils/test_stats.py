@@ -1,5 +1,7 @@
 """Intervals cover what they claim, clusters widen them, and nothing is ever rounded up."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -9,8 +11,8 @@ from safemed.utils.stats import (
     design_effect,
     floor_to,
     gap_by_chance,
-    mcnemar,
     paired_difference,
+    sign_flip,
     wilson,
 )
 
@@ -113,9 +115,28 @@ def test_floor_never_exceeds_and_is_idempotent():
         floor_to(float("nan"), 2)
 
 
-def test_mcnemar_is_the_exact_binomial_test_of_the_questions_that_differ():
+def test_flipped_signs_of_one_question_an_image_are_mcnemars_exact_test():
     first, second = [True] * 8 + [False] * 2, [False] * 6 + [True] * 4
-    assert mcnemar(first, second) == pytest.approx(binomtest(6, 8).pvalue) and mcnemar(first, first) == 1.0
+    assert sign_flip(first, second, range(10)) == pytest.approx(binomtest(6, 8).pvalue)
+    assert sign_flip(first, first, range(10)) == 1.0
+
+
+def test_flipped_signs_are_those_of_all_flips_of_whole_images():
+    rng = np.random.default_rng(0)
+    first, second, images = rng.random(30) < 0.8, rng.random(30) < 0.5, rng.integers(0, 9, 30)
+    gained = np.bincount(images, first.astype(int) - second)
+    flips = np.array(list(product([-1, 1], repeat=len(gained))))
+    assert sign_flip(first, second, images) == pytest.approx(np.mean(abs(flips @ gained) >= abs(gained.sum())))
+
+
+def test_alike_models_whose_answers_to_an_image_agree_are_told_apart_no_more_often_than_p_says():
+    """Four questions an image, answered alike: as independent questions, p would be small far too often."""
+    rng, found, naive = np.random.default_rng(0), [], []
+    for _ in range(300):
+        first, second = (np.repeat(rng.random(40) < 0.6, 4) for _ in range(2))
+        found.append(sign_flip(first, second, np.repeat(np.arange(40), 4)))
+        naive.append(sign_flip(first, second, range(160)))
+    assert np.mean(np.array(found) <= 0.05) <= 0.08 and np.mean(np.array(naive) <= 0.05) > 0.2
 
 
 def test_the_paired_bootstrap_covers_the_true_difference_of_clustered_answers():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from decimal import ROUND_FLOOR, Decimal
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap, norm
+from scipy.stats import bootstrap, norm
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -101,13 +101,25 @@ def paired_difference(
     return float(found.low), float(found.high)
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact two-sided p-value of McNemar's test (1947): whether two models are right equally often on the same
-    questions. first, second: [n]; 1 where they never differ. Questions are taken as independent.
+def sign_flip(first: Sequence[bool], second: Sequence[bool], clusters: Sequence) -> float:
+    """Exact two-sided p-value of whether two models are right equally often on the same questions.
+
+    first, second, clusters: [n]. If the models are alike, the answers to an image's questions may be exchanged between
+    them, all at once: the sign of the difference d_c of right answers of each cluster (image) is flipped with
+    probability 1/2 (Fisher 1935, Pitman 1937), and p is the probability of a sum as far from 0 as that of the data. No
+    flips are drawn: the distribution of the sum, an integer, is computed whole. Where no image has more than one
+    question, this is McNemar's exact test (1947). 1 where the models never differ.
     """
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
-    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+    _, label = np.unique(np.asarray(clusters), return_inverse=True)
+    gained = np.bincount(label, np.asarray(first, bool).astype(float) - np.asarray(second, bool))
+    differences = np.abs(gained[gained != 0]).astype(int)
+    chances = np.ones(1)  # of each sum, from -differences.sum() to differences.sum()
+    for difference in differences:
+        flipped = np.zeros(2 * difference + 1)
+        flipped[[0, -1]] = 0.5
+        chances = np.convolve(chances, flipped)
+    sums = np.arange(len(chances)) - differences.sum()
+    return min(1.0, float(chances[np.abs(sums) >= abs(gained.sum())].sum()))
 
 
 def gap_by_chance(

@@ -78,7 +78,8 @@ def _comparisons(study: Study) -> str:
             if all(leads):
                 rows.append([method, variant, *(cell for found in leads for cell in found)])
     said = (
-        "AT-GRPO less each other method, in points; p is McNemar's, with Holm's adjustment over all pairs of methods."
+        "AT-GRPO less each other method, in points; p is that of flipped signs, with Holm's adjustment over all pairs "
+        "of methods."
     )
     return markdown.text(said, ["method", "variant", "clean", "p", "worst case", "p"], rows)
 

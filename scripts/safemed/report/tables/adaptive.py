@@ -36,7 +36,7 @@ def adaptive(hint_attacks: pd.DataFrame, stress: pd.DataFrame, eps: float) -> pd
     adaptive_low, adaptive_high: its 95 % Wilson interval clustered by image.
     difference: adaptive minus both.
     ci_low, ci_high: its 95 % paired bootstrap over images.
-    p: McNemar's exact test.
+    p: exact test of flipped signs.
 
     Raises ValueError if `check_attack_rows` or `check_stress_rows` does, or a model was not asked under a question's
     wording on stored images.
@@ -71,7 +71,7 @@ def adaptive_turns(turn_attacks: pd.DataFrame, pushes: pd.DataFrame, eps: float)
     adaptive_low, adaptive_high: its 95 % Wilson interval clustered by image.
     difference: adaptive minus both.
     ci_low, ci_high: its 95 % paired bootstrap over images.
-    p: McNemar's exact test.
+    p: exact test of flipped signs.
 
     Raises ValueError if `check_attack_rows` or `check_turn_rows` does, or a model was not pushed in a question's
     wording on stored images.

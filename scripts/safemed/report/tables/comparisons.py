@@ -31,7 +31,7 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     first_accuracy, second_accuracy: shares of the n questions.
     difference: first minus second.
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
-    p: McNemar's exact test.
+    p: exact test of flipped signs.
     p_holm: p adjusted by Holm's (1979) method over the rows of the same family and images, and for variants by modality
         of the same method.
     """

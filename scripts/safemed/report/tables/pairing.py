@@ -4,20 +4,21 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
-from safemed.utils.stats import mcnemar, paired_difference
+from safemed.utils.stats import paired_difference, sign_flip
 
 
 def compared(both: pd.DataFrame) -> dict:
     """first_accuracy, second_accuracy, and their difference with its 95 % paired bootstrap over images (ci_low,
-    ci_high) and McNemar's exact p.
+    ci_high) and the exact p of flipped signs.
 
     both: whether right, columns first and second, bool [n], indexed by question_id and image_path.
     """
     first, second = (both[column] for column in both)
-    low, high = paired_difference(first, second, both.index.get_level_values("image_path"))
+    images = both.index.get_level_values("image_path")
+    low, high = paired_difference(first, second, images)
     return {
         "first_accuracy": first.mean(), "second_accuracy": second.mean(), "difference": first.mean() - second.mean(),
-        "ci_low": low, "ci_high": high, "p": mcnemar(first, second),
+        "ci_low": low, "ci_high": high, "p": sign_flip(first, second, images),
     }  # fmt: skip
 
 
@@ -25,8 +26,8 @@ def paired(answers: dict[str, pd.DataFrame], first: str, second: str) -> dict:
     """Accuracies of a model under several conditions on the questions that all of them asked; first minus second.
 
     answers: the accuracy's name -> rows, one a question. n: how many questions; difference, with its 95 % paired
-    bootstrap over images (ci_low, ci_high) and McNemar's exact p. Where one of them was not evaluated under some
-    condition (`failed`), there is neither an accuracy nor a difference.
+    bootstrap over images (ci_low, ci_high) and the exact p of flipped signs. Where one of them was not evaluated under
+    some condition (`failed`), there is neither an accuracy nor a difference.
     """
     by_question = {name: part.set_index(["question_id", "image_path"]).outcome for name, part in answers.items()}
     outcomes = pd.DataFrame(by_question).dropna()

@@ -9,7 +9,7 @@ from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
 from safemed.stress.operators import KINDS
-from safemed.utils.stats import clustered_wilson, mcnemar
+from safemed.utils.stats import clustered_wilson, sign_flip
 
 RED_TEAM_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
@@ -48,11 +48,11 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     rounds: the mean number of rounds on them.
     operators: the mean number of operators in the sets that fooled.
     top: the kind of operator that is in most of these sets.
-    p_random, p_silent: exact McNemar test of `fooled` against the strategy random and against silent, on the questions
-        right at first, as if these were independent.
+    p_random, p_silent: exact test of flipped signs, of `fooled` against the strategy random and against silent, on the
+        questions right at first.
     p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies.
-    p_sooner_random, p_sooner_silent: exact sign test on them of which of the two fools a question with fewer queries,
-        one that is not fooled counting as later: it tells strategies apart that fool nearly all. Not corrected for the
+    p_sooner_random, p_sooner_silent: the same test of which of the two fools a question with fewer queries, one that
+        is not fooled counting as later: it tells strategies apart that fool nearly all. Not corrected for the
         number of rows.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number that rests on them.
 
@@ -141,8 +141,9 @@ def _beside(strategy: str, ends: dict[str, pd.DataFrame]) -> dict:
             if other == SILENT:
                 found["silent"] = share(theirs < np.inf, theirs.notna())
             if other != strategy:
-                found[f"p_{other}"] = mcnemar(own < np.inf, theirs < np.inf)
-                found[f"p_sooner_{other}"] = mcnemar(own < theirs, theirs < own)  # which then is the sign test
+                images = ends[strategy].image_path
+                found[f"p_{other}"] = sign_flip(own < np.inf, theirs < np.inf, images)
+                found[f"p_sooner_{other}"] = sign_flip(own < theirs, theirs < own, images)
     return found
 
 

@@ -27,7 +27,7 @@ def smoothing(smoothed: pd.DataFrame, plain: pd.DataFrame, eps: float) -> pd.Dat
     clean_smoothed, attacked_smoothed: of the smoothed model, whose attack averages gradients over noise.
     difference: attacked_smoothed minus attacked.
     ci_low, ci_high: its 95 % paired bootstrap over images.
-    p: McNemar's exact test.
+    p: exact test of flipped signs.
 
     Raises ValueError if `check_attack_rows` does.
     """

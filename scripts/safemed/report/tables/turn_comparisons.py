@@ -32,7 +32,7 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
     first_silent, second_silent: the same after the silent push, which says nothing.
     difference: first_flipped minus second_flipped.
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
-    p: McNemar's exact test, as if the n were independent.
+    p: exact test of flipped signs.
     p_holm: p adjusted by Holm's (1979) method over the pairs of the same images, push and wordings.
     beyond: difference minus first_silent plus second_silent: what of it is due to what the push says, and not to any
         second turn, or to an attack on the image.

@@ -5,7 +5,7 @@ import pandas as pd
 from safemed.data.prompts import FAILED, OUTCOMES
 from safemed.report.tables.rows import COMPLETE, check_answers, refuse, share, status
 from safemed.stress.pushes import PUSHES
-from safemed.utils.stats import clustered_wilson, mcnemar
+from safemed.utils.stats import clustered_wilson, sign_flip
 
 TURN_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
@@ -47,8 +47,7 @@ def turns(pushes: pd.DataFrame) -> pd.DataFrame:
     n_right, n_wrong: answers whose first one was right, and was not.
     flipped: of the answers that were right at first, the share that is not any more.
     flipped_low, flipped_high: its 95 % Wilson interval clustered by image.
-    p_silent: exact McNemar test of `flipped` against `flipped_silent`, as if questions were independent; not corrected
-        for the number of rows.
+    p_silent: exact test of flipped signs, of `flipped` against `flipped_silent`; not corrected for the number of rows.
     followed: of the same answers, the share that gives the very option that was claimed; of wrong claims alone.
     unparsable: of the same answers, the share whose second one cannot be read, and therefore counts as flipped.
     corrected_without: of the answers not right at first, the share that a doubt makes right.
@@ -125,7 +124,7 @@ def _pushed(part: pd.DataFrame, silent: pd.DataFrame, push: str) -> dict:
     record |= {f"{name}_silent": share(*case) for name, case in _measured(unmoved, push).items()}
     if push != "silent" and right.any():
         kept = beside[beside.first_outcome == "right"]
-        record["p_silent"] = mcnemar(kept.outcome == "right", kept.outcome_silent == "right")
+        record["p_silent"] = sign_flip(kept.outcome == "right", kept.outcome_silent == "right", kept.image_path)
     return record | _shares(part, push)
 
 
