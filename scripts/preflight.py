@@ -30,7 +30,7 @@ def main() -> None:
     work = jobs(config)
     steps = {one["step"] for job in work for one in job["passes"]}
     bases = {base: measured(configs.base_model(config, base), config, steps) for base in configs.bases(config)}
-    models = {variant: bases[configs.base_of(config, variant)] for variant in config["variants"]}
+    models = {job["model"]: bases[configs.base_of(config, configs.variant_of(job["model"]))] for job in work}
     found = table.priced(work, models, machine)
     files.write_csv(found, args.out)
     tell(found, table.summary(found, machine, chains(config)))

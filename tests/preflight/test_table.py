@@ -26,7 +26,7 @@ def job(step: str, rule="attack_model", trainer=None, **changes) -> dict:
 
 
 def priced(*jobs: dict, model=MODEL, machine=MACHINE):
-    return table.priced(list(jobs), {"think": model}, machine)
+    return table.priced(list(jobs), {"sft-think": model}, machine)
 
 
 def test_hours_are_operations_over_what_a_gpu_attains():

@@ -20,6 +20,7 @@ from support.report_rows import (
     study,
     target_rows,
     texts_of,
+    trained_again,
 )
 from support.stress_rows import (
     ANYWAY,
@@ -73,6 +74,9 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
         "targets": target_rows(),
+        "seeds/attacks": trained_again(study(), 1, 2),
+        "seeds/certificates": trained_again(certificate_rows(), 1, 2),
+        "seeds/stress": trained_again(every_kind(), 1, 2),
     }
     files = {kind: [_written(frame, folder / kind)] for kind, frame in rows.items()}
     for kind in ("examples", "thoughts"):

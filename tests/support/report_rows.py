@@ -41,6 +41,12 @@ def study() -> pd.DataFrame:
     return pd.concat([*frames, attack_rows(attack="fgsm", eps=8)], ignore_index=True)
 
 
+def trained_again(rows: pd.DataFrame, *seeds: int) -> pd.DataFrame:
+    """Rows of the study's own seed, and the same of further ones."""
+    again = [rows.assign(model=rows.model + f"-seed{seed}") for seed in seeds]
+    return pd.concat([rows, *again], ignore_index=True)
+
+
 def probed(model="sft-think") -> pd.DataFrame:
     """Probes of eight questions: all that is read of scripts/sanity.py, every check passed."""
     asked = {"model": model, "question_id": [f"q{i}" for i in range(8)], "image_path": "a.png", "n_options": 4}

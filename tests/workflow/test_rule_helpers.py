@@ -14,7 +14,7 @@ from safemed.workflow.sources import Sources
 from safemed.workflow.trainings import Trainings
 from support.paths import STUDIES
 
-SFT = SimpleNamespace(method="sft", variant="think")
+SFT = SimpleNamespace(method="sft", variant="think", seed="")
 
 
 @pytest.fixture
@@ -96,8 +96,8 @@ def test_a_training_of_several_processes_has_the_gpus_of_a_machine_for_itself(st
 
 def test_only_a_method_that_alters_questions_depends_on_alterations_and_their_templates(study):
     study["methods"]["hinted"] = {"trainer": "grpo", "start": "sft", "augmentation": {"kind": "clean", "hints": 2}}
-    trainings, hinted = Trainings(study, "results"), SimpleNamespace(method="hinted", variant="think")
-    plain = SimpleNamespace(method="at-grpo", variant="think")
+    trainings, hinted = Trainings(study, "results"), SimpleNamespace(method="hinted", variant="think", seed="")
+    plain = SimpleNamespace(method="at-grpo", variant="think", seed="")
     assert trainings.templates(hinted) == [study["templates"]] and trainings.templates(plain) == []
     assert trainings.script(hinted) == trainings.script(plain) and trainings.code(hinted) != trainings.code(plain)
     assert trainings.start(hinted) == "results/models/sft-think" and trainings.start(plain) == "results/models/base"
@@ -111,7 +111,7 @@ def test_what_is_monitored_is_no_setting_of_a_training(study):
 
 def test_the_base_is_evaluated_as_it_is_and_trained_by_no_method(study):
     study = study | {"study_methods": ["base", "sft"]}
-    base, evaluations = SimpleNamespace(method="base", variant="think"), Evaluations(study, "results")
+    base, evaluations = SimpleNamespace(method="base", variant="think", seed=""), Evaluations(study, "results")
     assert evaluations.weights(base) == "results/models/base" and evaluations.model(base) == "base-think"
     assert evaluations.weights(SFT) == "results/models/sft-think" and "base-think" in evaluations.studied
     own = changed(study, model={"name": {"instruct": "some/model", "think": "other/model"}})
@@ -155,7 +155,7 @@ def test_an_attack_is_given_the_questions_that_it_is_compared_on(study):
     evaluations = Evaluations(study, "results")
 
     def asked(attack: str) -> int:
-        wildcards = SimpleNamespace(method="sft", variant="think", attack=attack)
+        wildcards = SimpleNamespace(method="sft", variant="think", seed="", attack=attack)
         return json.loads(evaluations.attack_settings(wildcards))["questions"]
 
     assert {name: asked(name) for name in ("clean", "pgd", "smoothed-linf", "pgd-hint", "pgd-turn")} == {

@@ -27,7 +27,12 @@ trainings = Trainings(config, RESULTS, GPUS_HERE)
 evaluations = Evaluations(config, RESULTS)
 
 
+# The name of a trained model. seed: "" for the study's own, else that of a further training, such as -seed1.
+MODEL = "{method}-{variant}{seed}"
+
+
 wildcard_constraints:
+    seed=f"(?:{'|'.join(configuration.seeds(config))})",  # in a group: nothing at all would be no constraint
     variant="|".join(config["variants"]),
     method="|".join([configuration.BASE, *config["methods"]]),
     base="|".join(configuration.bases(config)),

@@ -7,11 +7,11 @@ rule attack_model:
         before=evaluations.before,
         templates=evaluations.templates,
     output:
-        folder=directory(f"{RESULTS}/attacks/{{method}}-{{variant}}/{{attack}}"),
+        folder=directory(f"{RESULTS}/attacks/{MODEL}/{{attack}}"),
     log:
-        f"{RESULTS}/logs/attack_model-{{method}}-{{variant}}-{{attack}}.log",
+        f"{RESULTS}/logs/attack_model-{MODEL}-{{attack}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/attack_model-{{method}}-{{variant}}-{{attack}}.tsv"
+        f"{RESULTS}/benchmarks/attack_model-{MODEL}-{{attack}}.tsv"
     conda:
         "../../envs/attack.yaml"
     resources:
@@ -39,11 +39,11 @@ use rule attack_model as probe_attacks with:
         **AUDITED,
         weights=evaluations.weights,
     output:
-        folder=directory(f"{RESULTS}/sanity/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/sanity/{MODEL}"),
     log:
-        f"{RESULTS}/logs/probe_attacks-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/probe_attacks-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/probe_attacks-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/probe_attacks-{MODEL}.tsv"
     params:
         code=fingerprint("sanity.py"),
         script="sanity.py",
@@ -58,11 +58,11 @@ use rule attack_model as transfer_images with:
         weights=evaluations.weights,
         attacks=evaluations.transferred(),
     output:
-        folder=directory(f"{RESULTS}/transfer/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/transfer/{MODEL}"),
     log:
-        f"{RESULTS}/logs/transfer_images-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/transfer_images-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/transfer_images-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/transfer_images-{MODEL}.tsv"
     params:
         code=fingerprint("replay.py"),
         script="replay.py",
@@ -78,11 +78,11 @@ use rule attack_model as replay_attacks with:
         attacks=evaluations.stored,
         templates=config["templates"],
     output:
-        folder=directory(f"{RESULTS}/{evaluations.replay}/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/{evaluations.replay}/{MODEL}"),
     log:
-        f"{RESULTS}/logs/{evaluations.replay}_attacks-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/{evaluations.replay}_attacks-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/{evaluations.replay}_attacks-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/{evaluations.replay}_attacks-{MODEL}.tsv"
     params:
         code=fingerprint("replay.py"),
         script="replay.py",
@@ -98,13 +98,13 @@ use rule attack_model as stress_model with:
         **AUDITED,
         weights=evaluations.weights,
         templates=config["templates"],
-        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['stress']['attack']}",
+        attack=f"{RESULTS}/attacks/{MODEL}/{config['stress']['attack']}",
     output:
-        folder=directory(f"{RESULTS}/stress/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/stress/{MODEL}"),
     log:
-        f"{RESULTS}/logs/stress_model-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/stress_model-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/stress_model-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/stress_model-{MODEL}.tsv"
     params:
         code=fingerprint("stress.py"),
         script="stress.py",
@@ -118,13 +118,13 @@ use rule attack_model as turns_model with:
         **AUDITED,
         weights=evaluations.weights,
         templates=config["templates"],
-        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['turns']['attack']}",
+        attack=f"{RESULTS}/attacks/{MODEL}/{config['turns']['attack']}",
     output:
-        folder=directory(f"{RESULTS}/turns/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/turns/{MODEL}"),
     log:
-        f"{RESULTS}/logs/turns_model-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/turns_model-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/turns_model-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/turns_model-{MODEL}.tsv"
     params:
         code=fingerprint("turns.py"),
         script="turns.py",
@@ -139,11 +139,11 @@ use rule attack_model as redteam_model with:
         weights=evaluations.weights,
         templates=config["templates"],
     output:
-        folder=directory(f"{RESULTS}/redteam/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/redteam/{MODEL}"),
     log:
-        f"{RESULTS}/logs/redteam_model-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/redteam_model-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/redteam_model-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/redteam_model-{MODEL}.tsv"
     params:
         code=fingerprint("redteam.py"),
         script="redteam.py",
@@ -158,12 +158,12 @@ use rule attack_model as certify_model with:
         weights=evaluations.weights,
     output:
         folder=directory(
-            f"{RESULTS}/certificates/{{method}}-{{variant}}/{{function}}-sigma{{sigma}}/{{shard}}"
+            f"{RESULTS}/certificates/{MODEL}/{{function}}-sigma{{sigma}}/{{shard}}"
         ),
     log:
-        f"{RESULTS}/logs/certify_model-{{method}}-{{variant}}-{{function}}-sigma{{sigma}}-{{shard}}.log",
+        f"{RESULTS}/logs/certify_model-{MODEL}-{{function}}-sigma{{sigma}}-{{shard}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/certify_model-{{method}}-{{variant}}-{{function}}-sigma{{sigma}}-{{shard}}.tsv"
+        f"{RESULTS}/benchmarks/certify_model-{MODEL}-{{function}}-sigma{{sigma}}-{{shard}}.tsv"
     conda:
         "../../envs/certify.yaml"
     params:

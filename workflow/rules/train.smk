@@ -27,11 +27,11 @@ rule make_base:
         **AUDITED,
         fetched=trainings.fetched,
     output:
-        folder=directory(f"{RESULTS}/models/{{base}}"),
+        folder=directory(f"{RESULTS}/models/{{base}}{{seed}}"),
     log:
-        f"{RESULTS}/logs/make_{{base}}.log",
+        f"{RESULTS}/logs/make_{{base}}{{seed}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/make_{{base}}.tsv"
+        f"{RESULTS}/benchmarks/make_{{base}}{{seed}}.tsv"
     priority: 10
     conda:
         "../../envs/train.yaml"
@@ -43,12 +43,12 @@ rule make_base:
     params:
         code=fingerprint("make_base.py"),
         data=data_folder,
-        checkpoint=f"{RESULTS}/checkpoints/{{base}}",
+        checkpoint=f"{RESULTS}/checkpoints/{{base}}{{seed}}",
         settings=trainings.base_settings,
-        seed=config["seed"],
+        seed=trainings.seed,
     shell:
         "python scripts/make_base.py --data {params.data} --checkpoint {params.checkpoint} --out {output.folder} "
-        "--name {wildcards.base} --fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} "
+        "--name {wildcards.base}{wildcards.seed} --fetched {input.fetched} --seed {params.seed} --settings {params.settings:q} "
         "> {log} 2>&1"
 
 
@@ -58,11 +58,11 @@ rule sample_targets:
         **AUDITED,
         weights=trainings.start,
     output:
-        folder=directory(f"{RESULTS}/targets/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/targets/{MODEL}"),
     log:
-        f"{RESULTS}/logs/sample_targets-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/sample_targets-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/sample_targets-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/sample_targets-{MODEL}.tsv"
     priority: 10
     conda:
         "../../envs/train.yaml"
@@ -74,11 +74,11 @@ rule sample_targets:
         code=fingerprint("sample_targets.py"),
         data=data_folder,
         settings=trainings.sample_settings,
-        seed=config["seed"],
+        seed=trainings.seed,
     shell:
         "python scripts/sample_targets.py --data {params.data} --weights {input.weights} "
-        "--model {wildcards.method}-{wildcards.variant} --method {wildcards.method} --variant {wildcards.variant} "
-        "--out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
+        "--model {wildcards.method}-{wildcards.variant}{wildcards.seed} --method {wildcards.method} "
+        "--variant {wildcards.variant} --out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
 # A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.
@@ -90,11 +90,11 @@ rule train_sft:
         templates=trainings.templates,
         targets=trainings.targets,
     output:
-        folder=directory(f"{RESULTS}/models/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/models/{MODEL}"),
     log:
-        f"{RESULTS}/logs/train-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/train-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/train-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/train-{MODEL}.tsv"
     wildcard_constraints:
         method="|".join(configuration.methods_of(config, "sft")),
     priority: 10
@@ -111,13 +111,13 @@ rule train_sft:
         launch=trainings.launcher(),
         script=trainings.script,
         data=data_folder,
-        checkpoint=f"{RESULTS}/checkpoints/{{method}}-{{variant}}",
+        checkpoint=f"{RESULTS}/checkpoints/{MODEL}",
         alterations=trainings.alterations,
         settings=trainings.settings,
-        seed=config["seed"],
+        seed=trainings.seed,
     shell:
         "{params.launch} scripts/{params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
-        "--name {wildcards.method}-{wildcards.variant} --variant {wildcards.variant} "
+        "--name {wildcards.method}-{wildcards.variant}{wildcards.seed} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates:q} "
         "--targets {input.targets} --alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
         "--monitoring {resources.monitoring:q} > {log} 2>&1"

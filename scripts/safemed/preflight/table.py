@@ -120,7 +120,7 @@ class Model:
 
 
 def priced(jobs: list[dict], models: dict[str, Model], machine: Machine) -> pd.DataFrame:
-    """One row a pass of each job, of COLUMNS. models: variant -> the base model that its trainings start from.
+    """One row a pass of each job, of COLUMNS. models: name -> the base model that its training starts from.
 
     Columns:
     rule, model, what: the job. jobs: how many jobs share it.
@@ -132,9 +132,7 @@ def priced(jobs: list[dict], models: dict[str, Model], machine: Machine) -> pd.D
     memory_gb: of a batch, in 1e9 bytes, with weights, optimizer and reference.
     hours: of the GPU, in all jobs together.
     """
-    return pd.DataFrame(
-        [row for job in jobs for row in _rows(job, models[job["model"].rpartition("-")[2]], machine)], columns=COLUMNS
-    )
+    return pd.DataFrame([row for job in jobs for row in _rows(job, models[job["model"]], machine)], columns=COLUMNS)
 
 
 def _rows(job: dict, model: Model, machine: Machine) -> Iterator[dict]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from safemed.report.tables.rows import COST_RECORD, TEXT, TEXT_OF, require_columns
+from safemed.report.tables.rows import COST_RECORD, TEXT, TEXT_OF, require_columns, seed_of
 from safemed.utils.files import read_csv
 
 
@@ -29,9 +29,16 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return made
 
 
-def call(args: argparse.Namespace):
-    """What the function returns for the inputs and settings that a script was given."""
-    return function(args.function)(**{name: read(paths) for name, *paths in args.input}, **args.settings)
+def call(args: argparse.Namespace, kept: Callable = lambda read: read):
+    """What the function returns for the inputs and settings that a script was given. kept: what of an input it sees."""
+    return function(args.function)(**{name: kept(read(paths)) for name, *paths in args.input}, **args.settings)
+
+
+def of_own_seed(read: pd.DataFrame | dict[str, Path]) -> pd.DataFrame | dict[str, Path]:
+    """What `read` returned, without the models of further seeds."""
+    if isinstance(read, dict):
+        return {model: path for model, path in read.items() if not seed_of(pd.Series([model]))[0]}
+    return read[seed_of(read.model) == ""].reset_index(drop=True) if "model" in read else read
 
 
 def function(name: str) -> Callable:

@@ -101,6 +101,17 @@ TABLES = (
         settings=EPS | {"configs": "attack.attacks"},
     ),
     Table("comparisons", "comparisons.comparisons", ("attacks",), "comparisons", settings=EPS),
+    Table(
+        "seeds",
+        "seeds.seeds",
+        ("seeds/attacks",),
+        "seeds",
+        optional=("seeds/certificates", "seeds/stress"),
+        settings=EPS | {"radii": "certify.radii", "side": "data.image_size"},
+    ),
+    Table(
+        "seed_comparisons", "seed_comparisons.seed_comparisons", ("seeds/attacks",), "seed_comparisons", settings=EPS
+    ),
     Table("transfer", "transfer.transfer", ("transferred",), "transfer"),
     Table("sanity", "sanity.sanity", ("probes", "attacks"), "sanity", settings=EPS | {"configs": "attack.attacks"}),
     Table(
@@ -140,6 +151,7 @@ TABLES = (
 
 FIGURES = (
     Figure("accuracy_vs_eps", "accuracy_vs_eps.accuracy_vs_eps", ("tables/robustness",), "accuracy_vs_eps"),
+    Figure("seeds", "seeds.seeds", ("tables/seeds",), "seeds"),
     Figure("success_vs_eps", "success_vs_eps.success_vs_eps", ("tables/robustness",), "success_vs_eps"),
     Figure("success_vs_steps", "success_vs_steps.success_vs_steps", ("probes",), "success_vs_steps"),
     Figure("transfer_matrix", "transfer_matrix.transfer_matrix", ("tables/transfer",), "transfer"),

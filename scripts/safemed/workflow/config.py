@@ -1,9 +1,11 @@
 """What follows from a study's config: the models it trains, their settings, and the attacks on each.
 
-All functions take a config that `checks` has accepted.
+All functions take a config that `checks` has accepted. A model is named {method}-{variant}, and one that is trained
+with a further seed {method}-{variant}-seed{N}; `seed` stands for that ending, "" for the study's own seed.
 """
 
 import math
+import re
 from pathlib import Path
 
 from safemed.data.prompts import VARIANTS, of_variant
@@ -94,9 +96,31 @@ def chain(config: dict, name: str) -> list[str]:
     return names
 
 
+def seeds(config: dict) -> list[str]:
+    """What the names of models end with: "" for the study's own seed, -seed{N} for each further one."""
+    return ["", *(f"-seed{seed}" for seed in config["further_seeds"])]
+
+
+def variant_of(model: str) -> str:
+    """The variant of a trained model, from its name."""
+    return re.sub(r"-seed\d+$", "", model).rpartition("-")[2]
+
+
 def base_of(config: dict, variant: str) -> str:
-    """The name of the model that a variant's trainings start from: its own, or the one of all variants."""
+    """The name of the base that a variant's trainings start from: its own, or the one of all variants."""
     return f"{BASE}-{variant}" if isinstance(config["model"]["name"], dict) else BASE
+
+
+def trained_base(config: dict, variant: str, seed: str) -> str:
+    """The name of that base for a seed: the tiny model is trained with each, a checkpoint is the same for all."""
+    base = base_of(config, variant)
+    return base + (seed if base_model(config, base)["name"] == "tiny" else "")
+
+
+def trained_bases(config: dict) -> list[str]:
+    """The names of the bases for all seeds, each once."""
+    named = [trained_base(config, variant, seed) for seed in seeds(config) for variant in config["variants"]]
+    return list(dict.fromkeys(named))
 
 
 def bases(config: dict) -> dict[str, list[str]]:
@@ -157,9 +181,9 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
 
 
 def own_targets(config: dict) -> list[str]:
-    """The names of the trained models, {method}-{variant}, that are taught answers of their start model's own."""
-    trained = [(name, variant) for name in lineage(config, studied(config)) for variant in config["variants"]]
-    return [f"{name}-{variant}" for name, variant in trained if teaches_own(config, name, variant)]
+    """The names of the trained models that are taught answers of their start model's own."""
+    named = ((name, model) for name in lineage(config, studied(config)) for model in models(config, [name]))
+    return [model for name, model in named if teaches_own(config, name, variant_of(model))]
 
 
 def teaches_own(config: dict, name: str, variant: str) -> bool:
@@ -168,5 +192,10 @@ def teaches_own(config: dict, name: str, variant: str) -> bool:
 
 
 def models(config: dict, methods: list[str]) -> list[str]:
-    """The names of the trained models of some methods, {method}-{variant}."""
-    return [f"{method}-{variant}" for method in dict.fromkeys(methods) for variant in config["variants"]]
+    """The names of the trained models of some methods, those of the study's own seed first."""
+    return [
+        f"{method}-{variant}{seed}"
+        for seed in seeds(config)
+        for method in dict.fromkeys(methods)
+        for variant in config["variants"]
+    ]

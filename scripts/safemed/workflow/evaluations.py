@@ -100,11 +100,11 @@ class Evaluations:
 
     def model(self, wildcards) -> str:
         """The model's name."""
-        return f"{wildcards.method}-{wildcards.variant}"
+        return f"{wildcards.method}-{wildcards.variant}{wildcards.seed}"
 
     def weights(self, wildcards) -> str:
         """The folder of the model; the base as it is, where that is the method, has one for all variants it serves."""
-        base = configs.base_of(self.config, wildcards.variant)
+        base = configs.trained_base(self.config, wildcards.variant, wildcards.seed)
         name = base if wildcards.method == configs.BASE else self.model(wildcards)
         return f"{self.results}/models/{name}"
 
@@ -203,7 +203,7 @@ class Evaluations:
             f"{self.results}/attacks/{model}/{name}"
             for model in models
             if evaluation in self.made
-            for name in names(model.rpartition("-")[2])
+            for name in names(configs.variant_of(model))
         ]
 
     def _replay_settings(self, eps: int | None, attacks) -> dict:

@@ -33,8 +33,9 @@ def jobs(config: dict) -> list[dict]:
 def _trainings(config: dict) -> Iterator[dict]:
     for name in configs.lineage(config, configs.studied(config)):
         trainer, settings = config["methods"][name]["trainer"], configs.training_settings(config, name)
-        for variant in config["variants"]:
-            limit, model = config["max_new_tokens"][variant], f"{name}-{variant}"
+        for model in configs.models(config, [name]):
+            variant = configs.variant_of(model)
+            limit = config["max_new_tokens"][variant]
             if configs.teaches_own(config, name, variant) and config["data"]["published_counts"]:
                 yield _job("sample_targets", model, "", [_own_answers(config, settings, limit)])
             passes = [*PASSES[trainer](config, settings, variant, limit)]
@@ -90,7 +91,7 @@ def _evaluations(config: dict) -> Iterator[dict]:
     studied = configs.models(config, config["study_methods"])
     certified = configs.models(config, configs.certified_methods(config))
     for model in dict.fromkeys([*studied, *certified]):
-        variant = model.rpartition("-")[2]
+        variant = configs.variant_of(model)
         limit = config["max_new_tokens"][variant]
         names = _attacks_made(config, model in studied, model in certified, variant)
         smoothed = configs.smoothed_attacks(config, variant) if model in certified and "certify" in made else []
@@ -161,7 +162,7 @@ def _tries(own: dict, variant: str) -> list[int]:
 
 def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
     attack, stress, made = config["attack"], config["stress"], config["evaluations"]
-    variant, at_once = model.rpartition("-")[2], attack["batch_size"]
+    variant, at_once = configs.variant_of(model), attack["batch_size"]
     limit = config["max_new_tokens"][variant]
     if "transfer" in made:
         yield _job("transfer_images", model, "", [_pass("answer", attack["questions"] * models, limit, at_once)])

@@ -88,5 +88,5 @@ def _no_record(outputs: Iterable[str]) -> WorkflowError:
 def _outputs(workflow, results: str) -> set[str]:
     """The files and folders in a study's folder that some rule names as its output."""
     named = [str(out) for rule in workflow.rules for out in rule.output]
-    patterns = {re.sub(r"\{[^{}]+\}", "*", out) for out in named if out.startswith(f"{results}/")}
+    patterns = {re.sub(r"(\{[^{}]+\})+", "*", out) for out in named if out.startswith(f"{results}/")}
     return {str(path) for pattern in patterns for path in Path().glob(pattern)}

@@ -17,11 +17,14 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     }
     wanted = config["stress"]["published"]
     published = {f"published/{kind}": folders[kind] * wanted for kind in ("stress", "sweeps", "certificates")}
+    several = bool(config["further_seeds"])
+    seeds = {"seeds/attacks": attacked * several}
+    seeds |= {f"seeds/{kind}": folders[kind] * several for kind in ("certificates", "stress")}
     examples = _examples(config, evaluations)
-    bases = [f"{results}/models/{base}" for base in configs.bases(config)]
+    bases = [f"{results}/models/{base}" for base in configs.trained_bases(config)]
     everything = [*bases, *trained, *(folder for found in folders.values() for folder in found)]
     return {
-        **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples | published).items()},
+        **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples | published | seeds).items()},
         "attacks": _files(attacked, "rows.parquet"),
         "attack_costs": _files(attacked, "cost.json"),
         "costs": _files(everything, "cost.json"),

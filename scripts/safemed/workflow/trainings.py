@@ -12,7 +12,7 @@ ALTERATIONS = (
 
 
 class Trainings:
-    """What the rules of the trainings need to know of a study. Methods take a rule's wildcards, method and variant."""
+    """What the rules of the trainings need to know of a study. Methods take wildcards: method, variant and seed."""
 
     def __init__(self, config: dict, results: str, gpus_here: int = 0):
         """config: the study's; results: its folder; gpus_here: those that jobs share where no cluster does."""
@@ -23,7 +23,7 @@ class Trainings:
 
     def bases(self) -> list[str]:
         """The folders of the models that all trainings start from."""
-        return [f"{self.results}/models/{base}" for base in configs.bases(self.config)]
+        return [f"{self.results}/models/{base}" for base in configs.trained_bases(self.config)]
 
     def fetched(self, wildcards) -> list[str]:
         """The file that says where a base was fetched to from the hub; none for the tiny model or a local folder."""
@@ -33,14 +33,18 @@ class Trainings:
         return [f"resources/models/{'--'.join(Path(model['name']).parts)}-{model['revision']}.json"]
 
     def models(self, method: str) -> list[str]:
-        """The model folders of a method, one a variant."""
+        """The model folders of a method, one a variant and seed."""
         return [f"{self.results}/models/{model}" for model in configs.models(self.config, [method])]
 
     def start(self, wildcards) -> str:
         """The folder of the model that a training starts from."""
-        start, variant = self.config["methods"][wildcards.method]["start"], wildcards.variant
-        model = configs.base_of(self.config, variant) if start == configs.BASE else f"{start}-{variant}"
-        return f"{self.results}/models/{model}"
+        start, variant, seed = self.config["methods"][wildcards.method]["start"], wildcards.variant, wildcards.seed
+        base = configs.trained_base(self.config, variant, seed)
+        return f"{self.results}/models/{base if start == configs.BASE else f'{start}-{variant}{seed}'}"
+
+    def seed(self, wildcards) -> int:
+        """The seed that a model is trained with."""
+        return int(wildcards.seed.removeprefix("-seed") or self.config["seed"])
 
     def script(self, wildcards) -> str:
         """The script of the method's trainer, below scripts/."""
@@ -69,7 +73,7 @@ class Trainings:
     def targets(self, wildcards) -> list[str]:
         """The folder of the start model's own answers, where the method teaches those."""
         own = configs.teaches_own(self.config, wildcards.method, wildcards.variant)
-        return [f"{self.results}/targets/{wildcards.method}-{wildcards.variant}"] if own else []
+        return [f"{self.results}/targets/{wildcards.method}-{wildcards.variant}{wildcards.seed}"] if own else []
 
     def sample_settings(self, wildcards) -> str:
         """The --settings of the script that samples those answers."""

@@ -22,7 +22,7 @@ class Study(NamedTuple):
         return self.config["attack"]["headline_eps"]
 
     def models(self, table: str) -> list[str]:
-        """The models of a table, those of the studied methods first."""
+        """The models of a table that have the study's own seed, those of the studied methods first."""
         known = dict.fromkeys([*self.config["study_methods"], *self.config["methods"]])
         named = [f"{method}-{variant}" for method in known for variant in self.config["variants"]]
         return [name for name in named if name in set(self.tables[table].model)]

@@ -6,7 +6,7 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED, VARIANTS
 from safemed.report.tables.pairing import compared, holm
-from safemed.report.tables.rows import CLEAN
+from safemed.report.tables.rows import CLEAN, seed_of
 
 COMPARISONS = [
     "family", "part", "images", "first", "second", "n", "failed", "first_accuracy", "second_accuracy", "difference",
@@ -22,7 +22,7 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
 
     Columns:
     family: methods (every two of one variant), variants (every two of one method, such as think against instruct), or
-        variants by modality.
+        variants by modality; of one seed each.
     part: the modality, or all.
     images: clean, or worst case, which is right on the clean image and under every linf attack at eps.
     first, second: the models.
@@ -32,15 +32,16 @@ def comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     difference: first minus second.
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
     p: exact test of flipped signs.
-    p_holm: p adjusted by Holm's (1979) method over the rows of the same family and images, and for variants by modality
-        of the same method.
+    p_holm: p adjusted by Holm's (1979) method over the rows of the same family, images and seed, and for variants by
+        modality of the same method.
     """
     answers = worst_case(attacks, eps).rename(columns={"clean": CLEAN, "worst": WORST})
-    records = [*_methods(answers), *_variants(answers)]
+    by_seed = [part for _, part in answers.groupby(seed_of(answers.model), sort=False)]
+    records = [row for part in by_seed for row in (*_methods(part), *_variants(part))]
     table = pd.DataFrame(records).reindex(columns=[*COMPARISONS, "method"])
     if table.empty:
         return table[COMPARISONS]
-    table["p_holm"] = table.groupby(["family", "images", "method"]).p.transform(holm)
+    table["p_holm"] = table.groupby(["family", "images", "method", seed_of(table["first"])]).p.transform(holm)
     return table[COMPARISONS]
 
 

@@ -18,17 +18,24 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 TEXT = frozenset(
     {
         "about", "attack", "check", "condition", "family", "first", "function", "image", "kind", "lacks", "losses",
-        "method", "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "push", "second",
-        "seen", "source", "stage", "status", "strategy", "target", "taught", "top", "variant", "voice", "words",
+        "measure", "method", "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "push",
+        "second", "seen", "source", "stage", "status", "strategy", "target", "taught", "top", "variant", "voice",
+        "words",
     }
 )  # fmt: skip
 TEXT_OF = {
     "comparisons": frozenset({"images"}),
     "groups": frozenset({"best", "worst"}),
+    "seed_comparisons": frozenset({"images"}),
 }  # those of one table, which are numbers in others
 SMOOTHED = ["model", "function", "sigma"]  # what identifies a smoothed model
 CLEAN = "clean"  # the attack of rows on unattacked images
 COMPLETE = "complete"  # the status of a row of a table whose numbers are all there
+
+
+def seed_of(models: pd.Series) -> pd.Series:
+    """What each model's name says of its seed: "" for the study's own, or the number of a further one, as text."""
+    return models.str.extract(r"-seed(\d+)$")[0].fillna("")
 
 
 def check_attack_rows(rows: pd.DataFrame) -> None:

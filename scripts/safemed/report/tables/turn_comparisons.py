@@ -6,6 +6,7 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import compared, holm
+from safemed.report.tables.rows import seed_of
 from safemed.report.tables.turns import check_turn_rows
 from safemed.stress.pushes import PUSHES
 from safemed.utils.stats import paired_difference
@@ -25,7 +26,7 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
 
     Columns:
     seen, push, taught: the images shown, what was said and in which wordings, as in the table of turns.
-    first, second: the models, of one variant.
+    first, second: the models, of one variant and seed.
     n: pushes after first answers that were right of both models.
     failed: pushes, silent ones included, that one of the two was not evaluated on; then there is no comparison.
     first_flipped, second_flipped: the share of the n after which the model's answer is not right any more.
@@ -33,7 +34,7 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
     difference: first_flipped minus second_flipped.
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
     p: exact test of flipped signs.
-    p_holm: p adjusted by Holm's (1979) method over the pairs of the same images, push and wordings.
+    p_holm: p adjusted by Holm's (1979) method over all pairs of the same images, push and wordings.
     beyond: difference minus first_silent plus second_silent: what of it is due to what the push says, and not to any
         second turn, or to an attack on the image.
     beyond_low, beyond_high: its 95 % paired bootstrap over images.
@@ -42,7 +43,8 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
     """
     check_turn_rows(pushes)
     records = []
-    for (_, seen, taught), group in pushes.groupby(["variant", "seen", "taught"], sort=False):
+    keys = ["variant", seed_of(pushes.model), "seen", "taught"]
+    for (_, _, seen, taught), group in pushes.groupby(keys, sort=False):
         by_push = {push: group[group.push == push] for push in PUSHES if (group.push == push).any()}
         for push, part in by_push.items():
             said = {"seen": seen, "push": push, "taught": "taught" if taught else "new"}

@@ -1,4 +1,4 @@
-"""What is wrong with how trainings are watched, and with how a model is shared among their processes."""
+"""What is wrong with seeds, with how trainings are watched, and with how a model is shared among their processes."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,9 @@ from safemed.workflow.faults.variants import of_variants
 
 
 def faults(config: dict) -> Iterator[str]:
-    """Each fault of monitoring and resources, beginning with its whole key."""
+    """Each fault of seeds, monitoring and resources, beginning with its whole key."""
+    if config["seed"] in config["further_seeds"]:
+        yield f"further_seeds: {config['seed']} is the study's own seed already; name others"
     yield from _monitoring(config)
     yield from _sharding(config["resources"])
 
