@@ -109,7 +109,8 @@ rule certify:
         evaluations.smoothed(evaluations.certified),
 
 
-# Words and cues as the attack, second turns, attacks on the pixels that know the words, and a red team that seeks worse.
+# Words and cues as the attack, second turns, attacks on the pixels that know the words, a red team that seeks worse, and
+# images that are revealed step by step.
 rule stress:
     input:
         evaluations.of_every("stress", evaluations.studied),
@@ -117,6 +118,7 @@ rule stress:
         evaluations.of_every("turns", evaluations.studied),
         evaluations.adaptive("turns", evaluations.studied),
         evaluations.of_every("redteam", evaluations.studied),
+        evaluations.of_every("reveal", evaluations.studied),
 
 
 rule tables:

@@ -48,7 +48,17 @@ SECTIONS = {
             "adaptive | 57 of 60 | 37.5 | 62.5 (30.5 to 86.3) | 0.031 | 44.4 | 7.2",
         ],
     ),
+    "gradient": ("Revealed evidence", ["clean | seeded | 61 | 41.7 | 95.3 | 0.99"]),
+    "gradient_summary": (
+        "Revealed evidence",
+        [
+            "clean | letter | 40 of 122 | 0.86 (0.73 to 0.94) | – | 7 | 0.88 | 0.07",
+            "clean | p_A | 42 of 122 | 0.81 (0.66 to 0.91) | -0.05 (-0.10 to +0.00) | 8 | 0.77 | 0.12",
+        ],
+    ),
 }
+
+WITH = {"turns": ("adaptive_turns", "turn_comparisons"), "gradient": ("gradient_summary",)}  # further in its section
 
 
 @pytest.fixture
@@ -64,7 +74,7 @@ def section(written: str, heading: str) -> str:
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_section_has_the_numbers_of_its_table_and_no_others(study, name):
     heading, rows = SECTIONS[name]
-    kept = {other: study.tables[other] for other in ("robustness", "cost", "turns", name)}
+    kept = {other: study.tables[other] for other in ("robustness", "cost", "turns", "gradient", name)}
     written = page(study._replace(tables=kept), [])
     shown = [line for line in section(written, heading).splitlines() if line.startswith(f"| {MODELS[0]} |")]
     assert shown[-len(rows) :] == [f"| {MODELS[0]} | {row} |" for row in rows]
@@ -74,10 +84,10 @@ def test_a_section_has_the_numbers_of_its_table_and_no_others(study, name):
 @pytest.mark.parametrize("name", SECTIONS)
 def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(study, name):
     whole, (heading, rows) = page(study, []), SECTIONS[name]
-    gone = {name, "adaptive_turns", "turn_comparisons"} if name == "turns" else {name}
+    gone = {name, *WITH.get(name, ())}
     without = page(study._replace(tables={kept: one for kept, one in study.tables.items() if kept not in gone}), [])
     assert all(row in whole and row not in without for row in rows)
-    assert (f"## {heading}\n" in without) == (name == "adaptive_turns")
+    assert (f"## {heading}\n" in without) == (name in ("adaptive_turns", "gradient_summary"))
     left = iter(whole.splitlines())
     assert all(line in left for line in without.splitlines())  # in this order
 
@@ -98,6 +108,12 @@ def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(st
             "claims a wrong option | – of 124 | – | – | – | 1.3 | – | –",
         ),
         ("adaptive_turns", ["both", "adaptive", "difference", "p"], "94.4 | 65.5 | 32.1 | – | – | – | –"),
+        ("gradient", ["accuracy", "pearson"], "clean | seeded | 61 | – | – | –"),
+        (
+            "gradient_summary",
+            ["n_wrong", "auroc", "auroc_low", "beyond", "beyond_low"],
+            "clean | p_A | – of 122 | – | – | 8 | 0.77 | 0.12",
+        ),
         ("redteam", ["n_right", "fooled", "silent", "queries"], "adaptive | – of 60 | – | – | 0.031 | 44.4 | –"),
     ],
 )
@@ -137,7 +153,7 @@ def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study
 
 def test_a_figure_stands_below_the_heading_of_its_section(study):
     written, bare = page(study, FIGURES), page(study, [])
-    drawn = ("groups", "published", "turns", "redteam")
+    drawn = ("groups", "published", "turns", "redteam", "gradient")
     assert all(f"({name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
 
 

@@ -22,6 +22,7 @@ from support.report_rows import (
     texts_of,
     trained_again,
 )
+from support.reveal_rows import every_reveal
 from support.stress_rows import (
     ANYWAY,
     SEARCHED,
@@ -73,6 +74,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "pushes": pd.concat([every_turn(), every_turn().assign(model="at-grpo-think", method="at-grpo")]),
         "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
+        "reveal": every_reveal(),
         "targets": target_rows(),
         "seeds/attacks": trained_again(study(), 1, 2),
         "seeds/certificates": trained_again(certificate_rows(), 1, 2),

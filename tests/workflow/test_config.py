@@ -234,6 +234,39 @@ REFUSED = [
     ("certify: {questions: 200}", "certify.questions", "200 is more than attack.questions = 100: .* with pgd"),
     ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
     ("redteam: {budget: 4}", "redteam.budget", "4 queries are not one for each of redteam.rounds = 5"),
+    (
+        "{evaluations: [attack, reveal], reveal: {attack: pdg}}",
+        "reveal.attack",
+        "unknown attack 'pdg'; did you mean pgd?",
+    ),
+    (
+        "{evaluations: [attack, reveal], reveal: {attack: pgd-100}}",
+        "reveal.attack",
+        "'pgd-100' is not among the attacks of attack.suite",
+    ),
+    (
+        "{evaluations: [attack, reveal], reveal: {questions: 900}}",
+        "reveal.questions",
+        "900 is more than attack.questions = 100",
+    ),
+    (
+        "{evaluations: [attack, reveal], reveal: {cells: 7}}",
+        "reveal.cells",
+        "7 a side do not divide data.image_size = 64",
+    ),
+    ("{evaluations: [attack, reveal], reveal: {shares: [0.5, 0.2, 1.0]}}", "reveal.shares", "do not ascend to 1"),
+    ("{evaluations: [attack, reveal], reveal: {shares: [0.2, 0.8]}}", "reveal.shares", "do not ascend to 1"),
+    ("{evaluations: [attack, reveal], reveal: {cells: 2}}", "reveal.shares", r"of 4 cells are \[1, 2, 2, 3, 4\] cells"),
+    (
+        "{evaluations: [attack, reveal], reveal: {shares: [0.001, 1.0]}}",
+        "reveal.shares",
+        r"\[0, 64\] cells; each must show more",
+    ),
+    (
+        "{evaluations: [attack, reveal], reveal: {shares: [0.0, 1.0]}}",
+        "reveal.shares",
+        "0.0 is less than or equal to the minimum of 0",
+    ),
     ("redteam: {strategies: [adaptive]}", "redteam.strategies", "lacks silent"),
     ("redteam: {strategies: [greedy, silent]}", "redteam.strategies", "'greedy' is not one of adaptive, "),
     (

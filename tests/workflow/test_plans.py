@@ -175,7 +175,17 @@ def test_what_a_study_leaves_out_is_not_drawn(change, figures, full, untouched):
     assert less["certify_model"] == (0 if "evaluations" in change else full["certify_model"])
 
 
-OFTEN = {"demo", "words", "redteam", "turns", "after", "ablation", "full", "omnimedvqa"}  # changed; the others are slow
+OFTEN = {
+    "demo",
+    "words",
+    "redteam",
+    "reveal",
+    "turns",
+    "after",
+    "ablation",
+    "full",
+    "omnimedvqa",
+}  # changed; the others are slow
 
 
 @pytest.mark.parametrize(
@@ -197,6 +207,21 @@ def test_the_red_team_is_set_on_the_models_of_the_study_that_it_is_laid_over(pla
         assert all(given["--templates"] == [config["templates"]] for given in asked)
     assert "grpo-hints-think" in models and not commands(plans("words"), "redteam.py")
     assert planned(alone)["make_redteam"] == planned(alone)["draw_redteam"] == 1
+
+
+def test_evidence_is_revealed_to_the_models_of_the_study_that_it_is_laid_over(plans):
+    config, done = config_files.read(STUDIES["reveal"]), plans("reveal")
+    asked = commands(done, "reveal.py")
+    assert sorted(given["--model"][0] for given in asked) == sorted(
+        configuration.models(config, config["study_methods"])
+    )
+    assert {given["--attack"][0].rpartition("/")[2] for given in asked} == {"pgd"}
+    settings = json.loads(asked[0]["--settings"][0])
+    assert settings["draws_at_once"] == config["certify"]["batch_size"] and settings["eps"] == 8
+    assert {key: settings[key] for key in ("shares", "cells", "draws", "sigma")}.items() <= config["reveal"].items()
+    jobs = planned(done)
+    assert jobs["make_gradient"] == jobs["make_gradient_summary"] == jobs["draw_gradient"] == 1
+    assert not commands(plans("redteam"), "reveal.py")
 
 
 @pytest.mark.parametrize("name", ["cross-modality", "cross-task", "medvlm-r1"])

@@ -41,6 +41,7 @@ def spent(results: Path, job: dict) -> tuple[int, int]:
         "stress_model": f"stress/{model}",
         "turns_model": f"turns/{model}",
         "redteam_model": f"redteam/{model}",
+        "reveal_model": f"reveal/{model}",
         "probe_attacks": f"sanity/{model}",
         "certify_model": f"certificates/{model}/{smoothed}/*",
     }.get(job["rule"], f"models/{model}")
@@ -81,7 +82,7 @@ def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
 
 def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
-    parts = ("attacks", "transfer", "stress", "turns", "redteam", "sanity", "certificates", "models")
+    parts = ("attacks", "transfer", "stress", "turns", "redteam", "reveal", "sanity", "certificates", "models")
     made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
     assert sum(job["jobs"] for job in jobs(SMALLEST)) == made - len(configuration.bases(SMALLEST))
 

@@ -21,7 +21,7 @@ SFT = SimpleNamespace(method="sft", variant="think", seed="")
 def study() -> dict:
     """The config of the default study with all evaluations, a test's own."""
     full = json.loads(json.dumps(config_files.read(STUDIES["full"])))
-    return full | {"evaluations": [*full["evaluations"], "redteam"]}
+    return full | {"evaluations": [*full["evaluations"], "redteam", "reveal"]}
 
 
 def changed(study: dict, **sections) -> dict:
@@ -132,14 +132,15 @@ def test_the_tiny_base_learns_to_answer_as_after_only_where_that_is_studied(stud
     assert learned(["think", "after"], "some/model") == ["think", "after"]
 
 
-@pytest.mark.parametrize("left_out", ["attack", "transfer", "sanity", "certify", "stress", "turns", "redteam"])
+@pytest.mark.parametrize(
+    "left_out", ["attack", "transfer", "sanity", "certify", "stress", "turns", "redteam", "reveal"]
+)
 def test_an_evaluation_that_is_left_out_has_no_folders_and_no_other_loses_any(study, left_out):
     def folders(study: dict) -> dict[str, list[str]]:
         evaluations = Evaluations(study, "results")
         studied, certified = evaluations.studied, evaluations.certified
-        kinds = {
-            kind: evaluations.of_every(kind, studied) for kind in ("transfer", "sanity", "stress", "turns", "redteam")
-        }
+        single = ("transfer", "sanity", "stress", "turns", "redteam", "reveal")
+        kinds = {kind: evaluations.of_every(kind, studied) for kind in single}
         return kinds | {
             "attack": evaluations.sweeps(studied) + evaluations.suite(studied),
             "certify": evaluations.certificates(certified) + evaluations.smoothed(certified),

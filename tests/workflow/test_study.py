@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack", "turns", "redteam",
+    "smoothed_attack", "turns", "redteam", "gradient",
 ]  # fmt: skip
 
 
@@ -86,6 +86,18 @@ def test_the_red_team_has_a_row_for_every_model_and_strategy(study):
         assert asked[asked.strategy == "prior"].question_id.nunique() == settings["prior_questions"]
         right = (asked[asked.strategy == "plain"].outcome == "right").sum()
         assert (redteam.loc[model].n_right == right).all()
+
+
+def test_evidence_is_revealed_to_every_model_to_the_whole_image(study):
+    gradient, settings = table(study, "gradient"), SMALLEST["reveal"]
+    assert set(gradient.model) == {"sft-instruct", "at-grpo-instruct"} and set(gradient.status) == {"complete"}
+    assert set(gradient.seen) == {"clean", "pgd"} and set(gradient.share) == set(settings["shares"])
+    seeded = gradient[gradient.order == "seeded"]
+    assert set(seeded.n) == {settings["questions"]} and set(seeded.estimator.value_counts()) == {2 * 2 * 3}
+    for model, name in ((model, name) for model in set(gradient.model) for name in ("clean", "pgd")):
+        plain = rows(study, f"attacks/{model}/{name}").query("eps in (0, 8)").set_index("question_id")
+        whole = rows(study, f"reveal/{model}").query("seen == @name and share == 1").set_index("question_id")
+        assert (whole.text == plain.text[whole.index]).all()
 
 
 def test_every_result_says_what_it_came_from(study):

@@ -151,6 +151,27 @@ use rule attack_model as redteam_model with:
         arguments=evaluations.redteam_arguments,
 
 
+# Images uncovered cell by cell: how accurate the model is, and how sure, at each share of the evidence.
+use rule attack_model as reveal_model with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['reveal']['attack']}",
+    output:
+        folder=directory(f"{RESULTS}/reveal/{{method}}-{{variant}}"),
+    log:
+        f"{RESULTS}/logs/reveal_model-{{method}}-{{variant}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/reveal_model-{{method}}-{{variant}}.tsv"
+    conda:
+        "../../envs/certify.yaml"
+    params:
+        code=fingerprint("reveal.py"),
+        script="reveal.py",
+        settings=evaluations.reveal_settings(),
+        arguments=evaluations.reveal_arguments,
+
+
 # Certificates of one function of a model at one sigma, of a shard of the questions.
 use rule attack_model as certify_model with:
     input:

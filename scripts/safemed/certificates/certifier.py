@@ -15,6 +15,25 @@ from safemed.models.geometry import to_float
 from safemed.utils.noise import gaussian, uniform
 
 
+def noisy_classes(
+    evaluator: Evaluator, function: str, sigma: float, seed: int, drawn: list[tuple[int, int]]
+) -> list[str]:
+    """What a function, one of FUNCTIONS, says of images under Gaussian noise: a class for each draw of `drawn`.
+
+    drawn: (question, number of the draw), which with (seed, sigma, question id) decide the noise. Noisy pixels leave
+    [0, 1] on purpose: clipped noise is not the theorem's.
+    """
+    rows = torch.tensor([row for row, _ in drawn])
+    clean = to_float(evaluator.images[rows], torch.device("cpu"))  # [b, 3, H, W]
+    noise = gaussian(clean.shape[1:], [_name(evaluator, row, sigma, seed, f"draw {number}") for row, number in drawn])
+    return evaluator.classes(function, (clean + sigma * noise).to(evaluator.vlm.device), rows)
+
+
+def _name(evaluator: Evaluator, row: int, sigma: float, seed: int, what: str) -> str:
+    """What the random numbers of a question are drawn by."""
+    return f"{seed}:{sigma}:{evaluator.rows[row]['question_id']}:{what}"
+
+
 @dataclass
 class Open:
     """A question under way. seconds: its share of the time of the batches that its draws were in.
@@ -82,12 +101,8 @@ class Certifier:
         return classes
 
     def _hear(self, drawn: list[tuple[int, int]]) -> list[str]:
-        """The classes of some draws. Noisy pixels leave [0, 1] on purpose: clipped noise is not the theorem's."""
-        rows = torch.tensor([row for row, _ in drawn])
-        clean = to_float(self.evaluator.images[rows], torch.device("cpu"))  # [b, 3, H, W]
-        noise = gaussian(clean.shape[1:], [self._name(row, f"draw {number}") for row, number in drawn])
-        noisy = clean + self.procedure.sigma * noise
-        return self.evaluator.classes(self.function, noisy.to(self.evaluator.vlm.device), rows)
+        """The classes of some draws."""
+        return noisy_classes(self.evaluator, self.function, self.procedure.sigma, self.seed, drawn)
 
     def _count(self, portion, classes: list[str], under_way: dict[int, Open], seconds: float) -> None:
         """Give each question its votes, and its share of the time."""
@@ -100,4 +115,4 @@ class Certifier:
                 under_way[row].votes.add(said)
 
     def _name(self, row: int, what: str) -> str:
-        return f"{self.seed}:{self.procedure.sigma}:{self.evaluator.rows[row]['question_id']}:{what}"
+        return _name(self.evaluator, row, self.procedure.sigma, self.seed, what)

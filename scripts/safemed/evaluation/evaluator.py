@@ -64,6 +64,10 @@ class Evaluator:
         """Generated texts for float images [b, 3, H, W], which need not stay within [0, 1]."""
         return self.vlm.generate(images, self.asked[rows], self.max_new_tokens)
 
+    def samples(self, images: Tensor, rows: Tensor, seed: int) -> list[str]:
+        """Texts sampled at temperature 1 for 8-bit images [b, H, W, 3]; the seed and the batch decide what."""
+        return self.vlm.sample(to_float(images, self.vlm.device), self.asked[rows], self.max_new_tokens, seed)
+
     def choices(self, images: Tensor, rows: Tensor) -> list[str]:
         """The most likely of the letters offered, at the place of WORDLESS's: one forward pass on float images."""
         with torch.no_grad():
@@ -82,11 +86,20 @@ class Evaluator:
 
         nan where the text is unparsable: no letter was chosen.
         """
-        found = [math.nan] * len(texts)
-        for i, logits in self._letters_after(images, rows, texts).items():
-            answer = self.answer(texts[i], int(rows[i]))
-            found[i] = logits.softmax(0)[prompts.LETTERS.index(answer)].item()
-        return found
+        found = self.letter_probabilities(images, rows, texts)
+        answers = [self.answer(text, int(row)) for text, row in zip(texts, rows, strict=True)]
+        return [
+            math.nan if letters is None else letters[prompts.LETTERS.index(answer)].item()
+            for letters, answer in zip(found, answers, strict=True)
+        ]
+
+    def letter_probabilities(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[Tensor | None]:
+        """The probabilities [8] of the letters offered, after the words before each text's letter; 8-bit images.
+
+        They add up to 1; a letter that is not offered has 0. None where the text is unparsable.
+        """
+        found = self._letters_after(images, rows, texts)
+        return [found[i].softmax(0) if i in found else None for i in range(len(texts))]
 
     def margins(self, images: Tensor, rows: Tensor, texts: list[str]) -> list[float]:
         """The logit of the right letter minus that of the best other offered, after the words before each text's
@@ -233,8 +246,7 @@ class Evaluator:
 
     def _sampled(self, words: list[str], rows: Tensor, seed: int) -> list[str]:
         """Texts sampled on the clean images; the clean words where no answer came."""
-        images = to_float(self.images[rows], self.vlm.device)
-        texts = self.vlm.sample(images, self.asked[rows], self.max_new_tokens, seed)
+        texts = self.samples(self.images[rows], rows, seed)
         answered = [bool(self.answer(text, int(row))) for text, row in zip(texts, rows, strict=True)]
         return [text if said else own for text, own, said in zip(texts, words, answered, strict=True)]
 

@@ -145,6 +145,8 @@ TABLES = (
     Table("chain", "chain.chain", ("stress",), "chain"),
     Table("chain_summary", "chain.chain_summary", ("stress",), "chain"),
     Table("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
+    Table("gradient", "gradient.gradient", ("reveal",), "gradient"),
+    Table("gradient_summary", "gradient.gradient_summary", ("reveal",), "gradient_summary"),
     Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
@@ -170,6 +172,7 @@ FIGURES = (
     Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),
     Figure("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
+    Figure("gradient", "gradient.gradient", ("tables/gradient",), "gradient"),
     Figure(
         "modality_heatmap",
         "heatmap.heatmap",

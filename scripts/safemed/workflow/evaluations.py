@@ -33,7 +33,7 @@ class Evaluations:
     # The folders of rows.
 
     def of_every(self, kind: str, models: list[str]) -> list[str]:
-        """The folders of an evaluation, transfer, sanity, stress, turns or redteam, that each model has one of."""
+        """The folders of an evaluation that each model has one of, such as transfer, stress or reveal."""
         return [f"{self.results}/{kind}/{model}" for model in models if kind in self.made]
 
     def replays(self) -> list[str]:
@@ -183,6 +183,16 @@ class Evaluations:
     def redteam_arguments(self, wildcards, input) -> str:
         """The red team's own arguments."""
         return _line(templates=input.templates)
+
+    def reveal_settings(self) -> str:
+        """The settings of revealed evidence."""
+        own = {key: value for key, value in self.config["reveal"].items() if key != "attack"}
+        shown = {"eps": self.attack["headline_eps"], "draws_at_once": self.certify["batch_size"]}
+        return _json(own | self._shared() | shown)
+
+    def reveal_arguments(self, wildcards, input) -> str:
+        """Revealed evidence's own arguments."""
+        return _line(attack=input.attack)
 
     def certify_settings(self) -> str:
         """The settings of certificates."""

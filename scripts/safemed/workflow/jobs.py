@@ -185,6 +185,17 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         rows = redteam["questions"] * queries + redteam["prior_questions"] * ALONE
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
         yield _job("redteam_model", model, "", passes)
+    if "reveal" in made:
+        yield _job("reveal_model", model, "", [*_revealed(config, limit)])
+
+
+def _revealed(config: dict, limit: int) -> Iterator[dict]:
+    """As if every image had a lesion of known place: two orders, of clean and of attacked images."""
+    reveal, at_once = config["reveal"], config["attack"]["batch_size"]
+    rows = reveal["questions"] * len(reveal["shares"]) * 4
+    yield _pass("answer", rows * (1 + reveal["samples"]), limit, at_once)
+    yield _pass("query", rows, limit, at_once)
+    yield _pass("answer", rows * reveal["draws"], limit, config["certify"]["batch_size"])
 
 
 def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:

@@ -59,6 +59,7 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "pushes": evaluations.of_every("turns", studied),
         "turn_attacks": evaluations.adaptive("turns", studied),
         "redteam": evaluations.of_every("redteam", studied),
+        "reveal": evaluations.of_every("reveal", studied),
     }
 
 

@@ -13,6 +13,7 @@ from safemed.report.results_page import (
     groups,
     published,
     redteam,
+    reveal,
     robustness,
     stress,
     turns,
@@ -22,7 +23,7 @@ from safemed.report.results_page.study import Section, Study
 
 SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
-    for module in (robustness, groups, certificates, stress, calibration, published, turns, redteam, cost)
+    for module in (robustness, groups, certificates, stress, calibration, published, turns, redteam, reveal, cost)
 )
 FIGURES = [name for section in SECTIONS for name in section.figures]
 

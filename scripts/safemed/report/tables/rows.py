@@ -17,10 +17,10 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 # The columns of tables, and of the audit's baselines, that hold text; all others are numbers, or true and false.
 TEXT = frozenset(
     {
-        "about", "attack", "check", "condition", "family", "first", "function", "image", "kind", "lacks", "losses",
-        "measure", "method", "mode", "model", "name", "norm", "part", "polarity", "position", "precision", "push",
-        "second", "seen", "source", "stage", "status", "strategy", "target", "taught", "top", "variant", "voice",
-        "words",
+        "about", "attack", "check", "condition", "estimator", "family", "first", "function", "image", "kind", "lacks",
+        "losses", "measure", "method", "mode", "model", "name", "norm", "order", "part", "polarity", "position",
+        "precision", "push", "second", "seen", "source", "stage", "status", "strategy", "target", "taught", "top",
+        "variant", "voice", "words",
     }
 )  # fmt: skip
 TEXT_OF = {
