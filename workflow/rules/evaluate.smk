@@ -156,13 +156,13 @@ use rule attack_model as reveal_model with:
     input:
         **AUDITED,
         weights=evaluations.weights,
-        attack=f"{RESULTS}/attacks/{{method}}-{{variant}}/{config['reveal']['attack']}",
+        attack=f"{RESULTS}/attacks/{MODEL}/{config['reveal']['attack']}",
     output:
-        folder=directory(f"{RESULTS}/reveal/{{method}}-{{variant}}"),
+        folder=directory(f"{RESULTS}/reveal/{MODEL}"),
     log:
-        f"{RESULTS}/logs/reveal_model-{{method}}-{{variant}}.log",
+        f"{RESULTS}/logs/reveal_model-{MODEL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/reveal_model-{{method}}-{{variant}}.tsv"
+        f"{RESULTS}/benchmarks/reveal_model-{MODEL}.tsv"
     conda:
         "../../envs/certify.yaml"
     params:
