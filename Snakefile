@@ -94,6 +94,7 @@ rule attack:
         evaluations.suite(evaluations.studied),
         evaluations.of_every("sanity", evaluations.studied),
         evaluations.of_every("transfer", evaluations.studied),
+        evaluations.of_every("towers", evaluations.studied),
 
 
 # The stored images scored again, no attack run: fails where a row is not what it was, in fp32.

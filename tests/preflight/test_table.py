@@ -14,7 +14,7 @@ from safemed.preflight.shapes import Sizes
 SIZES = Sizes(4_437_815_808, 415_347_712, ((2560, 2560),) * 300, 147_456, 36, 24, 16, 2)
 ROW = Factors(np.array([1e9, 0, 0, 1e9, 0, 0, 0]), np.array([0, 0, 0, 1e12, 0, 0, 0.0]))
 MODEL = table.Model(
-    SIZES, dict.fromkeys(("query", "attack", "training_attack", "sft", "grpo", "fare"), ROW), Cost(2 * 10**9, 10**12),
+    SIZES, dict.fromkeys(("query", "attack", "training_attack", "sft", "grpo", "tower"), ROW), Cost(2 * 10**9, 10**12),
     244, {"r": 16, "alpha": 32, "dropout": 0.0}, "bf16", 1,
 )  # fmt: skip
 MACHINE = table.Machine("H100", 8, 80, 0.92, 1000, 60, 3.35, 0.5, 30)

@@ -21,6 +21,13 @@ SECTIONS = {
             + "CT: 21.2 (1.1 to 88.8) | 23.4 | < 0.001",
         ],
     ),
+    "towers": (
+        "Vision towers",
+        [
+            "modality | 87 | 97.2 | 61.4 (2.6 to 90.6) | 0.012 | 1.46 | 96.7 | 24.7 | 1,234,567",
+            "finding | 87 | 71.8 | 3.6 (2.6 to 90.6) | – | 1.46 | 96.7 | 24.7 | 1,234,567",
+        ],
+    ),
     "calibration": ("Calibration", ["95.3 | 93.4 | 0.04 | 0.91 | 0.61 | 0.78 | 87.1"]),
     "published": (
         "Published measures",
@@ -114,6 +121,7 @@ def test_a_study_without_the_table_has_the_same_page_but_for_what_is_about_it(st
             ["n_wrong", "auroc", "auroc_low", "beyond", "beyond_low"],
             "clean | p_A | – of 122 | – | – | 8 | 0.77 | 0.12",
         ),
+        ("towers", ["knn_clean", "knn_pgd", "shift"], "finding | 87 | – | – | – | – | 96.7 | 24.7 | 1,234,567"),
         ("redteam", ["n_right", "fooled", "silent", "queries"], "adaptive | – of 60 | – | – | 0.031 | 44.4 | –"),
     ],
 )
@@ -153,7 +161,7 @@ def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study
 
 def test_a_figure_stands_below_the_heading_of_its_section(study):
     written, bare = page(study, FIGURES), page(study, [])
-    drawn = ("groups", "published", "turns", "redteam", "gradient")
+    drawn = ("groups", "published", "turns", "redteam", "gradient", "towers")
     assert all(f"({name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
 
 

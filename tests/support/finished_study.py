@@ -18,6 +18,7 @@ from safemed.report.tables import (
     robustness,
     sanity,
     suite,
+    towers,
     turn_comparisons,
     turns,
 )
@@ -286,6 +287,20 @@ def tables() -> dict[str, pd.DataFrame]:
             estimator="letter",
             shares=2,
             n=122,
+            status="complete",
+        ),
+        "towers": rows(
+            towers.TOWERS,
+            {"level": "modality", "knn_clean": 0.972, "knn_pgd": 0.614, "p_base_holm": 0.0123},
+            {"level": "finding", "knn_clean": 0.718, "knn_pgd": 0.036},
+            model=MODELS[0],
+            n=87,
+            knn_pgd_low=0.026,
+            knn_pgd_high=0.906,
+            shift=1.456,
+            vqa_clean=0.967,
+            vqa_pgd=0.247,
+            passes=1_234_567,
             status="complete",
         ),
         "abstention": rows(

@@ -32,6 +32,7 @@ from support.stress_rows import (
     protocol_rows,
     red_team_rows,
 )
+from support.tower_rows import METHODS, tower_costs, tower_rows
 from support.turn_rows import every_turn
 
 CONFIG = {
@@ -43,6 +44,7 @@ CONFIG = {
     "data": {"image_size": 32},
     "seed": 0,
     "redteam": {"strategies": list(SEARCHED)},
+    "methods": METHODS,
 }
 MODELS = ("sft-think", "at-grpo-think")
 
@@ -75,6 +77,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
         "reveal": every_reveal(),
+        "towers": tower_rows(),
         "targets": target_rows(),
         "seeds/attacks": trained_again(study(), 1, 2),
         "seeds/certificates": trained_again(certificate_rows(), 1, 2),
@@ -83,7 +86,8 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
     files = {kind: [_written(frame, folder / kind)] for kind, frame in rows.items()}
     for kind in ("examples", "thoughts"):
         files |= _examples(kind, folder)
-    files["costs"] = files["attack_costs"] = _costs(folder)
+    files["costs"] = files["attack_costs"] = _costs(folder, "cost", attack_costs(study()))
+    files["trainings"] = _costs(folder, "training", tower_costs())
     files["baselines"] = [f"{folder}/baselines.csv"]
     BASELINES.to_csv(folder / "baselines.csv", index=False)
     files["data/texts"] = [_written(texts_of(pd.concat([study(), certificate_rows()])), folder / "texts")]
@@ -114,11 +118,11 @@ def _examples(kind: str, folder: Path) -> dict[str, list[str]]:
     return files
 
 
-def _costs(folder: Path) -> list[str]:
-    """A cost.json for each attack."""
+def _costs(folder: Path, name: str, costs: pd.DataFrame) -> list[str]:
+    """A cost.json for each row."""
     paths = []
-    for i, record in enumerate(attack_costs(study()).to_dict("records")):
-        (folder / f"cost-{i}").mkdir()
-        paths.append(f"{folder}/cost-{i}/cost.json")
+    for i, record in enumerate(costs.to_dict("records")):
+        (folder / f"{name}-{i}").mkdir()
+        paths.append(f"{folder}/{name}-{i}/cost.json")
         Path(paths[-1]).write_text(json.dumps(record))
     return paths

@@ -16,7 +16,7 @@ from support.trainings import changed_tensors, parsed, refused, trainer_argument
 
 
 @pytest.mark.parametrize(
-    "script, settings", [("train_sft.py", TRAINING), ("train_fare.py", FARE), ("train_grpo.py", GRPO)]
+    "script, settings", [("train_sft.py", TRAINING), ("train_tower.py", FARE), ("train_grpo.py", GRPO)]
 )
 def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_model, tmp_path):
     settings = {**settings, "peft": LORA, "steps": 2, "batch_size": 4}
@@ -25,7 +25,7 @@ def test_adapters_train_and_are_saved_merged(script, settings, study_data, tiny_
     assert "model.safetensors" in files and not any("adapter" in name for name in files)
     changed = changed_tensors(tmp_path / "model", tiny_model)
     towers = {tower for tower in ("visual", "language_model") if any(tower in name for name in changed)}
-    assert towers == ({"visual"} if script == "train_fare.py" else {"visual", "language_model"})
+    assert towers == ({"visual"} if script == "train_tower.py" else {"visual", "language_model"})
     assert not VLM.load(tmp_path / "model").model.training
 
 
@@ -41,7 +41,7 @@ def test_sharding_without_gpus_is_refused(study_data, tiny_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "script, settings", [("train_sft.py", TRAINING), ("train_fare.py", FARE), ("train_grpo.py", GRPO)]
+    "script, settings", [("train_sft.py", TRAINING), ("train_tower.py", FARE), ("train_grpo.py", GRPO)]
 )
 def test_a_training_of_one_step_trains(script, settings, study_data, tiny_model, tmp_path):
     settings = {**settings, "steps": 1, "batch_size": 4}

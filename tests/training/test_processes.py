@@ -25,7 +25,7 @@ from support.trainings import kill_after_the_first_checkpoint, training_argument
 CERTAIN = {**GRPO, "steps": 2, "temperature": 1e-4, "vision_optimizer": "adamw"}
 SAME_STEPS = {
     "train_sft.py": {**TRAINING, "steps": 3, "augmentation": ADVERSARIAL},
-    "train_fare.py": {**FARE, "steps": 3, "vision_optimizer": "adamw"},
+    "train_tower.py": {**FARE, "steps": 3, "vision_optimizer": "adamw"},
     "train_grpo.py": CERTAIN,
 }
 K = 3

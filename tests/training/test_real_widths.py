@@ -31,7 +31,7 @@ LORA = {"r": 4, "alpha": 8, "dropout": 0.05}
 SHORT = {"steps": 2, "batch_size": 2, "save_steps": 1, "peft": LORA, "max_new_tokens": LIMIT}
 TRAINERS = {
     "train_sft.py": {**TRAINING, **SHORT},
-    "train_fare.py": {**FARE, **SHORT, "vision_optimizer": "adamw"},
+    "train_tower.py": {**FARE, **SHORT, "vision_optimizer": "adamw"},
     "train_grpo.py": {**GRPO, **SHORT, "vision_optimizer": "adamw", "num_generations": 2},
 }
 
@@ -63,7 +63,7 @@ def test_two_steps_of_each_trainer_change_adapted_weights_alone(script, data, wi
     here(script, *training_arguments(data, wide, tmp_path, "think"), settings=TRAINERS[script])
     changed = changed_tensors(tmp_path / "model", wide)
     assert changed and not any("embed_tokens" in name or "norm" in name for name in changed)
-    assert all("visual" in name for name in changed) == (script == "train_fare.py")
+    assert all("visual" in name for name in changed) == (script == "train_tower.py")
     curves = pd.read_csv(tmp_path / "model" / "curves.csv")
     assert curves.loss.notna().all()
 

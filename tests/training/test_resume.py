@@ -30,7 +30,7 @@ SETTINGS = {
     "at-grpo": AT_GRPO,
     "at-grpo-hints": {**AT_GRPO, "augmentation": {**ADVERSARIAL, "hints": 3}},
 }
-SCRIPTS = {"base": "make_base.py", "sft": "train_sft.py", "fare": "train_fare.py"}
+SCRIPTS = {"base": "make_base.py", "sft": "train_sft.py", "fare": "train_tower.py"}
 
 
 class Trainings:

@@ -190,7 +190,7 @@ def test_a_start_model_that_is_never_right_teaches_nothing(learned, tiny_model, 
     "script, settings",
     [
         ("train_sft.py", TRAINING),
-        ("train_fare.py", FARE),
+        ("train_tower.py", FARE),
         ("train_grpo.py", GRPO),
         ("train_grpo.py", {**GRPO, "completions": "targets"}),
     ],

@@ -40,12 +40,12 @@ def test_sources_are_the_script_and_what_it_imports():
 
 def test_trainings_do_not_depend_on_what_evaluations_alone_do():
     """Hints belong to GRPO alone, which may train against them."""
-    for script in ("make_base.py", "train_sft.py", "train_fare.py", "train_grpo.py"):
+    for script in ("make_base.py", "train_sft.py", "train_tower.py", "train_grpo.py"):
         packages = {path.removeprefix(LIBRARY).split("/")[0] for path in sources(script)}
         assert not packages & {"evaluation", "certificates", "report", "workflow"}, script
         assert not {f"{LIBRARY}attacks/{name}.py" for name in ("apgd", "cw", "mi_fgsm")} & set(sources(script)), script
         assert LIBRARY + "data/hardening.py" not in sources(script), script
-    assert LIBRARY + "stress/hints.py" not in sources("train_fare.py")
+    assert LIBRARY + "stress/hints.py" not in sources("train_tower.py")
 
 
 # Imports each script in a process of its own, forked from one with the packages that take seconds to import. Modules

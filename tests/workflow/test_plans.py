@@ -13,6 +13,7 @@ import yaml
 
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
+from safemed.workflow.jobs import jobs as counted_jobs
 from support.hub import REVISION
 from support.paths import ROOT, STUDIES
 from support.snakemake_runs import checkout, commands, plan, planned, snakemake
@@ -181,6 +182,7 @@ OFTEN = {
     "redteam",
     "reveal",
     "turns",
+    "towers",
     "after",
     "ablation",
     "full",
@@ -224,6 +226,22 @@ def test_evidence_is_revealed_to_the_models_of_the_study_that_it_is_laid_over(pl
     assert not commands(plans("redteam"), "reveal.py")
 
 
+def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_than_three_of_fare(plans):
+    config, done = config_files.read(STUDIES["towers"]), plans("towers")
+    models = configuration.models(config, config["study_methods"])
+    assert sorted(given["--model"][0] for given in commands(done, "probe_towers.py")) == sorted(models)
+    assert planned(done)["make_towers"] == planned(done)["draw_towers"] == 1
+    for name in ("sft", "fare", "at-grpo"):
+        assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
+    spent = {
+        job["model"]: sum(work["rows"] * (3 if work["step"] == "tower" else 2) for work in job["passes"])
+        for job in counted_jobs(config)
+        if job["rule"] == "train_tower"
+    }
+    assert set(spent) == {f"{name}-instruct" for name in ("fare", "tecoa", "fare-hsat", "hsat", "acl")}
+    assert max(spent.values()) <= 3 * spent["fare-instruct"]
+
+
 @pytest.mark.parametrize("name", ["cross-modality", "cross-task", "medvlm-r1"])
 def test_sft_stands_beside_clean_grpo_and_the_untrained_base_on_the_scale_of_omnimedvqa(name, plans):
     """As in the matrices of Med-R1 and MedVLM-R1; the base is asked by every evaluation, and nothing trains it anew."""
@@ -260,7 +278,7 @@ def test_after_is_trained_and_attacked_where_it_is_studied_and_nowhere_else(plan
 
 def test_what_is_certified_follows_what_is_studied(full, untouched):
     alone = plan("--config", "study_methods=[sft]", "--configfile", STUDIES["full"], cwd=untouched)
-    assert trainings(alone) == trainings_of(FULL, ["sft"]) and not alone["train_fare"]
+    assert trainings(alone) == trainings_of(FULL, ["sft"]) and not alone["train_tower"]
     share = len(FULL["study_methods"])
     for name in ("attack_model", "certify_model", "stress_model", "transfer_images", "probe_attacks"):
         assert alone[name] == full[name] / share > 0

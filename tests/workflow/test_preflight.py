@@ -21,8 +21,8 @@ from support.snakemake_runs import checkout, snakemake
 
 FULL = config_files.read(STUDIES["full"])
 DRAWN = {**SMALLEST, "preflight": {**SMALLEST["preflight"], "drawn": 1.0}}
-TWICE = {"fare", "grpo"}  # a reference goes forward, too
-BACKWARD = {"attack", "sft", "fare", "grpo", "training_attack", "tower_attack"}
+TWICE = {"tower", "grpo"}  # a reference goes forward, too
+BACKWARD = {"attack", "sft", "tower", "grpo", "training_attack", "tower_attack"}
 
 
 def counted(job: dict) -> tuple[int, int]:
@@ -43,6 +43,7 @@ def spent(results: Path, job: dict) -> tuple[int, int]:
         "redteam_model": f"redteam/{model}",
         "reveal_model": f"reveal/{model}",
         "probe_attacks": f"sanity/{model}",
+        "probe_towers": f"towers/{model}",
         "certify_model": f"certificates/{model}/{smoothed}/*",
     }.get(job["rule"], f"models/{model}")
     found = [json.loads(path.read_text()) for path in results.glob(f"{folder}/cost.json")]
@@ -54,7 +55,7 @@ def test_no_job_did_more_than_was_counted(study):
     """The probes of a training are not counted: four questions, twice."""
     results = study / "results" / SMALLEST["study"]
     done = jobs(DRAWN)
-    assert {job["rule"] for job in done} >= {"train_sft", "train_fare", "train_grpo", "attack_model", "certify_model"}
+    assert {job["rule"] for job in done} >= {"train_sft", "train_tower", "train_grpo", "attack_model", "certify_model"}
     for job in done:
         (forward, backward), (more, back) = counted(job), spent(results, job)
         if job["rule"].startswith("train_"):
@@ -82,7 +83,18 @@ def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
 
 def test_every_job_of_the_study_is_counted_once(study):
     results = study / "results" / SMALLEST["study"]
-    parts = ("attacks", "transfer", "stress", "turns", "redteam", "reveal", "sanity", "certificates", "models")
+    parts = (
+        "attacks",
+        "transfer",
+        "stress",
+        "turns",
+        "redteam",
+        "reveal",
+        "sanity",
+        "towers",
+        "certificates",
+        "models",
+    )
     made = sum(len(list((results / part).glob("**/cost.json"))) for part in parts)
     assert sum(job["jobs"] for job in jobs(SMALLEST)) == made - len(configuration.bases(SMALLEST))
 

@@ -72,7 +72,7 @@ def test_an_edit_of_an_evaluations_attack_attacks_again_and_trains_nothing(modul
 
 def test_an_edit_of_the_hints_trains_no_tower_again(study):
     jobs = after_edit(study, LIBRARY / "stress" / "hints.py")
-    assert jobs["stress_model"] == 2 and not {"make_base", "train_fare"} & trainings(jobs)
+    assert jobs["stress_model"] == 2 and not {"make_base", "train_tower"} & trainings(jobs)
 
 
 def test_an_edit_of_the_hardening_trains_nothing_again_where_questions_are_as_published(study):

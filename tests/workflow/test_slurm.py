@@ -1,7 +1,7 @@
 """A real Slurm cluster on this machine: `snakemake --profile slurm` ends in the report through every fault.
 
 One run of the smallest study meets them in turn: too little memory (make_base), scancel (train_sft), Slurm away for a
-while (train_fare), the driver killed (among the evaluations). Others, which are slow, have a training that hangs until
+while (train_tower), the driver killed (among the evaluations). Others, which are slow, have a training that hangs until
 its time is over, and a training on two nodes. Conda is not on every machine that runs these tests: the profile venv is
 laid over the other, and all jobs have this environment. Slurm is installed, by apt-get, where INSTALL_SLURM=1 allows.
 """
@@ -36,7 +36,7 @@ STUDY = [*SMALLEST, SUPPORT / "few-jobs.yaml"]
 PROFILE = Path("workflow/profiles/slurm/config.yaml")
 PROFILES = ["--profile", "slurm", "--profile", "workflow/profiles/venv"]
 RESULTS = Path("results/smoke")
-ON_GPUS = {"make_base", "train_sft", "train_fare", "train_grpo", "attack_model", "certify_model"}
+ON_GPUS = {"make_base", "train_sft", "train_tower", "train_grpo", "attack_model", "certify_model"}
 ROWS = ("attacks", "certificates")
 SFT_LOG = "train-sft-instruct.log"
 AWAY = 20  # seconds
@@ -147,7 +147,7 @@ def disturb(seen: SimpleNamespace, cluster: Path) -> None:
     seen.drivers.append(process := driver(folder, *STUDY))
     number = working(folder, process, "train_sft", SFT_LOG)
     subprocess.run(["scancel", number], check=True)
-    working(folder, process, "train_fare", "train-fare-instruct.log")
+    working(folder, process, "train_tower", "train-fare-instruct.log")
     done = cluster_script("outage", AWAY, folder=cluster)
     assert done.returncode == 0, done.stderr
     until(lambda: evaluations(folder) and queue(folder, "RUNNING"), "a second evaluation", process)
@@ -304,7 +304,7 @@ def test_a_training_on_two_nodes_takes_the_steps_of_one_process(wide, finished_s
 
 
 def test_while_slurm_is_away_jobs_go_on_and_none_is_forgotten(story):
-    tried = attempts(story.folder, "train_fare")
+    tried = attempts(story.folder, "train_tower")
     assert tried.State.tolist() == ["COMPLETED"]
 
 
@@ -342,9 +342,9 @@ def faults(story) -> pd.DataFrame:
         back = (tried.iloc[1].Start - first.End).total_seconds()
         rows.append([fault, rule, first.State.split()[0], len(tried) - 1, *asked, tried.ElapsedRaw[:-1].sum(), back])
     jobs = accounting(story.folder)
-    fare, following = (attempts(story.folder, rule).iloc[0] for rule in ("train_fare", "train_grpo"))
+    fare, following = (attempts(story.folder, rule).iloc[0] for rule in ("train_tower", "train_grpo"))
     late = (following.Start - fare.End).total_seconds()
-    rows.append([f"Slurm away {AWAY} s", "train_fare", fare.State, 0, "", "", 0, late])
+    rows.append([f"Slurm away {AWAY} s", "train_tower", fare.State, 0, "", "", 0, late])
     ended = jobs[jobs.State.str.startswith("CANCELLED") & (jobs.Rule != "train_sft")]
     rows.append(["driver killed", "evaluations", "", len(ended), "", "", ended.ElapsedRaw.sum(), float("nan")])
     names = ["fault", "rule", "state", "repeated", "memory", "limit", "lost s", "back after s"]

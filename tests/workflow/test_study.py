@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack", "turns", "redteam", "gradient",
+    "smoothed_attack", "turns", "redteam", "gradient", "towers",
 ]  # fmt: skip
 
 
@@ -98,6 +98,18 @@ def test_evidence_is_revealed_to_every_model_to_the_whole_image(study):
         plain = rows(study, f"attacks/{model}/{name}").query("eps in (0, 8)").set_index("question_id")
         whole = rows(study, f"reveal/{model}").query("seen == @name and share == 1").set_index("question_id")
         assert (whole.text == plain.text[whole.index]).all()
+
+
+def test_the_tower_of_every_model_is_probed_at_every_level_that_is_told(study):
+    """Phantoms tell modality, anatomy and finding, and the passes are those of all trainings up to the model's."""
+    towers = table(study, "towers")
+    assert {*zip(towers.model, towers.level, strict=True)} == {
+        (model, level) for model in ("sft-instruct", "at-grpo-instruct") for level in ("modality", "anatomy", "finding")
+    }
+    assert set(towers.status) == {"complete"} and (towers.n <= SMALLEST["towers"]["images"]).all()
+    assert (towers.knn_pgd <= towers.knn_clean).all() and set(towers.vqa_n) == {SMALLEST["attack"]["questions"]}
+    passes = towers.groupby("model").passes.first()
+    assert passes["at-grpo-instruct"] > passes["sft-instruct"] > 0
 
 
 def test_every_result_says_what_it_came_from(study):

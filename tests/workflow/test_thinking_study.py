@@ -26,7 +26,7 @@ STUDY = {
     "max_new_tokens": {"instruct": 8, "think": 32},
     "training": {
         "sft": {"targets": "own", "target_samples": 2, "learning_rate": 1.0e-5},
-        "fare": {"learning_rate": 1.0e-5},
+        "tower": {"learning_rate": 1.0e-5},
         "grpo": {"learning_rate": 1.0e-5, "vision_learning_rate": 1.0e-5},
     },
     "study_methods": ["at-grpo"],

@@ -51,6 +51,24 @@ use rule attack_model as probe_attacks with:
         arguments="",
 
 
+# What the nearest training images tell of test images, by the vision tower alone, clean and attacked.
+use rule attack_model as probe_towers with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+    output:
+        folder=directory(f"{RESULTS}/towers/{MODEL}"),
+    log:
+        f"{RESULTS}/logs/probe_towers-{MODEL}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/probe_towers-{MODEL}.tsv"
+    params:
+        code=fingerprint("probe_towers.py"),
+        script="probe_towers.py",
+        settings=evaluations.towers_settings(),
+        arguments="",
+
+
 # Stored adversarial images of every model of the study, shown to one model: no attack, only answers.
 use rule attack_model as transfer_images with:
     input:

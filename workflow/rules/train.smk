@@ -81,7 +81,7 @@ rule sample_targets:
         "--variant {wildcards.variant} --out {output.folder} --seed {params.seed} --settings {params.settings:q} > {log} 2>&1"
 
 
-# A method is a trainer (scripts/train_sft.py, train_fare.py or train_grpo.py), the model it starts from, and settings.
+# A method is a trainer (scripts/train_sft.py, train_tower.py or train_grpo.py), the model it starts from, and settings.
 # What is monitored is a resource and no param: a change of it trains nothing again.
 rule train_sft:
     input:
@@ -123,9 +123,9 @@ rule train_sft:
         "--monitoring {resources.monitoring:q} > {log} 2>&1"
 
 
-use rule train_sft as train_fare with:
+use rule train_sft as train_tower with:
     wildcard_constraints:
-        method="|".join(configuration.methods_of(config, "fare")),
+        method="|".join(configuration.methods_of(config, "tower")),
 
 
 use rule train_sft as train_grpo with:

@@ -246,11 +246,21 @@ class VLM:
 
     def logits_of(self, tokens: Tensor, encoded: Encoded) -> Tensor:
         """Logits [B, P + C, V] at every position, where the image tokens [B, n, D] are given and not seen."""
-        side = math.isqrt(tokens.shape[1]) * self.geometry.merge  # patches
-        grid = torch.tensor([[1, side, side]] * len(tokens), device=self.device)
-        seen = BaseModelOutputWithDeepstackFeatures(pooler_output=list(tokens), deepstack_features=[])
         everything = encoded.prompt_ids.shape[1] + encoded.completion_ids.shape[1]
-        return self._teacher_forced(encoded, everything, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
+        return self._given(tokens[:, None], encoded, everything)
+
+    def logits_given(self, features: Tensor, encoded: Encoded) -> Tensor:
+        """As `completion_logits`, where what is seen of the images, features [B, L, n, D], is given."""
+        return self._given(features, encoded, encoded.completion_ids.shape[1] + 1)
+
+    def _given(self, features: Tensor, encoded: Encoded, kept: int) -> Tensor:
+        side = math.isqrt(features.shape[2]) * self.geometry.merge  # patches
+        grid = torch.tensor([[1, side, side]] * len(features), device=self.device)
+        tokens, *deeper = features.transpose(0, 1)  # each [B, n, D]
+        seen = BaseModelOutputWithDeepstackFeatures(
+            pooler_output=list(tokens), deepstack_features=[layer.flatten(0, 1) for layer in deeper]
+        )
+        return self._teacher_forced(encoded, kept, mm_encoder_outputs={"image": seen}, image_grid_thw=grid)
 
     def _teacher_forced(self, encoded: Encoded, kept: int, **image) -> Tensor:
         ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)  # [B, P + C]

@@ -28,7 +28,7 @@ TRAINING = {
     "training_attack": steps.training_attack,
     "tower_attack": steps.tower_attack,
     "sft": steps.sft,
-    "fare": steps.fare,
+    "tower": steps.tower,
     "grpo": steps.grpo,
 }
 

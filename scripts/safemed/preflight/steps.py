@@ -51,7 +51,7 @@ def training_attack(vlm: VLM, batch: Batch) -> None:
 
 
 def tower_attack(vlm: VLM, batch: Batch) -> None:
-    """A step of FARE's attack."""
+    """A step of the attack of FARE, and of other trainings of the tower alone."""
     wanted = _features(vlm, batch.images)
     with frozen(vlm.model):
         loss_and_gradient(features_away(vlm, wanted), batch.images, batch.rows, amp=True)
@@ -76,8 +76,8 @@ def sft(vlm: VLM, batch: Batch) -> None:
     found.log_probs.sum().backward()
 
 
-def fare(vlm: VLM, batch: Batch) -> None:
-    """A step of FARE after its attack: the tower and its reference."""
+def tower(vlm: VLM, batch: Batch) -> None:
+    """A step of a training of the tower alone, after its attack, as FARE has it: the tower and its reference."""
     wanted = _features(vlm, batch.images)
     with _autocast():
         seen = tower_features(vlm.visual, *patchify(batch.images, vlm.geometry))

@@ -13,7 +13,7 @@ from safemed.preflight.shapes import Sizes
 from safemed.training.token_losses import CHUNK
 
 GB = 1e9
-TRAINED_STEPS = ("training_attack", "tower_attack", "sft", "fare", "grpo", "rollout")
+TRAINED_STEPS = ("training_attack", "tower_attack", "sft", "tower", "grpo", "rollout")
 CACHE_COPIES = 1.1  # a cache grows by being copied, a layer at a time
 COLUMNS = ["rule", "model", "what", "jobs", "step", "rows", "at_once", "largest", "memory_gb", "hours"]
 
@@ -79,14 +79,14 @@ class Model:
         """Bytes that are there before a step: weights, a reference, what the optimizer remembers."""
         if step not in TRAINED_STEPS:
             return self.sizes.parameters * PRECISIONS[self.precision].itemsize
-        trained = self.sizes.tower if trainer == "fare" else self.sizes.parameters
+        trained = self.sizes.tower if trainer == "tower" else self.sizes.parameters
         if self.peft:
             trained = sum(self.peft["r"] * (rows + columns) for rows, columns in self.sizes.matrices)
-        reference = self.sizes.tower if trainer == "fare" else self.sizes.parameters if trainer == "grpo" else 0
-        kept = reference if trainer == "fare" or not self.peft else 0  # the policy without its adapters is one
-        shards = 1 if trainer == "fare" else self.shards  # its tower is small, and not divided
+        reference = self.sizes.tower if trainer == "tower" else self.sizes.parameters if trainer == "grpo" else 0
+        kept = reference if trainer == "tower" or not self.peft else 0  # the policy without its adapters is one
+        shards = 1 if trainer == "tower" else self.shards  # its tower is small, and not divided
         # Those of the batches before, where gradients accumulate; a step's own are measured with it.
-        gradients = 0 if step in ("sft", "fare", "grpo") else 4 * trained
+        gradients = 0 if step in ("sft", "tower", "grpo") else 4 * trained
         return 4 * (self.sizes.parameters + kept + (trained if self.peft else 0)) + 8 * trained / shards + gradients
 
     def needed(self, step: str, rows: int, tokens: int) -> float:
@@ -125,7 +125,7 @@ def priced(jobs: list[dict], models: dict[str, Model], machine: Machine) -> pd.D
     Columns:
     rule, model, what: the job. jobs: how many jobs share it.
     step: what is done: answer, rollout (prompts read, and tokens written), query (a forward pass), attack and
-        training_attack (a gradient at the image), tower_attack, sft, fare, grpo (a step of a training, without its
+        training_attack (a gradient at the image), tower_attack, sft, tower, grpo (a step of a training, without its
         attack and rollouts).
     rows: questions, prompts or draws, in all jobs together; an upper bound.
     at_once: how many the config puts into a batch of one GPU. largest: how many would fit.

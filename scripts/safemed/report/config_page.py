@@ -12,8 +12,8 @@ Snakemake reads `workflow/defaults.yaml`, then `config.yaml`, then the study fil
 before anything runs, with the key's path and what was probably meant. A change of a key re-runs the rules that use it
 and what follows from them, and nothing else.
 
-The column "default" holds the values of the default study. `{name}` stands for any name, and `{sft,fare,grpo}` for each
-of the names; their defaults are given in the same order where they differ.
+The column "default" holds the values of the default study. `{name}` stands for any name, and `{sft,tower,grpo}` for
+each of the names; their defaults are given in the same order where they differ.
 """
 HEAD = "| key | type | default | meaning |\n| --- | --- | --- | --- |"
 

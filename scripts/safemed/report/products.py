@@ -115,6 +115,14 @@ TABLES = (
     Table("transfer", "transfer.transfer", ("transferred",), "transfer"),
     Table("sanity", "sanity.sanity", ("probes", "attacks"), "sanity", settings=EPS | {"configs": "attack.attacks"}),
     Table(
+        "towers",
+        "towers.towers",
+        ("towers", "trainings"),
+        "towers",
+        optional=("sweeps",),
+        settings=EPS | {"methods": "methods"},
+    ),
+    Table(
         "certified",
         "certified.certified",
         ("certificates",),
@@ -158,6 +166,7 @@ FIGURES = (
     Figure("success_vs_steps", "success_vs_steps.success_vs_steps", ("probes",), "success_vs_steps"),
     Figure("transfer_matrix", "transfer_matrix.transfer_matrix", ("tables/transfer",), "transfer"),
     Figure("sanity", "sanity.sanity", ("tables/sanity",), "sanity"),
+    Figure("towers", "towers.towers", ("tables/towers",), "towers"),
     Figure("thoughts", "thoughts.thoughts", ("thoughts/clean", "thoughts/attacked"), "thoughts", settings=EPS),
     Figure(
         "certified_vs_radius", "certified_vs_radius.certified_vs_radius", ("tables/certified",), "certified_vs_radius"

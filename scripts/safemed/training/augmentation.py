@@ -22,9 +22,10 @@ from safemed.utils.noise import gaussian
 class Augmentation:
     """What a training step sees of an image. kind: clean | noisy | adversarial; the other fields as in the config.
 
-    eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size
-    2.5 * eps / steps (Madry et al. 2018); sigma of the Gaussian noise in [0, 1] pixel units, which an adversarial
-    augmentation has on top of the attack where sigma > 0. Noise is not clipped, as that of the certificates is not.
+    eps in levels of 1/255, reached linearly over the first `ramp` of the training; steps of PGD, each of size alpha, in
+    the same levels, or 2.5 * eps / steps (Madry et al. 2018) where alpha is 0; sigma of the Gaussian noise in [0, 1]
+    pixel units, which an adversarial augmentation has on top of the attack where sigma > 0. Noise is not clipped, as
+    that of the certificates is not.
     share: of a batch's rows; the others see the clean image.
     """
 
@@ -34,6 +35,7 @@ class Augmentation:
     ramp: float = 0.0
     sigma: float = 0.0
     share: float = 1.0
+    alpha: float = 0.0
 
     @classmethod
     def read(cls, settings: dict) -> Self:
@@ -58,9 +60,9 @@ class Augmentation:
         seen, loss = clean, clean.new_zeros(len(clean))
         if self.kind == "adversarial":
             eps = self.eps_at(progress)
-            start = random_start(clean, eps, names)
+            start, size = random_start(clean, eps, names), self.alpha / 255 or 2.5 * eps / self.steps
             with frozen(model):
-                seen, loss = pgd(attack_loss, clean, Ball("linf", eps), self.steps, start, 2.5 * eps / self.steps)
+                seen, loss = pgd(attack_loss, clean, Ball("linf", eps), self.steps, start, size)
         if self.sigma:
             seen = seen + self.sigma * gaussian(clean.shape[1:], names).to(clean)
         return seen, loss

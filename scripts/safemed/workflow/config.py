@@ -81,8 +81,8 @@ def training_settings(config: dict, name: str) -> dict:
     method = config["methods"][name]
     own = {key: value for key, value in method.items() if key not in ("trainer", "start")}
     shared = {"peft": config["peft"], "max_new_tokens": config["max_new_tokens"]}
-    # FARE trains the vision tower alone, which fits on any GPU.
-    shared |= {"sharded": config["resources"]["shard_training"] and method["trainer"] != "fare"}
+    # The trainer `tower` trains the vision tower alone, which fits on any GPU.
+    shared |= {"sharded": config["resources"]["shard_training"] and method["trainer"] != "tower"}
     return {**shared, **config["training"][method["trainer"]], **own}
 
 
@@ -149,7 +149,7 @@ def base_model(config: dict, base: str) -> dict:
 
 
 def methods_of(config: dict, trainer: str) -> list[str]:
-    """The methods that a trainer (sft, fare or grpo) serves."""
+    """The methods that a trainer (sft, tower or grpo) serves."""
     return [name for name, method in config["methods"].items() if method["trainer"] == trainer]
 
 

@@ -163,6 +163,10 @@ class Evaluations:
         """The settings of the direct attacks that check the attack."""
         return _json(self.attack["sanity"] | self._shared())
 
+    def towers_settings(self) -> str:
+        """The settings of the probe of vision towers, at the headline radius."""
+        return _json(self.config["towers"] | self._shared() | {"eps": self.attack["headline_eps"]})
+
     def stress_settings(self) -> str:
         """The settings of the stress tests."""
         own = {key: self.stress[key] for key in ("questions", "severities", "chains", "published")}

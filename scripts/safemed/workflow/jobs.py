@@ -17,6 +17,7 @@ LETTER = 8  # tokens of an answer without a thought
 SAMPLED_THOUGHTS = 3
 CHAIN = 21  # questions of a chain of all seven stages, asked plainly and after a silent and a misleading hint
 SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
+LEVELS = 3  # that a probe of a tower votes on
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -54,10 +55,17 @@ def _sft(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dic
     yield _pass("sft", rows, limit, at_once)
 
 
-def _fare(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
+def _tower(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
     rows, at_once = _trained_rows(config, settings)
-    yield from _attacked(settings, rows, 0, at_once, "tower_attack")
-    yield _pass("fare", rows, 0, at_once)
+    objective = settings["objective"]
+    if objective == "tecoa":  # a step of SFT takes more: it makes the gradients of the language model's weights, too
+        yield from _attacked(settings, rows, limit, at_once, "training_attack")
+        yield _pass("sft", rows, limit, at_once)
+        return
+    views = 2 if objective in ("acl", "hsat") else 1
+    yield from _attacked(settings, views * rows, 0, views * at_once, "tower_attack")
+    trained = 2 * views if objective == "acl" else views  # clean views, too
+    yield _pass("tower", trained * rows, 0, trained * at_once)
 
 
 def _grpo(config: dict, settings: dict, variant: str, limit: int) -> Iterator[dict]:
@@ -69,7 +77,7 @@ def _grpo(config: dict, settings: dict, variant: str, limit: int) -> Iterator[di
     yield _pass("grpo", prompts, drawn * limit, at_once)
 
 
-PASSES = {"sft": _sft, "fare": _fare, "grpo": _grpo}
+PASSES = {"sft": _sft, "tower": _tower, "grpo": _grpo}
 
 
 def _trained_rows(config: dict, settings: dict) -> tuple[int, int]:
@@ -172,6 +180,8 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         rows = sanity["questions"] * climbs
         passes = [_pass("attack", rows * max(sanity["steps"]), limit, at_once), _pass("answer", rows, limit, at_once)]
         yield _job("probe_attacks", model, "", passes)
+    if "towers" in made:
+        yield _job("probe_towers", model, "", [*_probe(config, at_once)])
     if "stress" in made:
         rows = stress["questions"] * config["preflight"]["stress_tests"] + stress["chains"] * CHAIN
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
@@ -196,6 +206,19 @@ def _revealed(config: dict, limit: int) -> Iterator[dict]:
     yield _pass("answer", rows * (1 + reveal["samples"]), limit, at_once)
     yield _pass("query", rows, limit, at_once)
     yield _pass("answer", rows * reveal["draws"], limit, config["certify"]["batch_size"])
+
+
+def _probe(config: dict, at_once: int) -> Iterator[dict]:
+    """A probe of a tower, as if the language model were run: the training images, and the attacks on the test images.
+
+    One attack moves the features; two more, at each level, are on the vote, and are judged every second step.
+    """
+    towers, counts = config["towers"], config["data"]["published_counts"]
+    known = counts["images"] if counts else config["data"]["phantoms"]["images"]
+    steps, images = towers["steps"], towers["images"]
+    yield _pass("attack", images * steps * (1 + 2 * LEVELS), 0, at_once)
+    asked = images * (2 + LEVELS * (steps + 9))
+    yield _pass("query", round(known * config["data"]["split"]["train"]) + asked, 0, at_once)
 
 
 def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:

@@ -16,6 +16,7 @@ from safemed.report.results_page import (
     reveal,
     robustness,
     stress,
+    towers,
     turns,
 )
 from safemed.report.results_page.header import header
@@ -23,7 +24,19 @@ from safemed.report.results_page.study import Section, Study
 
 SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
-    for module in (robustness, groups, certificates, stress, calibration, published, turns, redteam, reveal, cost)
+    for module in (
+        robustness,
+        towers,
+        groups,
+        certificates,
+        stress,
+        calibration,
+        published,
+        turns,
+        redteam,
+        reveal,
+        cost,
+    )
 )
 FIGURES = [name for section in SECTIONS for name in section.figures]
 

@@ -12,7 +12,8 @@ from safemed.workflow.faults.variants import of_variants
 READERS = {  # settings that not all trainers read: the trainers that do
     "targets": ("sft",),
     "target_samples": ("sft",),
-    "vision_optimizer": ("fare", "grpo"),
+    "vision_optimizer": ("tower", "grpo"),
+    "objective": ("tower",),
     **dict.fromkeys(
         (
             "completions",
@@ -34,13 +35,15 @@ def faults(config: dict, name: str) -> Iterator[str]:
     yield from _part(config["methods"][name].get("train_on", {}), config["data"]["modalities"])
     settings, trainer = training_settings(config, name), config["methods"][name]["trainer"]
     augmentation = settings["augmentation"]
-    yield from _augmentation(augmentation, trainer)
+    yield from _augmentation(augmentation)
+    if trainer == "tower":
+        yield from _objective(settings, config["resources"])
     if augmentation.get("hints"):
         yield from _hints(config, trainer, augmentation["hints"])
     if augmentation.get("told") and trainer != "sft":
         yield f"augmentation.told: the trainer is {trainer}, which teaches no thoughts; sft does"
-    if augmentation.get("turns") and trainer == "fare":
-        yield "augmentation.turns: the trainer is fare, whose training asks no question"
+    if augmentation.get("turns") and trainer == "tower":
+        yield "augmentation.turns: the trainer is tower, which alters no question"
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
@@ -79,16 +82,27 @@ def _taught(settings: dict, variant: str) -> str | None:
     return targets.get(variant) if isinstance(targets, dict) else targets
 
 
-def _augmentation(augmentation: dict, trainer: str) -> Iterator[str]:
+def _augmentation(augmentation: dict) -> Iterator[str]:
     kind, sigma = augmentation["kind"], augmentation.get("sigma")
     if kind == "adversarial" and not (augmentation.get("eps") and augmentation.get("steps")):
         yield "augmentation: an adversarial augmentation needs eps > 0 and steps > 0"
-    if kind == "clean" and trainer == "fare":
-        yield "augmentation: FARE on clean images has nothing to learn; noisy or adversarial"
     if kind == "clean" and sigma:
         yield "augmentation.sigma: a clean augmentation has no noise; write kind: noisy"
     if kind == "noisy" and not sigma:
         yield "augmentation.sigma: missing; a noisy augmentation needs sigma > 0"
+
+
+def _objective(settings: dict, resources: dict) -> Iterator[str]:
+    """Whether the trainer `tower` can descend its objective on what the augmentation shows it."""
+    objective, augmentation = settings.get("objective"), settings["augmentation"]
+    if objective == "fare" and augmentation["kind"] == "clean":
+        yield "augmentation: FARE on clean images has nothing to learn; noisy or adversarial"
+    if objective not in ("acl", "hsat", "fare-hsat"):
+        return
+    if augmentation["kind"] != "adversarial" or augmentation.get("share", 1.0) < 1:
+        yield f"augmentation: {objective} contrasts the attacked images of a batch: all of them must be adversarial"
+    if settings["batch_size"] < 2 * resources["train_nodes"] * resources["train_processes"]:
+        yield f"batch_size: {objective} contrasts images with each other, so that a process needs two at least"
 
 
 def _hints(config: dict, trainer: str, drawn: int) -> Iterator[str]:
@@ -100,8 +114,8 @@ def _hints(config: dict, trainer: str, drawn: int) -> Iterator[str]:
 
 
 def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:
-    if config["methods"][name]["trainer"] == "fare":
-        yield "augmentation.erased: the trainer is fare, whose training asks no question"
+    if config["methods"][name]["trainer"] == "tower":
+        yield "augmentation.erased: the trainer is tower, which alters no question"
     starts = chain(config, name)[1:]
     taught = any(training_settings(config, start)["augmentation"].get("erased") for start in starts)
     if settings.get("anchor") and not taught:

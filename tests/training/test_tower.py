@@ -1,4 +1,4 @@
-"""FARE on the real trainer: who sees which pixels, what is trained, and that features hold under attack afterwards."""
+"""Trainings of the tower alone: who sees which pixels, what is trained, and that features hold under attack."""
 
 import pandas as pd
 import pytest
@@ -16,19 +16,24 @@ from safemed.models.processor import load_processor
 from safemed.models.vlm import VLM, load_weights, save_model
 from safemed.training import common
 from safemed.training.augmentation import Augmentation
-from safemed.training.fare import FARETrainer, one_row_an_image
+from safemed.training.objectives import OBJECTIVES
+from safemed.training.tower import TowerTrainer, one_row_an_image
+from safemed.training.views import view
 from support.commands import here
 from support.settings import ADVERSARIAL, FARE, LORA
-from support.trainings import trainer_arguments, training_arguments
+from support.trainings import changed_tensors, plain_rows, trainer_arguments, training_arguments
 
 
-def fare_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> FARETrainer:
-    """A trainer on some questions' images."""
-    return FARETrainer(
+def tower_trainer(start, questions, folder, augmentation: Augmentation, peft=None, **changes) -> TowerTrainer:
+    """A trainer on some questions' images, or on the questions where the objective asks them."""
+    settings = {**FARE, **changes}
+    asks = settings["objective"] == "tecoa"
+    return TowerTrainer(
         load_weights(start),
-        TrainingArguments(**trainer_arguments(folder, {**FARE, **changes})),
-        train_dataset=one_row_an_image(questions),
+        TrainingArguments(**trainer_arguments(folder, settings)),
+        train_dataset=plain_rows(questions, "instruct") if asks else one_row_an_image(questions),
         processing_class=load_processor(start),
+        objective=settings["objective"],
         vision_optimizer=FARE["vision_optimizer"],
         peft_config=common.adapter(peft),
         augmentation=augmentation,
@@ -104,7 +109,7 @@ def test_no_layer_decides_the_distance_by_its_norm():
 def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_model, shown, tmp_path):
     questions = shown.select(range(8))
     augmentation = Augmentation(**ADVERSARIAL) if kind == "adversarial" else Augmentation("noisy", sigma=0.1)
-    trainer = fare_trainer(tiny_model, questions, tmp_path, augmentation, steps=2, batch_size=8)
+    trainer = tower_trainer(tiny_model, questions, tmp_path, augmentation, steps=2, batch_size=8)
     clean, _ = patchify(images_of(questions), trainer.vlm.geometry)
     clean = clean.view(8, -1)
     distances = {"reference": [], "trained": []}
@@ -126,9 +131,13 @@ def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_mo
         assert max(distances["trained"]) < 8.01
 
 
-def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown, skilled, tmp_path):
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(objective, shown, skilled, tmp_path):
+    """Relative to the features that the trained tower has of the clean image; FARE's, to those of its start as well."""
     start = skilled.model.name_or_path
-    trainer = fare_trainer(start, shown, tmp_path, Augmentation(**ADVERSARIAL), steps=40, batch_size=12)
+    trainer = tower_trainer(
+        start, shown, tmp_path, Augmentation(**ADVERSARIAL), steps=40, batch_size=12, objective=objective
+    )
     before = {name: value.clone() for name, value in trainer.vlm.model.state_dict().items()}
     clean = images_of(shown)
     trainer.train()
@@ -138,11 +147,65 @@ def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(shown
         torch.equal(value, before[f"model.visual.{name}"]) for name, value in trainer.reference.state_dict().items()
     )
     trainer.vlm.model.eval().requires_grad_(False)
-    assert moved_by_attack(trainer.vlm, skilled, clean) < 0.6 * moved_by_attack(skilled, skilled, clean)
+    moved = moved_by_attack(skilled, skilled, clean)
+    assert moved_by_attack(trainer.vlm, trainer.vlm, clean) < 0.9 * moved
+    if "fare" in objective:
+        assert moved_by_attack(trainer.vlm, skilled, clean) < 0.6 * moved
+
+
+@pytest.mark.parametrize("objective", ["tecoa", "acl", "hsat", "fare-hsat"])
+def test_the_script_trains_towards_every_objective_and_keeps_the_language_model(
+    objective, study_data, tiny_model, tmp_path
+):
+    settings = {**FARE, "steps": 2, "objective": objective}
+    here("train_tower.py", *training_arguments(study_data, tiny_model, tmp_path), settings=settings)
+    changed = changed_tensors(tmp_path / "model", tiny_model)
+    assert changed and all(".visual." in name for name in changed)
+    curves = pd.read_csv(tmp_path / "model" / "curves.csv")
+    assert (curves.eps == ADVERSARIAL["eps"]).all() and curves.loss.notna().all()
+
+
+def test_the_frozen_language_model_reads_features_as_it_reads_the_image(untrained, shown):
+    rows = list(plain_rows(shown.select(range(3)), "instruct"))
+    clean = to_float(as_arrays(row["image"] for row in rows), "cpu")
+    encoded = untrained.encode([row["prompt"] for row in rows], [row["target"] for row in rows], clean.shape[-1])
+    with torch.no_grad():
+        given = untrained.logits_given(untrained.features(clean), encoded)
+        assert torch.allclose(given, untrained.completion_logits(clean, encoded), atol=1e-5)
+
+
+def test_an_attack_of_smaller_steps_stays_nearer(untrained, shown):
+    clean, moved = images_of(shown.select(range(2))), {}
+    with torch.no_grad():
+        own = untrained.features(clean)
+    for alpha in (0.0, 1.0, 20.0):
+        augmentation = Augmentation("adversarial", eps=8, steps=1, alpha=alpha)
+        seen, _ = augmentation.apply(untrained.model, features_away(untrained, own), clean, ["a", "b"], 1.0)
+        moved[alpha] = (seen - clean).abs().max().item() * 255
+    start = (random_start(clean, 8 / 255, ["a", "b"]) - clean).abs().max().item() * 255
+    assert moved[0.0] == pytest.approx(8, abs=1e-3) == moved[20.0] and moved[1.0] <= start + 1.001
+
+
+def test_views_are_near_the_image_and_drawn_by_their_names(shown):
+    clean = images_of(shown.select(range(3)))
+    names = ["a", "b", "c"]
+    first = view(clean, names)
+    assert first.shape == clean.shape and first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, view(clean, names)) and not torch.equal(first, view(clean, ["d", "e", "f"]))
+    assert torch.allclose(first[1:2], view(clean[1:2], ["b"]))
+    side = clean.shape[-1]
+    centre = torch.zeros(1, 3, side, side)
+    centre[..., side // 2 - 1 : side // 2 + 2, side // 2 - 1 : side // 2 + 2] = 1
+    weight = view(centre, ["a"]).mean(1)[0]
+    weight = weight * (weight > 0.2)
+    places = torch.arange(side, dtype=torch.float)
+    for axis in (0, 1):
+        middle = (weight.sum(1 - axis) * places).sum() / weight.sum()
+        assert abs(middle - side // 2) <= max(1, side / 32) + 0.2  # a side stays a side, and a place a place
 
 
 def test_the_saved_model_has_another_tower_and_the_same_language_model(study_data, tiny_model, tmp_path):
-    here("train_fare.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
+    here("train_tower.py", *training_arguments(study_data, tiny_model, tmp_path), settings={**FARE, "steps": 2})
     start, end = (load_file(folder / "model.safetensors") for folder in (tiny_model, tmp_path / "model"))
     changed = {name for name in start if not torch.equal(start[name], end[name])}
     assert changed and all(".visual." in name for name in changed)
@@ -154,7 +217,7 @@ def test_adapters_are_drawn_from_the_trainings_seed(tiny_model, train_questions,
     drawn = []
     for state in range(2):
         torch.manual_seed(state)
-        trainer = fare_trainer(tiny_model, train_questions, tmp_path, Augmentation(**ADVERSARIAL), peft=LORA)
+        trainer = tower_trainer(tiny_model, train_questions, tmp_path, Augmentation(**ADVERSARIAL), peft=LORA)
         drawn.append({name: p for name, p in trainer.model.named_parameters() if "lora_A" in name})
     assert drawn[0] and all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
 
