@@ -412,7 +412,7 @@ REFUSED = [
     (
         "methods: {fare: {augmentation: {kind: adversarial, eps: 8, steps: 2, alpha: 0}}}",
         "methods.fare.augmentation.alpha",
-        "0 is not greater than 0",
+        "0 is less than or equal to the minimum of 0",
     ),
     ("towers: {neighbours: 0}", "towers.neighbours", "0 is less than the minimum of 1"),
     ("methods: {fare: {augmentation: {kind: noisy}}}", "methods.fare.augmentation.sigma", "missing; a noisy"),
