@@ -10,7 +10,7 @@ import write_results
 from safemed.report.results_page import readme
 from safemed.report.results_page.page import page
 from safemed.report.results_page.study import Study
-from support.finished_study import COMMIT, provenance, tables
+from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 from support.hostile import MARKUP
 
 
@@ -64,6 +64,21 @@ def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_the_rew
         assert row in block
     assert "+5 (-1.3 to +9.2) points" in block  # the table has it the other way round
     assert COMMIT[:12] in block and "seed 7" in block
+
+
+def test_over_several_seeds_the_page_and_the_readme_tell_means_with_their_range():
+    known = provenance(COMMIT)
+    known["config"]["further_seeds"] = [8, 9]
+    several = Study(tables() | tables_of_seeds(), known)
+    written, block = page(several, []), readme.block(several)
+    assert "seeds 7, 8, 9, a training each" in written and "seeds 7, 8, 9, a training each" in block
+    assert "| sft-instruct | 90.5 (2.1 to 96.2; 1.1 to 97.3) | 12.5 (2.1" in written
+    assert (
+        "| sft-instruct less at-grpo-instruct | worst case | -83.5 (-91.0 to -78.0) | -93 to -74 | -95 to -72 |"
+        in written
+    )
+    assert "| sft | 90.5 | 12.5 | 3.5 |" in block and "| at-grpo | 93.5 | 87.5 | 86.5 |" in block
+    assert "AT-GRPO owes the rewards +5.5 (+74.0 to +93.0) points" in block  # the table has it the other way round
 
 
 def test_a_number_that_is_missing_is_shown_as_missing(study):

@@ -17,6 +17,8 @@ from safemed.report.tables import (
     redteam,
     robustness,
     sanity,
+    seed_comparisons,
+    seeds,
     suite,
     towers,
     turn_comparisons,
@@ -326,6 +328,30 @@ def tables() -> dict[str, pd.DataFrame]:
     }
 
 
+def tables_of_seeds() -> dict[str, pd.DataFrame]:
+    """Tables of the same study, were its models trained with three seeds."""
+    means = {"sft-instruct": (0.905, 0.125, 0.035), "at-grpo-instruct": (0.935, 0.875, 0.865)}
+    return {
+        "seeds": rows(
+            seeds.SEEDS,
+            *(
+                {"method": model.removesuffix("-instruct"), "condition": condition, "mean": mean}
+                for model, of_model in means.items()
+                for condition, mean in zip(("clean", "pgd", "worst case"), of_model, strict=True)
+            ),
+            variant="instruct", measure="accuracy", trainings=3, missing=0, least=0.021, greatest=0.962, low=0.011,
+            high=0.973,
+        ),
+        "seed_comparisons": rows(
+            seed_comparisons.SEED_COMPARISONS,
+            {"first": "sft-instruct", "second": "at-grpo-instruct"},
+            {"first": "at-grpo-no-reward-instruct", "second": "at-grpo-instruct", "difference": -0.055},
+            family="methods", images="worst case", trainings=3, n=100, failed=0, difference=-0.835, least=-0.91,
+            greatest=-0.78, ci_low=-0.93, ci_high=-0.74, seeds_low=-0.95, seeds_high=-0.72, p=0.0001, p_holm=0.0002,
+        ),
+    }  # fmt: skip
+
+
 def provenance(*commits: str | None) -> dict:
     """What a study's provenance.json holds of what the page says."""
     hardware = {"host": "node", "cpu": "Some CPU", "cores": 2, "memory_mb": 8192, "gpus": []}
@@ -333,6 +359,7 @@ def provenance(*commits: str | None) -> dict:
         "config": {
             "study": "small",
             "seed": 7,
+            "further_seeds": [],
             "variants": ["instruct"],
             "study_methods": ["sft", "at-grpo-no-reward", "at-grpo"],
             "methods": {"at-grpo": {}, "at-grpo-no-reward": {}, "sft": {}},

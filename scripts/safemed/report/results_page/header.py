@@ -14,9 +14,23 @@ def header(study: Study) -> str:
     said = (
         "This page is written by `scripts/write_results.py` from the tables of one finished study; do not edit it. "
         "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
-        "they say nothing of another training seed."
+        f"{_of_seeds(study)}"
     )
     return markdown.text(said, ["", ""], _facts(study))
+
+
+def _of_seeds(study: Study) -> str:
+    if study.config["further_seeds"]:
+        return "what holds over several seeds is told under [Over seeds](#over-seeds), all else is of the first."
+    return "they say nothing of another training seed."
+
+
+def seeds(study: Study) -> str:
+    """The seeds of a study in words."""
+    first, further = study.config["seed"], study.config["further_seeds"]
+    if not further:
+        return f"seed {first}, one training a model"
+    return f"seeds {', '.join(map(str, [first, *further]))}, a training each"
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:
@@ -28,7 +42,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
         ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),
         ("Software", _software(environments[0])),
-        ("Seed", f"{study.config['seed']}; one training a model"),
+        ("Training", seeds(study)),
         ("Model", Markup(", ".join(map(code, _model_names(study))))),
         ("Images", Markup(f"{code(data['source'] or 'phantoms')}, {data['image_size']} pixels a side")),
     ]

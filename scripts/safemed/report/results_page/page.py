@@ -15,6 +15,7 @@ from safemed.report.results_page import (
     redteam,
     reveal,
     robustness,
+    seeds,
     stress,
     towers,
     turns,
@@ -26,6 +27,7 @@ SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
     for module in (
         robustness,
+        seeds,
         towers,
         groups,
         certificates,

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 from safemed.report.results_page import markdown
 from safemed.report.results_page.cost import duration
+from safemed.report.results_page.header import seeds
 from safemed.report.results_page.markdown import NONE, Markup, percent
 from safemed.report.results_page.robustness import lead, under, worst_case
+from safemed.report.results_page.seeds import means
 from safemed.report.results_page.study import Study, commit
 from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import CLEAN
@@ -40,7 +42,7 @@ def block(study: Study) -> str:
 
 def _finding(study: Study) -> str:
     """What became of standard fine-tuning and of AT-GRPO, and what parts of AT-GRPO add to it."""
-    clean, worst = under(study, CLEAN), worst_case(study)
+    clean, worst = (_shown(study)[name] for name in (CLEAN, WORST))
     said = (
         f"Here, supervised fine-tuning is right on {_both(study, 'sft', clean)} % of the clean images "
         f"({' / '.join(study.config['variants'])}) and on {_both(study, 'sft', worst)} % in the worst case of all "
@@ -54,20 +56,26 @@ def _finding(study: Study) -> str:
 
 def _owed(study: Study) -> list[str]:
     """What AT-GRPO owes to each of ARMS that was compared in all variants, in points."""
-    if "comparisons" not in study.tables:
-        return []
+    among = [name for name in ("seed_comparisons", "comparisons") if name in study.tables]
     leads = {
-        part: [lead(study, arm, variant, WORST) for variant in study.config["variants"]] for arm, part in ARMS.items()
+        part: [lead(study, arm, variant, WORST, among[0]) for variant in study.config["variants"]]
+        for arm, part in ARMS.items()
+        if among
     }
     return [f"{part} {' / '.join(one[0] for one in found)} points" for part, found in leads.items() if all(found)]
 
 
 def _row(study: Study, method: str) -> list[str]:
-    values = (under(study, CLEAN), under(study, "pgd"), worst_case(study))
-    return [method, *(_both(study, method, cells) for cells in values)]
+    return [method, *(_both(study, method, cells) for cells in _shown(study).values())]
 
 
-def _both(study: Study, method: str, cells: Mapping[str, tuple[float, float, float]]) -> str:
+def _shown(study: Study) -> dict[str, Mapping[str, tuple[float, ...]]]:
+    """Clean, PGD and worst case -> model -> accuracy, the mean over seeds where there are several."""
+    of_own = {CLEAN: under(study, CLEAN), "pgd": under(study, "pgd"), WORST: worst_case(study)}
+    return {name: means(study, name) or cells for name, cells in of_own.items()}
+
+
+def _both(study: Study, method: str, cells: Mapping[str, tuple[float, ...]]) -> str:
     """A method's value for each variant, without intervals."""
     found = [cells.get(f"{method}-{variant}") for variant in study.config["variants"]]
     return " / ".join(NONE if one is None else percent(one[0]) for one in found)
@@ -75,8 +83,8 @@ def _both(study: Study, method: str, cells: Mapping[str, tuple[float, float, flo
 
 def _origin(study: Study) -> str:
     """One line on where the rows come from."""
-    name, seed, took = study.config["study"], study.config["seed"], duration(study.tables["cost"])
+    name, took = study.config["study"], duration(study.tables["cost"])
     return (
-        f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, seed {seed}; its jobs took {took} one after "
+        f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, {seeds(study)}; its jobs took {took} one after "
         "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
     )

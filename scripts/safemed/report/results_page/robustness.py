@@ -26,10 +26,13 @@ def worst_case(study: Study) -> dict[str, tuple[float, float, float]]:
     return {row.model: (row.worst, row.ci_low, row.ci_high) for row in last.itertuples()}
 
 
-def lead(study: Study, method: str, variant: str, images: str) -> tuple[str, str] | None:
-    """AT-GRPO less a method on `clean` images or in the worst case: in points, with interval, and Holm's p."""
+def lead(study: Study, method: str, variant: str, images: str, among: str = "comparisons") -> tuple[str, str] | None:
+    """AT-GRPO less a method on `clean` images or in the worst case: in points, with interval, and Holm's p.
+
+    among: the table, comparisons or seed_comparisons.
+    """
     signs = {f"at-grpo-{variant}": 1, f"{method}-{variant}": -1}
-    table = study.tables["comparisons"]
+    table = study.tables[among]
     table = table[(table.family == "methods") & (table.images == images)]
     for row in table[table["first"].isin(signs) & table["second"].isin(signs)].itertuples():
         sign = signs[row.first]
