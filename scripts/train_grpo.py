@@ -19,6 +19,9 @@ def main() -> None:
     processor, questions = load_processor(args.start), common.train_questions(args)
     plain = targets.plain(questions, args.variant)
     common.check_targets(plain, processor, args)
+    alter = unaltered
+    if alterations:
+        alter = alterations.for_grpo(settings["augmentation"], args.templates, args.seed, args.corpus)
     trainer = ATGRPOTrainer(
         load_weights(args.start),
         TrainingArguments(**common.shared_arguments(args)),
@@ -28,7 +31,7 @@ def main() -> None:
         augmentation=Augmentation.read(settings["augmentation"]),
         settings=settings,
         limit=settings["max_new_tokens"][args.variant],
-        alter=alterations.for_grpo(settings["augmentation"], args.templates, args.seed) if alterations else unaltered,
+        alter=alter,
     )
     common.train(trainer, args, meter, __file__)
 

@@ -25,7 +25,7 @@ def main() -> None:
     if alterations:
         altering = (settings["augmentation"], args.templates, args.seed)
         common.check_targets(alterations.told_targets(questions, args.variant, taught, *altering), processor, args)
-        alter = alterations.for_sft(*altering)
+        alter = alterations.for_sft(*altering, args.corpus)
     trainer = AugmentedSFTTrainer(
         model=load_weights(args.start),
         args=SFTConfig(**common.shared_arguments(args), max_length=None),

@@ -40,6 +40,7 @@ FEW = {
     "pushes": {name: {"kind": push.kind, "text": push.text, "train": push.train}
                for name, push in ALL_TEMPLATES.pushes.items()},
     "none_of_these": "none of these",
+    "report": "Found: {report}",
     "abstain": ALL_TEMPLATES.abstain,
 }  # fmt: skip
 EPS = 16

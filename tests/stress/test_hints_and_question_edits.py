@@ -27,6 +27,7 @@ EMPTY = {
     "paraphrases": {},
     "pushes": PUSHES,
     "none_of_these": "none",
+    "report": "Found: {report}",
     "abstain": "unseen",
 }
 QUESTION = {

@@ -8,6 +8,7 @@ import pandas as pd
 
 from safemed.report import products
 from safemed.report.products import TABLES, Product
+from support.rag_rows import rag_rows
 from support.report_rows import (
     BASELINES,
     OUTCOMES,
@@ -78,6 +79,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "redteam": red_team_rows(),
         "reveal": every_reveal(),
         "towers": tower_rows(),
+        "retrieved": rag_rows(),
         "targets": target_rows(),
         "seeds/attacks": trained_again(study(), 1, 2),
         "seeds/certificates": trained_again(certificate_rows(), 1, 2),

@@ -13,6 +13,7 @@ ORDER = [
     "models",
     "stress",
     "attacks",
+    "retrieval",
     "evaluation",
     "training",
     "certificates",

@@ -21,8 +21,8 @@ from support.paths import ROOT, SMALLEST_STUDY, STUDIES
 from support.rules import rules
 from support.snakemake_runs import checkout, snakemake
 
-SMOOTHING, WORDS, ABLATION, OMNIMEDVQA, FULL = (
-    STUDIES[name] for name in ("smoothing", "words", "ablation", "omnimedvqa", "full")
+SMOOTHING, WORDS, RETRIEVAL, ABLATION, OMNIMEDVQA, FULL = (
+    STUDIES[name] for name in ("smoothing", "words", "retrieval", "ablation", "omnimedvqa", "full")
 )
 OVER_OMNIMEDVQA = [ABLATION, *(STUDIES[name] for name in ("after", "cross-modality", "cross-task", "medvlm-r1"))]
 
@@ -267,6 +267,11 @@ REFUSED = [
         "reveal.shares",
         "0.0 is less than or equal to the minimum of 0",
     ),
+    ("retrieve: {retrievers: [own, fair]}", "retrieve.retrievers", "unknown method 'fair', did you mean 'fare'"),
+    ("retrieve: {attack: pdg}", "retrieve.attack", "unknown attack 'pdg'"),
+    ("retrieve: {k: 0}", "retrieve.k", "0 is less than"),
+    ("retrieve: {poisons: [arsenic]}", "retrieve.poisons", "'arsenic' is not one of text, "),
+    ("{evaluations: [attack, retrieve], retrieve: {questions: 200}}", "retrieve.questions", "200 is more than attack"),
     ("redteam: {strategies: [adaptive]}", "redteam.strategies", "lacks silent"),
     ("redteam: {strategies: [greedy, silent]}", "redteam.strategies", "'greedy' is not one of adaptive, "),
     (
@@ -485,6 +490,19 @@ REFUSED_OF_STUDIES = [
     (WORDS, "grpo-hints: {augmentation: {hints: 8}}", "grpo-hints.augmentation.hints", "8; .* has 7 to train on"),
     (WORDS, "grpo-hints: {augmentation: {told: 0.5}}", "grpo-hints.augmentation.told", "the trainer is grpo"),
     (WORDS, "sft-tells: {augmentation: {told: 1.5}}", "sft-tells.augmentation.told", "1.5"),
+    (
+        RETRIEVAL,
+        "sft-rag: {augmentation: {poisoned: 0.5, retrieved: 0}}",
+        "sft-rag.augmentation.poisoned",
+        "no report is",
+    ),
+    (RETRIEVAL, "sft-rag: {augmentation: {erased: 0.5}}", "sft-rag.augmentation.retrieved", "reports would tell what"),
+    (
+        RETRIEVAL,
+        "fare: {augmentation: {retrieved: 2}}",
+        "fare.augmentation.retrieved",
+        "whose training asks no question",
+    ),
     (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
 ]
 

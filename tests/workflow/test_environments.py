@@ -65,6 +65,7 @@ def jobs(tmp_path_factory) -> list[Job]:
     return [
         *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["redteam"], STUDIES["reveal"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["retrieval"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, "preflight"),
         *planned_jobs(folder, "sft", "tables", "--config", 'training={"sft": {"targets": "own"}}'),

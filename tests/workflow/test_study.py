@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack", "turns", "redteam", "gradient", "towers",
+    "smoothed_attack", "turns", "redteam", "gradient", "towers", "rag",
 ]  # fmt: skip
 
 
@@ -110,6 +110,16 @@ def test_the_tower_of_every_model_is_probed_at_every_level_that_is_told(study):
     assert (towers.knn_pgd <= towers.knn_clean).all() and set(towers.vqa_n) == {SMALLEST["attack"]["questions"]}
     passes = towers.groupby("model").passes.first()
     assert passes["at-grpo-instruct"] > passes["sft-instruct"] > 0
+
+
+def test_reports_are_retrieved_for_every_model(study):
+    rag, settings = table(study, "rag"), SMALLEST["retrieve"]
+    assert set(rag.model) == {"sft-instruct", "at-grpo-instruct"} and set(rag.n) == {settings["questions"]}
+    assert set(rag.status) == {"complete"} and set(rag.poison) == {"none", "text", "image", "conflict"}
+    assert (rag.retriever.isin(["none"]) | (rag.retriever == rag.model)).all()
+    assert (
+        rag.poisoned[(rag.poison == "conflict") & (rag.per_question == 1) & (rag.reports == "retrieved")] == 1
+    ).all()
 
 
 def test_every_result_says_what_it_came_from(study):

@@ -190,6 +190,46 @@ use rule attack_model as reveal_model with:
         arguments=evaluations.reveal_arguments,
 
 
+# What reports are retrieved from: the training images as one tower sees them, each with its right answers.
+use rule attack_model as build_corpus with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+    output:
+        folder=directory(f"{RESULTS}/corpora/{MODEL}"),
+    log:
+        f"{RESULTS}/logs/build_corpus-{MODEL}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/build_corpus-{MODEL}.tsv"
+    params:
+        code=fingerprint("build_corpus.py"),
+        script="build_corpus.py",
+        settings=evaluations.corpus_settings,
+        arguments="",
+
+
+# Questions beside reports that are retrieved, from a sound corpus and from poisoned ones.
+use rule attack_model as retrieve_model with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+        templates=config["templates"],
+        attack=f"{RESULTS}/attacks/{MODEL}/{config['retrieve']['attack']}",
+        towers=evaluations.retrieving,
+        corpora=evaluations.corpora,
+    output:
+        folder=directory(f"{RESULTS}/retrieve/{MODEL}"),
+    log:
+        f"{RESULTS}/logs/retrieve_model-{MODEL}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/retrieve_model-{MODEL}.tsv"
+    params:
+        code=fingerprint("retrieve.py"),
+        script="retrieve.py",
+        settings=evaluations.retrieve_settings(),
+        arguments=evaluations.retrieve_arguments,
+
+
 # Certificates of one function of a model at one sigma, of a shard of the questions.
 use rule attack_model as certify_model with:
     input:

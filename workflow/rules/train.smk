@@ -89,6 +89,7 @@ rule train_sft:
         start=trainings.start,
         templates=trainings.templates,
         targets=trainings.targets,
+        corpus=trainings.corpus,
     output:
         folder=directory(f"{RESULTS}/models/{MODEL}"),
     log:
@@ -119,7 +120,7 @@ rule train_sft:
         "{params.launch} scripts/{params.script} --data {params.data} --start {input.start} --stage {wildcards.method} "
         "--name {wildcards.method}-{wildcards.variant}{wildcards.seed} --variant {wildcards.variant} "
         "--checkpoint {params.checkpoint} --out {output.folder} --templates {input.templates:q} "
-        "--targets {input.targets} --alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
+        "--targets {input.targets} --corpus {input.corpus} --alterations {params.alterations} --seed {params.seed} --settings {params.settings:q} "
         "--monitoring {resources.monitoring:q} > {log} 2>&1"
 
 

@@ -155,6 +155,8 @@ TABLES = (
     Table("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
     Table("gradient", "gradient.gradient", ("reveal",), "gradient"),
     Table("gradient_summary", "gradient.gradient_summary", ("reveal",), "gradient_summary"),
+    Table("rag", "rag.rag", ("retrieved",), "rag"),
+    Table("rag_by_type", "rag.rag_by_type", ("retrieved",), "rag_by_type"),
     Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
@@ -182,6 +184,7 @@ FIGURES = (
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),
     Figure("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
     Figure("gradient", "gradient.gradient", ("tables/gradient",), "gradient"),
+    Figure("rag", "rag.rag", ("tables/rag",), "rag_figure"),
     Figure(
         "modality_heatmap",
         "heatmap.heatmap",

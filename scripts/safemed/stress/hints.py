@@ -41,7 +41,7 @@ class Hint:
 class Templates:
     """The versioned file of templates: hints, paraphrases and pushes by name, and the texts of two options:
     none_of_these takes the place of a removed right answer, abstain is to be chosen where the image does not show the
-    answer.
+    answer. report: what stands before a question of each report that is retrieved for it.
 
     further_hints: those of published benchmarks, which only a study that measures as they do asks.
     """
@@ -53,6 +53,7 @@ class Templates:
     pushes: dict[str, Push]
     none_of_these: str
     abstain: str
+    report: str
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -103,7 +104,7 @@ class Templates:
             yield from ((f"{where}.{key}", text) for key, text in asdict(hint).items() if key != "train")
         yield from ((f"paraphrases.{name}", text) for name, text in self.paraphrases.items())
         yield from ((f"pushes.{push.name}.text", push.text) for push in self.pushes.values())
-        yield from (("none_of_these", self.none_of_these), ("abstain", self.abstain))
+        yield from (("none_of_these", self.none_of_these), ("abstain", self.abstain), ("report", self.report))
 
     def _faults(self) -> Iterator[str]:
         """What is wrong with single texts, or else with what they say."""
@@ -126,6 +127,8 @@ class Templates:
         for name, text in self.paraphrases.items():
             if _fields(text) != ["question"]:
                 yield f"paraphrases.{name}: it must hold {{question}} once, and nothing else"
+        if _fields(self.report) != ["report"]:
+            yield "report: it must hold {report} once, and nothing else"
         yield from self._misworded_pushes()
 
     def _misworded_pushes(self) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Alterations of a training's questions: hints before them, second turns, and images without what they ask for.
+"""Alterations of a training's questions: reports and hints before them, second turns, and images without what they ask
+for.
 
 Trainings without any do not import this module: the rule and the script name it where a method wants it.
 """
@@ -17,6 +18,7 @@ from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM, frozen
 from safemed.stress.hints import Hint, Templates, hinted, hinted_by_one
 from safemed.training.abstention import offered
+from safemed.training.retrieved import Retrieved
 from safemed.training.second_turns import Turn, turning
 from safemed.training.step_rows import AlteredRows, target_loss
 from safemed.training.targets import Targets
@@ -25,16 +27,20 @@ from safemed.utils.draws import RANKS, draw
 VERDICTS = {"positive": "true", "negative": "false"}  # what a thought says of a hint
 
 
-def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], dict]:
-    """What SFT makes of each row, the same in every epoch: abstention offered, and a share of the images erased; then a
-    share of the questions put after a hint, of which the target tells; then a share of them in a second turn.
+def for_sft(augmentation: dict, templates: Path, seed: int, corpus: Path | None = None) -> Callable[[dict], dict]:
+    """What SFT makes of each row, the same in every epoch: reports before the question; abstention offered, and a share
+    of the images erased; then a share of the questions put after a hint, of which the target tells; then a share of
+    them in a second turn.
 
-    augmentation: the method's, of which `erased`, `told` and `turns` are read. templates: the file of templates.
+    augmentation: the method's, of which `retrieved`, `poisoned`, `erased`, `told` and `turns` are read. templates: the
+    file of templates; corpus: the folder of what is retrieved.
     """
     read = Templates.read(templates)
+    retrieved = retrieving(augmentation, read, corpus, seed)
     wordings, turn = read.told(), turning(read, augmentation.get("turns", 0.0), seed)
 
     def altered(row: dict) -> dict:
+        row = retrieved(row, "sft") if retrieved else row
         if augmentation.get("erased"):
             row = offered(row, read.abstain, augmentation["erased"], seed, "sft")
         row = told(row, wordings, augmentation["told"], seed) if augmentation.get("told") else row
@@ -43,15 +49,24 @@ def for_sft(augmentation: dict, templates: Path, seed: int) -> Callable[[dict], 
     return altered
 
 
-def for_grpo(augmentation: dict, templates: Path, seed: int) -> "GRPOAlterations":
-    """What GRPO makes of the rows of a step; of the method's augmentation, `hints`, `turns` and `erased` are read.
+def for_grpo(augmentation: dict, templates: Path, seed: int, corpus: Path | None = None) -> "GRPOAlterations":
+    """What GRPO makes of the rows of a step; of the method's augmentation, `retrieved`, `poisoned`, `hints`, `turns`
+    and `erased` are read. templates, corpus: as in `for_sft`.
 
     Raises ValueError where the file of templates has fewer hints to train on than a question draws.
     """
     read = Templates.read(templates)
     hints, erased = augmentation.get("hints", 0), augmentation.get("erased", 0.0)
     turn = turning(read, augmentation["turns"], seed) if augmentation.get("turns") else None
-    return GRPOAlterations(read.taught(), hints, read.abstain, erased, turn, seed)
+    retrieved = retrieving(augmentation, read, corpus, seed)
+    return GRPOAlterations(read.taught(), hints, read.abstain, erased, turn, seed, retrieved)
+
+
+def retrieving(augmentation: dict, templates: Templates, corpus: Path | None, seed: int) -> Retrieved | None:
+    """What puts reports before the questions, where an augmentation says so."""
+    if not augmentation.get("retrieved"):
+        return None
+    return Retrieved(corpus, templates.report, augmentation["retrieved"], augmentation.get("poisoned", 0.0), seed)
 
 
 def told_targets(
@@ -84,12 +99,13 @@ def told(row: dict, wordings: Sequence[Hint], share: float, seed: int) -> dict:
 class GRPOAlterations:
     """Alters the rows of a step of GRPO.
 
-    Where `erased` > 0, every question offers to abstain as its last option, and that share of the images lacks what is
-    asked for: the anchor and the policy both see this. Where there is a `turn`, it then puts some questions in a second
-    turn, which the policy alone sees: the reference is asked the plain question. Where `n_hints` > 0, each question
-    then draws as many of `hints`, and the one under which its target has the greatest loss goes before it: the policy
-    alone sees this. All draws are by seed, step and question, the same in every process. Raises ValueError for fewer
-    hints than a question draws.
+    Where reports are `retrieved`, they stand before every question, and the policy alone sees those that claim a wrong
+    answer. Where `erased` > 0, every question offers to abstain as its last option, and that share of the images lacks
+    what is asked for: the anchor and the policy both see this. Where there is a `turn`, it then puts some questions in
+    a second turn, which the policy alone sees: the reference is asked the plain question. Where `n_hints` > 0, each
+    question then draws as many of `hints`, and the one under which its target has the greatest loss goes before it: the
+    policy alone sees this. All draws are by seed, step and question, the same in every process. Raises ValueError for
+    fewer hints than a question draws.
     """
 
     hints: Sequence[Hint]
@@ -98,6 +114,7 @@ class GRPOAlterations:
     erased: float
     turn: Turn | None
     seed: int
+    retrieved: Retrieved | None = None
 
     def __post_init__(self):
         if self.n_hints > len(self.hints):
@@ -108,7 +125,11 @@ class GRPOAlterations:
     def __call__(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
         if self.erased:
             rows = [offered(row, self.abstain, self.erased, self.seed, f"step {step}") for row in rows]
-        policy = [self.turn(row, f"step {step}") for row in rows] if self.turn else rows
+        policy = rows
+        if self.retrieved:
+            rows, policy = ([self.retrieved(row, purpose) for row in rows] for purpose in ("", f"step {step}"))
+            policy = policy if self.retrieved.share else rows
+        policy = [self.turn(row, f"step {step}") for row in policy] if self.turn else policy
         policy, metrics = self._misled(policy, vlm, step) if self.n_hints else (policy, {})
         return AlteredRows(rows, policy, metrics)
 

@@ -1,6 +1,6 @@
 """What a training step sees instead of the clean image: nothing else, Gaussian noise, or an attack on the policy.
 
-Hints, second turns and erased images, which change the question too, are training.alterations'.
+Hints, reports, second turns and erased images, which change the question too, are training.alterations'.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class Augmentation:
 
     @classmethod
     def read(cls, settings: dict) -> Self:
-        """The augmentation of a method's settings; `hints`, `told`, `turns` and `erased` are training.alterations'."""
-        altered = ("hints", "told", "turns", "erased")
+        """The augmentation of a method's settings; those that change the question are training.alterations'."""
+        altered = ("hints", "told", "turns", "retrieved", "poisoned", "erased")
         return cls(**{key: value for key, value in settings.items() if key not in altered})
 
     def eps_at(self, progress: float) -> float:

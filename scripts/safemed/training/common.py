@@ -50,6 +50,7 @@ def training_parser(doc: str) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="model folder to write")
     made.add_argument("--templates", nargs="?", type=Path, help="the file of templates, for a method with alterations")
     made.add_argument("--targets", nargs="?", type=Path, help="what sample_targets.py wrote, for `targets: own`")
+    made.add_argument("--corpus", nargs="?", type=Path, help="what build_corpus.py wrote, for `retrieved`")
     made.add_argument("--alterations", nargs="?", help="the module that alters the questions of such a method")
     made.add_argument("--monitoring", type=json.loads, required=True, help="what is logged of the training, as JSON")
     return made
@@ -87,6 +88,7 @@ def identity(args: argparse.Namespace, script: str) -> dict:
     inputs = [args.start / "model.safetensors", args.data / "splits.csv", args.data / "questions" / IDENTITY]
     inputs += [args.templates] if args.templates else []
     inputs += [args.targets / "rows.parquet"] if args.targets else []
+    inputs += [args.corpus / "neighbours.parquet"] if args.corpus else []
     known = resume.identity(args, script, *inputs, modules=[args.alterations] if args.alterations else [])
     return known | {"variant": args.variant, "processes": joined().num_processes}
 

@@ -191,6 +191,16 @@ def teaches_own(config: dict, name: str, variant: str) -> bool:
     return of_variant(training_settings(config, name).get("targets"), variant) == OWN
 
 
+def retrieves(config: dict, name: str) -> bool:
+    """Whether a method is trained with retrieved reports."""
+    return bool(training_settings(config, name)["augmentation"].get("retrieved"))
+
+
+def teaching_towers(config: dict) -> set[str]:
+    """The methods whose models' towers retrieve reports for trainings that start from these models."""
+    return {method["start"] for name, method in config["methods"].items() if retrieves(config, name)}
+
+
 def models(config: dict, methods: list[str]) -> list[str]:
     """The names of the trained models of some methods, those of the study's own seed first."""
     return [

@@ -198,6 +198,41 @@ class Evaluations:
         """Revealed evidence's own arguments."""
         return _line(attack=input.attack)
 
+    def retrieving(self, wildcards) -> list[str]:
+        """The folders of the models whose towers retrieve for a model, each once."""
+        found = self._retrievers(wildcards.method, wildcards.variant, wildcards.seed)
+        return [f"{self.results}/models/{name}" for name in found.values()]
+
+    def corpora(self, wildcards) -> list[str]:
+        """The corpora that these search, in their order."""
+        found = self._retrievers(wildcards.method, wildcards.variant, wildcards.seed)
+        return [f"{self.results}/corpora/{name}" for name in found]
+
+    def every_corpus(self) -> list[str]:
+        """The corpora of the studied models' retrievers, and those that trainings read, each once."""
+        asked = self.config["study_methods"] if "retrieve" in self.made else []
+        trained = configs.lineage(self.config, configs.studied(self.config))
+        starts = [self.config["methods"][name]["start"] for name in trained if configs.retrieves(self.config, name)]
+        seeds, variants = configs.seeds(self.config), self.config["variants"]
+        every = [(method, variant, seed) for method in asked for variant in variants for seed in seeds]
+        names = [name for model in every for name in self._retrievers(*model)]
+        return [f"{self.results}/corpora/{name}" for name in dict.fromkeys(names + configs.models(self.config, starts))]
+
+    def corpus_settings(self, wildcards) -> str:
+        """The settings of a corpus; each training question's neighbours in it, where a training reads those."""
+        neighbours = wildcards.method in configs.teaching_towers(self.config)
+        words = {"words": self.config["retrieve"]["words"]} if neighbours else {}
+        return _json({"precision": self.config["evaluation_precision"], "neighbours": neighbours} | words)
+
+    def retrieve_settings(self) -> str:
+        """The settings of retrieved reports."""
+        own = {key: value for key, value in self.config["retrieve"].items() if key not in ("attack", "retrievers")}
+        return _json(own | self._shared() | {"eps": self.attack["headline_eps"]})
+
+    def retrieve_arguments(self, wildcards, input) -> str:
+        """The own arguments of retrieved reports."""
+        return _line(templates=input.templates, attack=input.attack, towers=input.towers, corpora=input.corpora)
+
     def certify_settings(self) -> str:
         """The settings of certificates."""
         keys = ("questions", "mode", "randomised", "n0", "n", "alpha", "radii", "batch_size")
@@ -206,6 +241,13 @@ class Evaluations:
     def certify_arguments(self, wildcards, input) -> str:
         """A certificate table's own arguments."""
         return _line(function=wildcards.function, sigma=wildcards.sigma, shard=wildcards.shard)
+
+    def _retrievers(self, own: str, variant: str, seed: str) -> dict[str, str]:
+        """The corpus -> the model of its tower, of each of retrieve.retrievers for one model of the method `own`."""
+        base = configs.trained_base(self.config, variant, seed)
+        names = [own if name == "own" else name for name in self.config["retrieve"]["retrievers"]]
+        models = {f"{name}-{variant}{seed}": name for name in names}
+        return {model: base if name == configs.BASE else model for model, name in models.items()}
 
     def _attack(self, wildcards) -> dict:
         """The configuration of an attack; empty for clean images."""

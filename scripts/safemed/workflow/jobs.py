@@ -18,6 +18,7 @@ SAMPLED_THOUGHTS = 3
 CHAIN = 21  # questions of a chain of all seven stages, asked plainly and after a silent and a misleading hint
 SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
 LEVELS = 3  # that a probe of a tower votes on
+SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -197,6 +198,8 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         yield _job("redteam_model", model, "", passes)
     if "reveal" in made:
         yield _job("reveal_model", model, "", [*_revealed(config, limit)])
+    if "retrieve" in made:
+        yield _job("retrieve_model", model, "", [*_retrieved(config, limit, at_once)])
 
 
 def _revealed(config: dict, limit: int) -> Iterator[dict]:
@@ -219,6 +222,27 @@ def _probe(config: dict, at_once: int) -> Iterator[dict]:
     yield _pass("attack", images * steps * (1 + 2 * LEVELS), 0, at_once)
     asked = images * (2 + LEVELS * (steps + 9))
     yield _pass("query", round(known * config["data"]["split"]["train"]) + asked, 0, at_once)
+
+
+def _retrieved(config: dict, limit: int, at_once: int) -> Iterator[dict]:
+    """Answers beside reports and about pictures of reports, images that are sought by, and images that are moved."""
+    retrieve, k = config["retrieve"], config["retrieve"]["k"]
+    n, towers = retrieve["questions"], len(retrieve["retrievers"])
+    kinds, rates, numbers = (len(retrieve[key]) for key in ("poisons", "rates", "per_question"))
+    answered = 2 + towers * (SOUND_REPORTS + kinds * (rates + 3 * numbers))
+    checked = towers * k * (2 + kinds * numbers)
+    yield _pass("answer", n * (answered + checked), limit, at_once)
+    moved = n * sum(retrieve["per_question"]) + sum(max(1, round(rate * _images(config))) for rate in retrieve["rates"])
+    moved *= "image" in retrieve["poisons"]
+    yield _pass("query", towers * (2 * n + moved), 0, at_once)
+    if moved:
+        yield _pass("tower_attack", towers * moved * retrieve["steps"], 0, at_once)
+
+
+def _images(config: dict) -> int:
+    """The images of a study, as far as its config tells."""
+    published = config["data"]["published_counts"]
+    return published["images"] if published else config["data"]["phantoms"]["images"]
 
 
 def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:

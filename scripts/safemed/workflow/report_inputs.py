@@ -22,7 +22,8 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     seeds |= {f"seeds/{kind}": folders[kind] * several for kind in ("certificates", "stress")}
     examples = _examples(config, evaluations)
     bases = [f"{results}/models/{base}" for base in configs.trained_bases(config)]
-    everything = [*bases, *trained, *(folder for found in folders.values() for folder in found)]
+    evaluated = [folder for found in folders.values() for folder in found]
+    everything = [*bases, *trained, *evaluations.every_corpus(), *evaluated]
     return {
         **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples | published | seeds).items()},
         "attacks": _files(attacked, "rows.parquet"),
@@ -62,6 +63,7 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "turn_attacks": evaluations.adaptive("turns", studied),
         "redteam": evaluations.of_every("redteam", studied),
         "reveal": evaluations.of_every("reveal", studied),
+        "retrieved": evaluations.of_every("retrieve", studied),
     }
 
 

@@ -9,6 +9,7 @@ from safemed.workflow import config as configs
 ALTERATIONS = (
     "safemed.training.alterations"  # what alters questions; a method without alterations does not depend on it
 )
+ALTERING = ("hints", "told", "turns", "retrieved", "erased")  # the settings of an augmentation that ask for it
 
 
 class Trainings:
@@ -46,6 +47,12 @@ class Trainings:
         """The seed that a model is trained with."""
         return int(wildcards.seed.removeprefix("-seed") or self.config["seed"])
 
+    def corpus(self, wildcards) -> list[str]:
+        """The corpus of that model's tower, where the method is trained with retrieved reports."""
+        start = self.config["methods"][wildcards.method]["start"]
+        taught = configs.retrieves(self.config, wildcards.method)
+        return [f"{self.results}/corpora/{start}-{wildcards.variant}{wildcards.seed}"] if taught else []
+
     def script(self, wildcards) -> str:
         """The script of the method's trainer, below scripts/."""
         return f"train_{self.config['methods'][wildcards.method]['trainer']}.py"
@@ -66,9 +73,9 @@ class Trainings:
         return json.dumps(settings, sort_keys=True)
 
     def alterations(self, wildcards) -> list[str]:
-        """The module that alters the questions, where the method draws hints or second turns, tells or erases."""
+        """The module that alters the questions, where the method draws hints or turns, tells, retrieves or erases."""
         augmentation = configs.training_settings(self.config, wildcards.method)["augmentation"]
-        return [ALTERATIONS] if any(augmentation.get(key) for key in ("hints", "told", "turns", "erased")) else []
+        return [ALTERATIONS] if any(augmentation.get(key) for key in ALTERING) else []
 
     def targets(self, wildcards) -> list[str]:
         """The folder of the start model's own answers, where the method teaches those."""

@@ -12,6 +12,7 @@ from safemed.report.results_page import (
     cost,
     groups,
     published,
+    rag,
     redteam,
     reveal,
     robustness,
@@ -36,6 +37,7 @@ SECTIONS: tuple[Section, ...] = tuple(
         published,
         turns,
         redteam,
+        rag,
         reveal,
         cost,
     )

@@ -18,9 +18,9 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 TEXT = frozenset(
     {
         "about", "attack", "check", "condition", "estimator", "family", "first", "function", "image", "kind", "lacks",
-        "level", "losses", "measure", "method", "mode", "model", "name", "norm", "order", "part", "polarity",
-        "position", "precision", "push", "second", "seen", "source", "stage", "status", "strategy", "target", "taught",
-        "top", "variant", "voice", "words",
+        "level", "losses", "measure", "method", "mode", "model", "name", "norm", "order", "part", "poison", "polarity",
+        "position", "precision", "push", "question_type", "reports", "retriever", "second", "seen", "shown", "source",
+        "stage", "status", "strategy", "target", "taught", "top", "variant", "voice", "words",
     }
 )  # fmt: skip
 TEXT_OF = {

@@ -38,8 +38,8 @@ def named(config: dict) -> dict[str, list[str]]:
 def shown(config: dict) -> dict[str, tuple[str, str]]:
     """Key -> the evaluation that shows the stored images of an attack, and the attack."""
     knowing = {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in KNOWING}
-    transferred, revealed = config["attack"]["transfer"], config["reveal"]["attack"]
-    return {"attack.transfer": ("transfer", transferred), **knowing, "reveal.attack": ("reveal", revealed)}
+    knowing |= {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in ("reveal", "retrieve")}
+    return {"attack.transfer": ("transfer", config["attack"]["transfer"]), **knowing}
 
 
 def _place(attack: dict) -> str:

@@ -44,6 +44,8 @@ def faults(config: dict, name: str) -> Iterator[str]:
         yield f"augmentation.told: the trainer is {trainer}, which teaches no thoughts; sft does"
     if augmentation.get("turns") and trainer == "tower":
         yield "augmentation.turns: the trainer is tower, which alters no question"
+    if augmentation.get("retrieved") or augmentation.get("poisoned"):
+        yield from _retrieved(augmentation, trainer)
     if augmentation.get("erased"):
         yield from _erased(config, name, settings)
     yield from _own_keys(settings, trainer)
@@ -72,7 +74,7 @@ def _nothing_to_learn(settings: dict) -> Iterator[str]:
         return
     if not (settings.get("anchor") or settings.get("features")):
         yield "rewards: all 0, and so are anchor and features: there is nothing to learn"
-    elif augmentation["kind"] == "clean" and not (augmentation.get("hints") or augmentation.get("turns")):
+    elif augmentation["kind"] == "clean" and not any(augmentation.get(key) for key in ("hints", "turns", "poisoned")):
         yield "rewards: all 0, and on clean images the model is its own reference: there is nothing to learn"
 
 
@@ -111,6 +113,15 @@ def _hints(config: dict, trainer: str, drawn: int) -> Iterator[str]:
     path = Path(config["templates"])
     if path.is_file() and drawn > (known := len(Templates.read(path).taught())):
         yield f"augmentation.hints: {drawn}; {path} has {known} to train on"
+
+
+def _retrieved(augmentation: dict, trainer: str) -> Iterator[str]:
+    if trainer == "tower":
+        yield "augmentation.retrieved: the trainer is tower, which alters no question"
+    if not augmentation.get("retrieved"):
+        yield "augmentation.poisoned: no report is retrieved that could be; write retrieved: 2"
+    if augmentation.get("retrieved") and augmentation.get("erased"):
+        yield "augmentation.retrieved: reports would tell what is erased; leave one of retrieved and erased out"
 
 
 def _erased(config: dict, name: str, settings: dict) -> Iterator[str]:

@@ -1,0 +1,91 @@
+"""The table and the figure of retrieved reports, of rows by hand."""
+
+import pandas as pd
+import pytest
+
+from safemed.data.prompts import FAILED
+from safemed.report.figures.rag import rag as draw
+from safemed.report.tables.rag import RAG, RAG_BY_TYPE, RAG_ROWS, rag, rag_by_type
+from support.rag_rows import rag_rows
+
+KEY = ["shown", "reports", "poison"]
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    found = rag(rows)
+    assert list(found.columns) == RAG
+    return found.set_index(KEY).sort_index()
+
+
+def test_numbers_are_those_that_can_be_counted_by_hand():
+    found = table(rag_rows())
+    none, sound = found.loc["clean", "none", "none"], found.loc["clean", "retrieved", "none"]
+    assert none.accuracy == 0.5 and sound.accuracy == 0.75 and sound.recall == 0.75 and pd.isna(none.recall)
+    text, control = found.loc["clean", "retrieved", "text"], found.loc["clean", "unclaimed", "text"]
+    assert text.n_right == control.n_right == 3 and text.poisoned == 0.5 and text.accuracy == 0.5
+    assert text.success == pytest.approx(1 / 3) and control.success == 0
+    assert text.success_low < 1 / 3 < text.success_high
+    conflict = found.loc["clean", "retrieved", "conflict"]
+    assert conflict.success == 1 and conflict.accuracy == 0 and conflict.p_clean == pytest.approx(0.25)
+    assert conflict.p_none == pytest.approx(0.5) and conflict.p_none_holm >= conflict.p_none
+    assert found.loc["clean", "checked", "text"].dropped == 1
+
+
+def test_macro_f1_is_the_mean_over_right_answers():
+    """Sound: small 1/1 precision and recall, large 1/1, cyst 1 of 2 said, nodule never said."""
+    assert table(rag_rows()).loc["clean", "retrieved", "none"].macro_f1 == pytest.approx((1 + 1 + 2 / 3 + 0) / 4)
+
+
+def test_each_type_has_rows_of_its_own():
+    found = rag_by_type(rag_rows())
+    assert list(found.columns) == RAG_BY_TYPE
+    sound = found[(found.shown == "clean") & (found.reports == "retrieved") & (found.poison == "none")]
+    assert dict(zip(sound.question_type, sound.accuracy, strict=True)) == {"size": 1.0, "finding": 0.5}
+
+
+def test_no_number_rests_on_a_question_that_was_not_evaluated():
+    rows = rag_rows()
+    out = (rows.question_id == "q0") & (rows.reports == "retrieved") & (rows.poison == "none") & (rows.shown == "clean")
+    rows.loc[out, ["outcome", "answer", "said"]] = [FAILED, "", ""]
+    found = table(rows)
+    assert found.loc["clean", "retrieved", "none"].status == "incomplete: 1 of 4 not evaluated"
+    assert (
+        pd.isna(found.loc["clean", "retrieved", "text"].success) and found.loc["clean", "none", "none"].accuracy == 0.5
+    )
+    assert found.loc["pgd", "retrieved", "none"].status == "complete"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda rows: rows.assign(claimed=rows.gold), "the right answer is claimed"),
+        (lambda rows: rows.assign(given=2), "there is a report where there should be none"),
+        (lambda rows: rows[rows.reports != "none"], "a question was not asked without reports"),
+        (lambda rows: rows[(rows.reports != "retrieved") | (rows.poison != "none")], "not asked beside sound reports"),
+        (lambda rows: pd.concat([rows, rows.head(1)]), "a question_id appears twice"),
+        (lambda rows: rows.assign(outcome="right"), "the outcome contradicts the answer"),
+        (lambda rows: rows.drop(columns="claimed"), "missing column.* claimed"),
+    ],
+)
+def test_rows_that_contradict_themselves_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        rag(change(rag_rows()))
+
+
+def test_no_rows_make_an_empty_table_and_a_figure_that_says_so():
+    found = rag(pd.DataFrame(columns=RAG_ROWS))
+    assert found.empty and list(found.columns) == RAG
+    figure, points = draw(found)
+    assert points.empty and "No question" in figure.texts[0].get_text()
+
+
+def test_the_figure_draws_the_numbers_of_the_table():
+    rows = pd.concat([rag_rows(), rag_rows(retriever="sft-rag-think"), rag_rows("sft-think")]).drop_duplicates()
+    figure, points = draw(rag(rows))
+    assert set(points.row) == {
+        "no reports", "retrieved", "another question's", "text", "text, no claim", "text, checked", "conflict",
+    }  # fmt: skip
+    assert (points.shown == "clean").all()
+    drawn = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "None"]
+    assert sorted(len(line.get_xdata()) for line in drawn) == [6]
+    assert len(figure.axes) == 2
