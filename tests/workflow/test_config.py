@@ -267,7 +267,7 @@ REFUSED = [
         "reveal.shares",
         "0.0 is less than or equal to the minimum of 0",
     ),
-    ("retrieve: {retrievers: [own, fair]}", "retrieve.retrievers", "unknown method 'fair', did you mean 'fare'"),
+    ("retrieve: {retrievers: [own, fair]}", "retrieve.retrievers", "unknown method 'fair'; did you mean fare"),
     ("retrieve: {attack: pdg}", "retrieve.attack", "unknown attack 'pdg'"),
     ("retrieve: {k: 0}", "retrieve.k", "0 is less than"),
     ("retrieve: {poisons: [arsenic]}", "retrieve.poisons", "'arsenic' is not one of text, "),
@@ -499,7 +499,7 @@ REFUSED_OF_STUDIES = [
     (RETRIEVAL, "sft-rag: {augmentation: {erased: 0.5}}", "sft-rag.augmentation.retrieved", "reports would tell what"),
     (
         RETRIEVAL,
-        "fare: {augmentation: {retrieved: 2}}",
+        "fare: {trainer: fare, start: base, augmentation: {kind: adversarial, eps: 8, steps: 1, retrieved: 2}}",
         "fare.augmentation.retrieved",
         "whose training asks no question",
     ),

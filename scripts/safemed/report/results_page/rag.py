@@ -21,9 +21,9 @@ def _sound(study: Study) -> str:
     ]  # fmt: skip
     said = (
         "Reports of training images, which are the right answers about them, stand before each question. recall is the "
-        "share of questions before which one states the right answer for the question's type. p is McNemar's, of right "
-        "answers against no reports, with Holm's adjustment over all rows of the table. Models that were not trained "
-        "with reports drift under any of them."
+        "share of questions before which one states the right answer for the question's type. p is that of flipped "
+        "signs, of right answers against no reports, with Holm's adjustment over all rows of the table. Models that "
+        "were not trained with reports drift under any of them."
     )
     head = ["model", "image", "retriever", "reports", "recall, %", "without, %", "accuracy, %", "p"]
     return markdown.text(said, head, rows)
@@ -52,7 +52,7 @@ def _poisoned(study: Study) -> str:
         "Poisons claim a wrong answer to a question. Success is the share, of the questions that are right beside "
         "sound reports, that is led to it; unclaimed is the same where the poisons claim nothing, and only what goes "
         "beyond it is due to the claim. Checked is without the reports that the model contradicts when it is asked "
-        "about their pictures. p is McNemar's, of right answers against sound reports, with Holm's adjustment."
+        "about their pictures. p is that of flipped signs, of right answers against sound reports."
     )
     head = [
         "model", "retriever", "poison", "how many", "poisoned, %", "accuracy, %", "success, %", "unclaimed, %",

@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import COMPLETE, check_answers, refuse, share, status
-from safemed.utils.stats import clustered_wilson, mcnemar
+from safemed.utils.stats import clustered_wilson, sign_flip
 
 RAG_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "gold_said", "model", "method",
@@ -48,14 +48,16 @@ def rag(retrieved: pd.DataFrame) -> pd.DataFrame:
     recall: recall@k, the share of questions before which a report states the right answer for the question's type.
     poisoned: poisoned@k, the share of questions before which there is a poison.
     dropped: the mean number of reports that checking took away.
-    accuracy: with its 95 % Wilson interval clustered by image, ci_low to ci_high.
+    accuracy: the share of right answers.
+    ci_low, ci_high: its 95 % Wilson interval clustered by image.
     macro_f1: the mean over all right answers of the F1 of answering with them; an answer is an option's text and the
         question's type.
     n_right: the questions that are right beside what the same retriever finds in the corpus without poisons.
     success: attack success: of these, the share that answers with the wrong option that poisons claim for this
         question. Where there is no poison, or it claims nothing, it is what happens without a claim.
     success_low, success_high: its 95 % Wilson interval clustered by image.
-    p_clean: exact McNemar test of right answers against the corpus without poisons, beside the same kind of image.
+    p_clean: exact test of flipped signs, of right answers against the corpus without poisons, beside the same kind of
+        image.
     p_none: the same against no reports.
     p_clean_holm, p_none_holm: the same adjusted by Holm's (1979) method over all rows of the table.
     status: complete, or "incomplete: k of n not evaluated", of these answers and those that they are compared with;
@@ -140,8 +142,8 @@ def _measured(rows: pd.DataFrame, everything: pd.DataFrame) -> dict:
         "recall": first.recalled.mean() if reported else np.nan, "poisoned": (first.poisoned > 0).mean(),
         "dropped": first.dropped.mean(), "accuracy": right.mean(), "macro_f1": _macro_f1(first),
         "n_right": int(was_right.sum()), "success": share(led, was_right),
-        "p_clean": mcnemar(right, was_right) if reported else np.nan,
-        "p_none": mcnemar(right, none.outcome == "right") if reported else np.nan,
+        "p_clean": sign_flip(right, was_right, first.image_path) if reported else np.nan,
+        "p_none": sign_flip(right, none.outcome == "right", first.image_path) if reported else np.nan,
     }  # fmt: skip
     record["ci_low"], record["ci_high"] = clustered_wilson(right, first.image_path)
     if was_right.any():
