@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 
-from safemed.data.dataset import load_questions
 from safemed.data.prompts import FAILED, LETTERS, gold_text
 from safemed.evaluation.batching import Failure
 from safemed.evaluation.evaluator import Evaluator
@@ -31,8 +30,9 @@ SAY = "Found: {report}"
 
 
 @pytest.fixture(scope="module")
-def plain(untrained, study_data) -> Evaluator:
-    return Evaluator(untrained, load_questions(study_data, "test").select(range(12)), "instruct", 8)
+def plain(untrained, train_questions) -> Evaluator:
+    """Questions of twelve images of the corpus, so that random weights find the right reports: their own."""
+    return Evaluator(untrained, train_questions.select(range(0, 96, 8)), "instruct", 8)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,8 @@ def test_an_oracle_of_the_reports_is_right_as_often_as_they_recall(plain, librar
     rows = rows_of(plain, library, oracle)
     table = measured(rows)
     beside = table[table.index.get_level_values("reports") != "none"]
-    assert np.allclose(beside.accuracy, beside.recall) and 0 < beside.recall.min() < beside.recall.max()
+    assert np.allclose(beside.accuracy, beside.recall) and beside.recall.nunique() > 3
+    assert table.loc["clean", "none", 0, 0.0, "retrieved"].recall == 1
     assert (table.xs("none", level="reports").accuracy == 0).all()
     types = rag_by_type(rows)
     types = types[types.reports != "none"]
@@ -104,7 +105,7 @@ def test_shuffled_reports_destroy_the_gain(plain, library):
 def test_what_is_believed_of_poisons_is_attack_success_and_nothing_where_they_claim_nothing(plain, library):
     table = measured(rows_of(plain, library, gullible))
     conflict = ("clean", "conflict", 3, 0.0)
-    assert table.loc[*conflict, "retrieved"].success > 0.9 and table.loc[*conflict, "retrieved"].p_none < 0.05
+    assert table.loc[*conflict, "retrieved"].success > 0.8 and table.loc[*conflict, "retrieved"].p_none < 0.05
     assert table.loc[*conflict, "unclaimed"].success <= table.loc["clean", "none", 0, 0.0, "retrieved"].success
     assert table.loc[*conflict, "unclaimed"].poisoned == table.loc[*conflict, "retrieved"].poisoned == 1
     assert (table.xs("retrieved", level="reports").poisoned > 0).sum() >= 3
@@ -133,10 +134,8 @@ def test_a_model_that_sees_aright_drops_what_its_own_eyes_contradict(plain, libr
 
 def test_a_corpus_without_poisons_is_the_sound_one(plain, library):
     """No poison is the same reports, and equal questions are asked once: the same answers."""
-    sound, few = library.sound("clean"), library.poisoned("clean", "text", 1e-9, 0)
-    assert sum(one.poison is not None for several in few for one in several) <= len(few)
-    unmoved = [i for i, several in enumerate(few) if not any(one.poison for one in several)]
-    assert unmoved and all([o.entry for o in few[i]] == [o.entry for o in sound[i]] for i in unmoved)
+    for kind in SETTINGS["poisons"]:
+        assert library.poisoned("clean", kind, 0.0, 0) == library.sound("clean")
     calls = []
 
     class Counting(Evaluator):

@@ -57,7 +57,7 @@ class Library:
         alike = self.sought.cosines(self.aimed_at)
         added = poisons.poisons(kind, aimed, self.questions, self.corpus, alike, self.seed)
         features, moved = self.corpus.features[[one.donor for one in added]], [None] * len(added)
-        if kind == "image":
+        if kind == "image" and added:
             moved = self.moved(added)
             features = pooled_features(self.tower, moved)
         entries = [Found(entry) for entry in self.corpus.entries]
