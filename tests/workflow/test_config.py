@@ -499,9 +499,9 @@ REFUSED_OF_STUDIES = [
     (RETRIEVAL, "sft-rag: {augmentation: {erased: 0.5}}", "sft-rag.augmentation.retrieved", "reports would tell what"),
     (
         RETRIEVAL,
-        "fare: {trainer: fare, start: base, augmentation: {kind: adversarial, eps: 8, steps: 1, retrieved: 2}}",
+        "fare: {trainer: tower, start: base, augmentation: {kind: adversarial, eps: 8, steps: 1, retrieved: 2}}",
         "fare.augmentation.retrieved",
-        "whose training asks no question",
+        "alters no question",
     ),
     (WORDS, "grpo-abstain: {start: sft}", "grpo-abstain.augmentation.erased", "anchor > 0 anchors it to its start"),
 ]

@@ -8,7 +8,17 @@ import sys
 from safemed.workflow import schema
 from safemed.workflow.faults import attacks, certificates, data, methods, model, retrieval, reveal, trainings, words
 
-PARTS = (data, model, attacks, certificates, trainings, words, reveal, retrieval, methods)  # in the order of their lines
+PARTS = (
+    data,
+    model,
+    attacks,
+    certificates,
+    trainings,
+    words,
+    reveal,
+    retrieval,
+    methods,
+)  # in the order of their lines
 
 
 def faults(config: dict) -> list[str]:
