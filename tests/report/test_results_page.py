@@ -92,7 +92,11 @@ def test_a_number_that_is_missing_is_shown_as_missing(study):
 def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):
     kept = {name: study.tables[name] for name in ("robustness", "cost")}
     written = page(study._replace(tables=kept), [])
-    assert [line for line in written.splitlines() if line.startswith("## ")] == ["## Robustness", "## Cost"]
+    assert [line for line in written.splitlines() if line.startswith("## ")] == [
+        "## Claims",
+        "## Robustness",
+        "## Cost",
+    ]
 
 
 @pytest.mark.parametrize(

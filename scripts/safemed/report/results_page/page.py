@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from safemed.report.results_page import (
     calibration,
     certificates,
+    claims,
     cost,
     groups,
     published,
@@ -27,6 +28,7 @@ from safemed.report.results_page.study import Section, Study
 SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
     for module in (
+        claims,
         robustness,
         seeds,
         towers,

@@ -1,0 +1,108 @@
+"""What the papers claim, and what became of each here: a number, a verdict, and what would settle it."""
+
+from collections.abc import Callable, Iterator
+from math import isnan
+from typing import NamedTuple
+
+from safemed.report.results_page import findings, markdown
+from safemed.report.results_page.findings import Finding
+from safemed.report.results_page.markdown import NONE, percent
+from safemed.report.results_page.study import Section, Study
+
+SAFEMED, MEDR2 = "SafeMed-R1 (arXiv 2512.19317)", "Med-R2 Bench (arXiv 2605.24492)"
+ECHO, DAS = "EchoBench (arXiv 2509.20146)", "DAS (arXiv 2508.00923)"
+HSAT, MEDCONF = "HSAT (arXiv 2503.10629)", "MedConf (arXiv 2601.15645)"
+
+
+class Claim(NamedTuple):
+    """source: the paper; says: the claim; found: what a study says of it, if anything; settles: what would."""
+
+    source: str
+    says: str
+    found: Callable[[Study], Iterator[Finding]]
+    settles: str
+
+
+def claims(study: Study) -> str:
+    """The table of all CLAIMS. Those that the study has no number of say so."""
+    rows = []
+    for claim in CLAIMS:
+        found = [finding for finding in claim.found(study) if not isnan(finding.value)]
+        shown = [(_number(finding), finding.verdict) for finding in found] or [(NONE, "not measured in this study")]
+        rows += [[claim.source, claim.says, *one, claim.settles] for one in shown]
+    said = (
+        "Each number is in points, and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval "
+        "is above 0, contradicted here where it is below, and else not confirmed; of several seeds, the interval holds "
+        "both the one over images and the one over seeds. Here means this study's models and images: a verdict is not "
+        "one on the models of a paper."
+    )
+    return markdown.text(said, ["paper", "claim", "here", "verdict", "what would settle it"], rows)
+
+
+def _number(finding: Finding) -> str:
+    return f"{finding.of}: {percent(finding.value, finding.low, finding.high, sign='+')}"
+
+
+MORE_SEEDS = "the paper's models, with several seeds each"
+CLAIMS = (
+    Claim(
+        SAFEMED,
+        "Standard fine-tuning collapses under PGD: more than half of the accuracy is lost.",
+        findings.collapse,
+        MORE_SEEDS,
+    ),
+    Claim(SAFEMED, "AT-GRPO holds what fine-tuning loses.", findings.holds, MORE_SEEDS),
+    Claim(
+        SAFEMED,
+        "The rewards are part of it (this project's question).",
+        findings.rewards,
+        "an ablation on the paper's models",
+    ),
+    Claim(
+        SAFEMED, "Thinking is more robust than answering at once.", findings.thinking, "thoughts of hundreds of tokens"
+    ),
+    Claim(
+        SAFEMED, "Smoothing adds a certificate.", findings.certificate, "certificates at radii that an attack reaches"
+    ),
+    Claim(
+        SAFEMED,
+        "Smoothing adds robustness at inference.",
+        findings.smoothing,
+        "smoothed 4B models, attacked adaptively",
+    ),
+    Claim(
+        SAFEMED,
+        "Robust training keeps, or adds to, the quality of reasoning.",
+        findings.reasoning,
+        "expert ratings of thoughts",
+    ),
+    Claim(MEDR2, "Accuracy falls along the stages of the workflow.", findings.degrades, "real evidence chains"),
+    Claim(MEDR2, "Answers rely on what the prompt suggests.", findings.relies, "the benchmark's own prompts"),
+    Claim(
+        MEDR2,
+        "Answers follow visual cues that are not aligned with the image.",
+        findings.cues,
+        "the benchmark's own cues",
+    ),
+    Claim(MEDR2, "Training step by step helps.", findings.stepwise, "stepwise targets for real chains"),
+    Claim(
+        ECHO, "Medical models echo what the user suggests.", findings.sycophantic, "the benchmark's data and wordings"
+    ),
+    Claim(
+        DAS, "Adaptive red teams fool what static tests do not.", findings.fooled, "a language model as the red team"
+    ),
+    Claim(
+        HSAT,
+        "Hierarchical contrastive training makes towers robust.",
+        findings.towers,
+        "whole slides, trained from scratch",
+    ),
+    Claim(
+        MEDCONF,
+        "Confidence should follow the evidence; p_A might do so better (this project's).",
+        findings.vote_share,
+        "dialogues",
+    ),
+)
+
+SECTION = Section("Claims", (claims,), {})

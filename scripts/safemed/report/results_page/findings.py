@@ -1,0 +1,191 @@
+"""What a study says of each claim of the papers, as a difference that is above 0 if the claim holds.
+
+Where a table has no interval of the difference itself, it is made of the two numbers' intervals, which is wider than
+need be: such a claim is confirmed too rarely, not too often.
+"""
+
+from collections.abc import Iterator
+from math import isnan
+from typing import NamedTuple
+
+from safemed.report.results_page.robustness import under
+from safemed.report.results_page.study import Study
+from safemed.report.tables.comparisons import WORST
+from safemed.report.tables.rows import CLEAN
+
+VERDICTS = ("confirmed", "contradicted here", "not confirmed")
+
+
+class Finding(NamedTuple):
+    """of: what the number is; value: above 0 if the claim holds; low, high: its 95 % interval."""
+
+    of: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS. What has no interval confirms nothing."""
+        if self.low > 0:
+            return VERDICTS[0]
+        return VERDICTS[1] if self.high < 0 else VERDICTS[2]
+
+
+def _apart(of: str, first: tuple[float, float, float], second: tuple[float, float, float]) -> Finding:
+    """First less second, each a number with its interval: the widest difference that the intervals allow."""
+    return Finding(of, first[0] - second[0], first[1] - second[2], first[2] - second[1])
+
+
+def _number_of(row: NamedTuple, name: str, low: str | None = None, high: str | None = None) -> tuple:
+    """A number of a table's row with its interval, NAME_low and NAME_high where no others are named."""
+    return tuple(getattr(row, one) for one in (name, low or f"{name}_low", high or f"{name}_high"))
+
+
+def _lead(study: Study, first: str, second: str) -> Iterator[Finding]:
+    """A model's accuracy in the worst case less another's, over all seeds where there are several."""
+    table = study.tables.get("seed_comparisons", study.tables.get("comparisons"))
+    if table is None:
+        return
+    table = table[(table.images == WORST) & (table.family != "variants by modality")]
+    for sign, names in ((1, (first, second)), (-1, (second, first))):
+        for row in table[(table["first"] == names[0]) & (table.second == names[1])].to_dict("records"):
+            low, high = _widest(row)
+            ends = (low, high) if sign > 0 else (-high, -low)
+            yield Finding(f"{first} less {second}, worst case", sign * row["difference"], *ends)
+
+
+def _widest(row: dict) -> tuple[float, float]:
+    """The interval that holds both that over images and, of several seeds, that over seeds."""
+    ends = [row.get(name, float("nan")) for name in ("ci_low", "ci_high", "seeds_low", "seeds_high")]
+    known = [end for end in ends if not isnan(end)]
+    return (min(known), max(known)) if known else (float("nan"), float("nan"))
+
+
+def _under(study: Study, model: str) -> tuple[tuple | None, tuple | None]:
+    """A model's accuracy and interval on clean images, and under pgd."""
+    return under(study, CLEAN).get(model), under(study, "pgd").get(model)
+
+
+# The claims of SafeMed-R1.
+
+
+def collapse(study: Study) -> Iterator[Finding]:
+    """Half of the clean accuracy of standard fine-tuning less its accuracy under PGD."""
+    for variant in study.config["variants"]:
+        clean, attacked = _under(study, f"sft-{variant}")
+        if clean and attacked:
+            half = tuple(one / 2 for one in clean)
+            yield _apart(f"half of sft-{variant}'s clean accuracy less that under PGD", half, attacked)
+
+
+def holds(study: Study) -> Iterator[Finding]:
+    """AT-GRPO less standard fine-tuning, in the worst case."""
+    for variant in study.config["variants"]:
+        yield from _lead(study, f"at-grpo-{variant}", f"sft-{variant}")
+
+
+def rewards(study: Study) -> Iterator[Finding]:
+    """AT-GRPO less the same without rewards, in the worst case."""
+    for variant in study.config["variants"]:
+        yield from _lead(study, f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}")
+
+
+def thinking(study: Study) -> Iterator[Finding]:
+    """Thinking less answering at once, of each method, in the worst case."""
+    for method in study.config["study_methods"]:
+        yield from _lead(study, f"{method}-think", f"{method}-instruct")
+
+
+def certificate(study: Study) -> Iterator[Finding]:
+    """Accuracy certified at the smallest radius above 0."""
+    for row in study.rows("certified"):
+        of_model = study.tables["certified"]
+        radii = of_model[(of_model.model == row.model) & (of_model.radius > 0)].radius
+        if row.model.startswith("at-grpo-") and row.radius == radii.min():
+            certified = (row.certified_accuracy, row.ci_low, row.ci_high)
+            yield Finding(f"{row.model}, {row.function}, certified at L2 radius {row.radius}", *certified)
+
+
+def smoothing(study: Study) -> Iterator[Finding]:
+    """Smoothed models less the models themselves, under PGD."""
+    for row in study.rows("smoothing"):
+        yield Finding(f"smoothed {row.model} less {row.model}, PGD", row.difference, row.ci_low, row.ci_high)
+
+
+def reasoning(study: Study) -> Iterator[Finding]:
+    """Whole chains of evidence: at-grpo's share less sft's."""
+    plain = {row.model: row for row in study.rows("chain_summary", condition="plain")}
+    if {"at-grpo-think", "sft-think"} <= set(plain):
+        ends = [_number_of(plain[model], "joint", "ci_low", "ci_high") for model in ("at-grpo-think", "sft-think")]
+        yield _apart("chains all right, at-grpo-think less sft-think", *ends)
+
+
+# Those of Med-R2 Bench.
+
+
+def degrades(study: Study) -> Iterator[Finding]:
+    """Accuracy at the first stage of the chain less that at the last."""
+    for model in ("sft-think", "sft-instruct"):
+        rows = [row for row in study.rows("chain", condition="plain") if row.model == model]
+        if len(rows) > 1:
+            ends = [_number_of(rows[i], "accuracy", "ci_low", "ci_high") for i in (0, -1)]
+            yield _apart(f"{model}, {rows[0].stage} less {rows[-1].stage}", *ends)
+
+
+def relies(study: Study) -> Iterator[Finding]:
+    """Right answers that a misleading hint makes not right, less those that a hint without a claim does."""
+    for row in study.rows("hints", voice="all", taught="new", seen=CLEAN):
+        if row.model.startswith(("sft-", "at-grpo-")):
+            yield _apart(f"{row.model}, misled less drift", _number_of(row, "sycophancy"), _number_of(row, "drift"))
+
+
+def cues(study: Study) -> Iterator[Finding]:
+    """Answers that follow a wrong label burnt into the image, less those that give this option without its claim."""
+    for row in study.rows("image_edits", kind="mark", polarity="negative", about="all"):
+        silent = (row.followed_silent,) * 3
+        yield _apart(
+            f"{row.model}, follows the label {row.name} less a silent one", _number_of(row, "followed"), silent
+        )
+
+
+def stepwise(study: Study) -> Iterator[Finding]:
+    """Whole chains of evidence: stepwise fine-tuning's share less that of the standard one."""
+    plain = {row.model: row for row in study.rows("chain_summary", condition="plain")}
+    if {"stepwise-sft-think", "sft-think"} <= set(plain):
+        ends = [_number_of(plain[model], "joint", "ci_low", "ci_high") for model in ("stepwise-sft-think", "sft-think")]
+        yield _apart("chains all right, stepwise-sft-think less sft-think", *ends)
+
+
+# Those of other systems.
+
+
+def sycophantic(study: Study) -> Iterator[Finding]:
+    """EchoBench's sycophancy rate less the share under a wording that claims nothing."""
+    for row in study.rows("published", voice="all", taught="new", position="last"):
+        yield Finding(f"{row.model}, sycophancy rate less the silent one", *_number_of(row, "echo_beyond"))
+
+
+def fooled(study: Study) -> Iterator[Finding]:
+    """Right answers that an adaptive red team fools less those that it fools without claims."""
+    for row in study.rows("redteam", strategy="adaptive"):
+        silent = (row.silent,) * 3
+        yield _apart(f"{row.model}, fooled less fooled without claims", _number_of(row, "fooled"), silent)
+
+
+def towers(study: Study) -> Iterator[Finding]:
+    """The vote of a hierarchically trained tower's neighbours under attack, less that of the base's."""
+    rows = {(row.model, row.level): row for row in study.rows("towers")}
+    for (model, level), row in rows.items():
+        base = rows.get(("base-instruct", level))
+        if base and model == "sft-hsat-instruct":
+            yield _apart(
+                f"{level} by neighbours under attack, hsat less base",
+                *(_number_of(one, "knn_pgd") for one in (row, base)),
+            )
+
+
+def vote_share(study: Study) -> Iterator[Finding]:
+    """How much better than the letter's probability p_A ranks answers."""
+    for row in study.rows("gradient_summary", order="seeded", estimator="p_A"):
+        yield Finding(f"{row.model} on {row.seen} images, AUROC of p_A less the letter's", *_number_of(row, "beyond"))

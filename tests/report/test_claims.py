@@ -1,0 +1,71 @@
+"""The claims table: a verdict follows from its interval alone, and what was not measured is not confirmed."""
+
+import pandas as pd
+import pytest
+
+from safemed.report.results_page import claims, findings
+from safemed.report.results_page.findings import Finding
+from safemed.report.results_page.page import page
+from safemed.report.results_page.study import Study
+from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
+
+
+def study(**changed: pd.DataFrame) -> Study:
+    """The finished study with some tables changed, or left out where they are None."""
+    made = {name: table for name, table in (tables() | changed).items() if table is not None}
+    return Study(made, provenance(COMMIT))
+
+
+def line(text: str, claim: str) -> list[str]:
+    """The cells of the rows of a claim that begins so, joined by |."""
+    return [row for row in text.splitlines() if f"| {claim}" in row]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.01, 0.2, "confirmed"), (-0.2, -0.01, "contradicted here"), (-0.1, 0.1, "not confirmed"),
+     (0.0, 0.1, "not confirmed"), (float("nan"), float("nan"), "not confirmed")],
+)  # fmt: skip
+def test_a_verdict_is_that_of_the_whole_interval(low, high, verdict):
+    assert Finding("", 0.05, low, high).verdict == verdict
+
+
+def test_fine_tuning_collapses_where_less_than_half_is_left_whatever_the_intervals_allow():
+    robustness = tables()["robustness"]
+    robustness = robustness.assign(
+        ci_low=robustness.accuracy - 0.05, ci_high=robustness.accuracy + 0.05
+    )  # sft: 91 clean, 12 under pgd
+    (found,) = findings.collapse(study(robustness=robustness))
+    assert (found.value, found.low, found.high) == pytest.approx((0.335, 0.26, 0.41)) and found.verdict == "confirmed"
+    kept = robustness.assign(
+        accuracy=robustness.accuracy.where(robustness.attack == "clean", 0.8), ci_low=0.7, ci_high=0.95
+    )
+    assert next(findings.collapse(study(robustness=kept))).verdict == "contradicted here"
+
+
+def test_a_difference_is_turned_round_with_its_interval():
+    (found,) = findings.rewards(study())
+    assert (found.value, found.low, found.high) == (0.05, -0.013, 0.092) and found.verdict == "not confirmed"
+
+
+def test_over_several_seeds_both_intervals_must_exclude_0():
+    several = tables_of_seeds()
+    (found,) = findings.holds(study(**several))
+    assert (found.value, found.low, found.high) == (0.835, 0.72, 0.95) and found.verdict == "confirmed"
+    wide = several["seed_comparisons"].assign(seeds_high=0.1)
+    (found,) = findings.holds(study(seeds=several["seeds"], seed_comparisons=wide))
+    assert found.low == -0.1 and found.verdict == "not confirmed"
+
+
+def test_what_a_study_does_not_measure_is_neither_confirmed_nor_contradicted():
+    bare = study(**{name: None for name in tables() if name not in ("robustness", "cost")})
+    rows = line(claims.claims(bare), "Thinking is more robust")
+    assert len(rows) == 1 and "not measured in this study" in rows[0] and "–" in rows[0]
+    written = page(bare, [])
+    assert len([row for row in written.splitlines() if "not measured in this study" in row]) == len(claims.CLAIMS) - 1
+
+
+def test_every_claim_has_a_source_and_what_would_settle_it():
+    for claim in claims.CLAIMS:
+        assert "arXiv" in claim.source and claim.says.endswith(".") and claim.settles
+        assert claim.found.__doc__
