@@ -71,6 +71,7 @@ NAMES = {
     "at-sft": "AT-SFT",
     "at-grpo": "AT-GRPO",
 }
+ACRONYMS = {"hsat": "HSAT", "acl": "ACL", "AT_GRPO": "AT-GRPO"}  # in the rest of a method's name
 MARKERS = {  # a method has one in every figure, so that grey print tells methods apart, too
     "base": "8",
     "sft": "o",
@@ -103,7 +104,9 @@ def label(model: str) -> str:
     """A model's name for the reader: "at-grpo-no-anchor-think" is "AT-GRPO no anchor, think"."""
     method, variant = _split(model)
     family = _family(method)
-    name = NAMES.get(family, family) + method.removeprefix(family).replace("-", " ")
+    name = NAMES.get(family, family)
+    for word in method.removeprefix(family).replace("-at-grpo", "-+-AT_GRPO").split("-")[1:]:
+        name += f" {ACRONYMS.get(word, word)}"
     return f"{name}, {variant}" if variant else name
 
 
