@@ -48,6 +48,13 @@ SECTIONS = {
         "Second turns",
         ["94.4 | 65.5 | 32.1 | 28.7 | 10.4 (5.3 to 19.5) | -18.3 (-27.1 to -9.4) | 0.002"],
     ),
+    "rag": (
+        "Retrieved reports",
+        [
+            "clean | fare-instruct | retrieved | 93.5 | 61.5 | 92.5 (84.5 to 96.5) | 0.012",
+            "fare-instruct | conflict | 5 a question | 83.5 | 59.5 | 34.5 (25.5 to 45.5) | 11.5 | 7.5 | 88.5 | < 0.001",
+        ],
+    ),
     "redteam": (
         "Red team",
         [
@@ -167,7 +174,7 @@ def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study
 
 def test_a_figure_stands_below_the_heading_of_its_section(study):
     written, bare = page(study, FIGURES), page(study, [])
-    drawn = ("groups", "published", "turns", "redteam", "gradient", "towers")
+    drawn = ("groups", "published", "turns", "redteam", "gradient", "towers", "rag")
     assert all(f"({name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
 
 

@@ -79,7 +79,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "redteam": red_team_rows(),
         "reveal": every_reveal(),
         "towers": tower_rows(),
-        "retrieved": rag_rows(),
+        "retrieved": rag_rows("sft-think"),
         "targets": target_rows(),
         "seeds/attacks": trained_again(study(), 1, 2),
         "seeds/certificates": trained_again(certificate_rows(), 1, 2),

@@ -1,5 +1,7 @@
 """Trainings beside retrieved reports: of other images, and true but for the share that is poisoned."""
 
+import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -44,23 +46,26 @@ def wrong_claims(row: dict) -> int:
     return sum(row["question"].count(one) for one in given)
 
 
-def test_sft_puts_the_nearest_reports_before_each_question_and_keeps_its_target(rows, corpus, train_questions):
+def test_sft_puts_none_or_the_nearest_reports_before_each_question_and_keeps_its_target(rows, corpus, train_questions):
     alter = alterations.for_sft({"kind": "clean", "retrieved": 2}, TEMPLATES, 0, corpus)
     entries = entries_of(train_questions)
     found = neighbours(Corpus.read(corpus), train_questions, 0.05).set_index("question_id").entries
+    counts = Counter()
     for row in rows:
         altered = alter(row)
         near = [entries[place].report.text for place in found[row["question_id"]][:2]]
-        said = " ".join(WORDS.report.format(report=one) for one in near)
-        assert altered["question"] == f"{said} {row['question']}" and altered["target"] == row["target"]
-        assert text(altered) == f"{said} {text(row)}"
+        said = ["", *itertools.accumulate(f"{WORDS.report.format(report=one)} " for one in near)]
+        assert altered["target"] == row["target"] and altered["question"].endswith(row["question"])
+        counts[said.index(altered["question"].removesuffix(row["question"]))] += 1
+        assert text(altered).removesuffix(text(row)) == altered["question"].removesuffix(row["question"])
+    assert set(counts) == {0, 1, 2} and min(counts.values()) > len(rows) / 6
 
 
 def test_a_share_of_the_questions_has_one_report_that_claims_a_wrong_answer(rows, corpus):
     plain = alterations.for_sft({"retrieved": 2}, TEMPLATES, 0, corpus)
     alter = alterations.for_sft({"retrieved": 2, "poisoned": 0.5}, TEMPLATES, 0, corpus)
     changed = [row for row in rows if text(alter(row)) != text(plain(row))]
-    assert 0.2 < len(changed) / len(rows) < 0.7
+    assert 0.15 < len(changed) / len(rows) < 0.5
     assert all(wrong_claims(alter(row)) >= 1 for row in changed)
     assert np.mean([wrong_claims(alter(row)) for row in changed]) > np.mean(
         [wrong_claims(plain(row)) for row in changed]
@@ -73,9 +78,9 @@ def test_grpo_shows_poisons_to_the_policy_alone_and_draws_them_anew_at_each_step
     plain = alterations.for_grpo({"retrieved": 2}, TEMPLATES, 0, corpus)(rows, untrained, 1)
     assert plain.anchor is plain.policy
     first, second = (alter(rows, untrained, step) for step in (1, 2))
-    assert [text(row) for row in first.anchor] == [text(row) for row in second.anchor] == [*map(text, plain.policy)]
+    assert [text(row) for row in first.anchor] == [*map(text, plain.policy)] != [text(row) for row in second.anchor]
     changed = [[text(a) != text(p) for a, p in zip(one.anchor, one.policy, strict=True)] for one in (first, second)]
-    assert all(0.2 < np.mean(one) < 0.7 for one in changed) and changed[0] != changed[1]
+    assert all(0.15 < np.mean(one) < 0.5 for one in changed) and changed[0] != changed[1]
 
 
 def test_reports_go_with_hints_and_second_turns(rows, corpus, untrained):

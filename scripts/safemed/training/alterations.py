@@ -122,13 +122,18 @@ class GRPOAlterations:
                 f"augmentation.hints: {self.n_hints} cannot be drawn from {len(self.hints)} hints that are to train on"
             )
 
+    @property
+    def poisoned(self) -> bool:
+        """Whether reports may claim a wrong answer."""
+        return bool(self.retrieved and self.retrieved.share)
+
     def __call__(self, rows: list[dict], vlm: VLM, step: int) -> AlteredRows:
         if self.erased:
             rows = [offered(row, self.abstain, self.erased, self.seed, f"step {step}") for row in rows]
         policy = rows
         if self.retrieved:
-            rows, policy = ([self.retrieved(row, purpose) for row in rows] for purpose in ("", f"step {step}"))
-            policy = policy if self.retrieved.share else rows
+            policy = [self.retrieved(row, f"step {step}") for row in rows]
+            rows = [self.retrieved(row, f"step {step}", poisoned=False) for row in rows] if self.poisoned else policy
         policy = [self.turn(row, f"step {step}") for row in policy] if self.turn else policy
         policy, metrics = self._misled(policy, vlm, step) if self.n_hints else (policy, {})
         return AlteredRows(rows, policy, metrics)

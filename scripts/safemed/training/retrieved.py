@@ -14,9 +14,11 @@ from safemed.utils.draws import RANKS, draw
 class Retrieved:
     """Puts reports before the rows of `training.training_rows`; their targets stay.
 
-    folder: a corpus with each training question's neighbours, which are of other images. k: how many reports. share: of
-    the questions of which one report, drawn, claims a wrong answer, drawn too, by seed, question and purpose. Raises
-    ValueError where the corpus lacks the neighbours.
+    folder: a corpus with each training question's neighbours, which are of other images. k: the most reports of a
+    question, of which the best 0, 1, ... or k are taken, each number as often: a model that never sees a question
+    without reports forgets to look at the image. share: of the questions of which one report, drawn, claims a wrong
+    answer, drawn too. All draws are by seed, question and purpose. Raises ValueError where the corpus lacks the
+    neighbours.
     """
 
     def __init__(self, folder: Path, template: str, k: int, share: float, seed: int):
@@ -28,16 +30,17 @@ class Retrieved:
         self.found = dict(zip(found.question_id, found.entries, strict=True))
         self.template, self.k, self.share, self.seed = template, k, share, seed
 
-    def __call__(self, row: dict, purpose: str) -> dict:
-        """The row after its reports. purpose: that the draws are for, such as a step; where it is "", no report claims
-        a wrong answer.
+    def __call__(self, row: dict, purpose: str, poisoned: bool = True) -> dict:
+        """The row after its reports. purpose: that the draws are for, such as a step; poisoned: False for the same
+        reports of which none claims a wrong answer.
         """
-        reports = [self.entries[place].report for place in self.found[row["question_id"]][: self.k]]
 
         def drawn(what: str, n: int = RANKS) -> int:
             return draw(self.seed, row["question_id"], f"{what} {purpose}", n)
 
-        if purpose and drawn("poisoned") < round(self.share * RANKS):
+        n = drawn("reports", self.k + 1)
+        reports = [self.entries[place].report for place in self.found[row["question_id"]][:n]]
+        if n and poisoned and drawn("poisoned") < round(self.share * RANKS):
             place = drawn("poisoned report", len(reports))
             reports[place] = reports[place].claiming(row, claimed(row, "negative", drawn("poisoned claim")))
         asked = beside(row, reports, self.template)
