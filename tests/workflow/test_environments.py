@@ -64,7 +64,8 @@ def jobs(tmp_path_factory) -> list[Job]:
     altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
     return [
         *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["redteam"], STUDIES["reveal"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["redteam"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["reveal"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["retrieval"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, "preflight"),
