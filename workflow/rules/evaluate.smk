@@ -181,8 +181,6 @@ use rule attack_model as reveal_model with:
         f"{RESULTS}/logs/reveal_model-{MODEL}.log",
     benchmark:
         f"{RESULTS}/benchmarks/reveal_model-{MODEL}.tsv"
-    conda:
-        "../../envs/certify.yaml"
     params:
         code=fingerprint("reveal.py"),
         script="reveal.py",
