@@ -26,7 +26,7 @@ def towers(towers: pd.DataFrame) -> Drawn:
         for row in part.itertuples():
             _line(axes, models.index(row.model), row, look(row.model, models)["color"])
         axes.set_yticks(range(len(models)), map(label, models))
-        axes.set(xlim=(0, 1), ylim=(-0.6, len(models) - 0.4))
+        axes.set(xlim=(0, 1), ylim=(-0.6, len(models) - 0.4), xticks=(0, 0.5, 1))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         heading = "Model's answers" if panel == ANSWERS else f"Vote on {panel}"
         title(axes, heading, count(part.n))
