@@ -50,6 +50,7 @@ localrules:
     stress,
     tables,
     figures,
+    pages,
     report,
 
 
@@ -64,6 +65,7 @@ rule all:
         TABLES,
         PROVENANCE,
         FIGURES,
+        PAGES,
         f"{RESULTS}/report.html",
 
 
@@ -132,6 +134,12 @@ rule tables:
 rule figures:
     input:
         FIGURES,
+
+
+# Adversarial images to page through, and tables to sort.
+rule pages:
+    input:
+        PAGES,
 
 
 rule report:

@@ -211,7 +211,7 @@ def test_records_whose_texts_look_like_missing_values_numbers_or_markup_are_audi
     found = read_csv(tmp_path / "data" / "audit" / "baselines.csv", {"kind", "part"})
     assert found.part[found.kind == "question_type"].tolist() == ["None"]
     page = (tmp_path / "data" / "audit.html").read_text()
-    assert "<script" not in page and "<img" not in page and "<td>None</td>" in page
+    assert page.count("<script") == 1 and "<img" not in page and "<td>None</td>" in page
 
 
 def test_an_empty_split_of_images_that_stay_together_says_so(tmp_path):

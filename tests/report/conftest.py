@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 import make_figure
+import make_page
 import make_table
-from safemed.report.products import FIGURES, TABLES
+from safemed.report.products import FIGURES, PAGES, TABLES
 from support.report_files import arguments, write_inputs
 
 
@@ -18,10 +19,12 @@ def inputs(tmp_path_factory) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def report(inputs) -> Path:
-    """The study's folder with all of its tables and figures."""
+    """The study's folder with all of its tables, figures and pages."""
     out = Path(inputs["tables/cost"][0]).parents[1]
     for table in TABLES:
         make_table.main(arguments(table, inputs, out))
     for figure in FIGURES:
         make_figure.main(arguments(figure, inputs, out))
+    for page in PAGES:
+        make_page.main(arguments(page, inputs, out))
     return out

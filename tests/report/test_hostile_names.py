@@ -68,5 +68,5 @@ def test_a_name_that_is_no_formula_is_drawn(tmp_path):
 def test_the_audit_s_page_shows_markup_and_does_not_hold_it():
     table = pd.DataFrame({"part": [MARKUP, TYPE], MARKUP: [1.0, 2.0]})
     page = html.page(MARKUP, CAPTIONS, dict.fromkeys(CAPTIONS, table))
-    assert "<script" not in page and "<img" not in page and "&lt;script&gt;" in page
+    assert page.count("<script") == 1 and "<img" not in page and "&lt;script&gt;" in page
     assert page.count("<td>None</td>") == len(CAPTIONS)

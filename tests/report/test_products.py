@@ -13,17 +13,19 @@ import make_figure
 import make_table
 from safemed.report import inputs as reading
 from safemed.report import products
-from safemed.report.products import FIGURES, TABLES
+from safemed.report.products import FIGURES, PAGES, TABLES
 from support.paths import ROOT
 from support.report_files import CONFIG, arguments
 from support.report_rows import attack_rows, study
 
-PRODUCTS = (*TABLES, *FIGURES)
+PRODUCTS = (*TABLES, *FIGURES, *PAGES)
 
 
 def test_every_function_takes_what_its_declaration_gives_it_and_every_caption_is_shown():
     for product in PRODUCTS:
         parameters = inspect.signature(reading.function(product.dotted)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            continue  # it takes whatever it is given
         kinds = (*product.inputs, *product.optional)
         given = [kind.rpartition("/")[2] for kind in kinds] + list(products.parameters(product, CONFIG))
         assert sorted(given) == sorted(parameters), product.name
@@ -43,18 +45,31 @@ def test_every_column_of_every_table_is_defined_where_it_is_made(report):
         assert len(made), table.name  # a table of the whole study
 
 
+def without(inputs: dict[str, list[str]], *kinds: str) -> dict[str, list[str]]:
+    """What a study has that lacks these kinds of rows, and the tables that are made of them."""
+    files = {kind: paths for kind, paths in inputs.items() if not kind.startswith("tables/")}
+    return products.with_tables(files | {kind: [] for kind in kinds}, "results")
+
+
+def left_out(files: dict[str, list[str]]) -> set[str]:
+    """The rules of what is not made of some files."""
+    return {product.rule for product in PRODUCTS} - {product.rule for product in products.made(files)}
+
+
 def test_a_product_is_made_where_none_of_its_inputs_is_lacking(inputs):
     assert products.made(inputs) == list(PRODUCTS)
-    lacking = {"certificates": [], "certified/attacks": [], "smoothing/plain": []}
-    unpublished = {kind: [] for kind in inputs if kind.startswith("published/")}
-    left_out = {product.rule for product in PRODUCTS} - {p.rule for p in products.made(inputs | unpublished)}
-    assert left_out == {f"{verb}_{name}" for verb in ("make", "draw") for name in ("published", "groups")}
-    left_out = {product.rule for product in PRODUCTS} - {p.rule for p in products.made(inputs | lacking)}
-    assert left_out == {"make_certified", "draw_certified_vs_radius", "make_smoothing", "draw_smoothed_attack"}
-    unattacked = products.made(inputs | {"certified/attacks": []})
-    assert unattacked == list(PRODUCTS)
-    (certified,) = (product for product in unattacked if product.name == "certified")
-    assert "attacks" not in " ".join(certified.options(inputs | {"certified/attacks": []}))
+    unpublished = without(inputs, *(kind for kind in inputs if kind.startswith("published/")))
+    assert left_out(unpublished) == {f"{verb}_{name}" for verb in ("make", "draw") for name in ("published", "groups")}
+    uncertified = without(inputs, "certificates", "certified/attacks", "smoothing/plain")
+    assert left_out(uncertified) == {
+        "make_certified", "draw_certified_vs_radius", "make_smoothing", "draw_smoothed_attack",
+    }  # fmt: skip
+    unattacked = without(inputs, "certified/attacks")
+    assert not left_out(unattacked)
+    (certified,) = (product for product in products.made(unattacked) if product.name == "certified")
+    assert "attacks" not in " ".join(certified.options(unattacked))
+    (tables,) = (page for page in PAGES if page.name == "tables")
+    assert "results/tables/groups.csv" not in tables.needs(unpublished) and tables.needs(unpublished)
 
 
 def test_rules_make_a_table_and_the_folders_of_all_other_inputs():

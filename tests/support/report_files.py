@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from safemed.report import products
-from safemed.report.products import TABLES, Product
+from safemed.report.products import Product
 from support.rag_rows import rag_rows
 from support.report_rows import (
     BASELINES,
@@ -97,7 +97,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
     (folder / "sft-think").mkdir()
     curves = {"step": range(60), "loss": np.linspace(2, 1, 60), "clean_accuracy": [0.5] + [np.nan] * 59}
     pd.DataFrame(curves).to_csv(files["curves"][0], index=False)
-    return files | {f"tables/{table.name}": table.outputs(folder) for table in TABLES}
+    return products.with_tables(files, folder)
 
 
 def _written(frame: pd.DataFrame, folder: Path) -> str:

@@ -3,7 +3,7 @@
 import re
 import textwrap
 
-from safemed.report.products import FIGURES, TABLES
+from safemed.report.products import FIGURES, PAGES, TABLES
 from support.paths import ROOT
 
 RULE_FILES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -22,5 +22,5 @@ def rules() -> dict[str, str]:
             found[name] = found.get(base, "") + text
         else:
             own = textwrap.indent(textwrap.dedent(re.match(r"(?:(?: +\S.*)?\n)*", text)[0]), "    ")
-            found |= dict.fromkeys((product.rule for product in (*TABLES, *FIGURES)), own)
+            found |= dict.fromkeys((product.rule for product in (*TABLES, *FIGURES, *PAGES)), own)
     return found

@@ -1,19 +1,19 @@
-# Rows -> tables -> figures -> one HTML file, without a model. safemed/report/products.py declares every table and every
-# figure; each gets a rule of its own below.
+# Rows -> tables -> figures and pages -> one HTML file, without a model. safemed/report/products.py declares every table,
+# figure and page; each gets a rule of its own below.
 from safemed.report import products
 from safemed.workflow.report_inputs import report_inputs
 
 INPUTS = report_inputs(config, evaluations, AUDIT)
 PRODUCTS = products.made(INPUTS)
 PROVENANCE = f"{RESULTS}/tables/provenance.json"
-TABLES, FIGURES = (
+TABLES, FIGURES, PAGES = (
     [
         path
         for product in PRODUCTS
         if isinstance(product, kind)
         for path in product.outputs(RESULTS)
     ]
-    for kind in (products.Table, products.Figure)
+    for kind in (products.Table, products.Figure, products.Page)
 )
 # The config but for what changes no result: a change of that makes neither provenance nor report again.
 DECISIVE = {
@@ -80,12 +80,13 @@ rule collect_provenance:
         "python scripts/collect_provenance.py --costs {params.costs} --config {params.config:q} --out {output} > {log} 2>&1"
 
 
-# Snakemake's own report of the tables and figures, with their captions. It reads the finished run's records, so it is
+# Snakemake's own report of the tables, figures and pages, with their captions. It reads the finished run's records, so it is
 # made by a second Snakemake that runs nothing.
 rule write_report:
     input:
         TABLES,
         FIGURES,
+        PAGES,
     output:
         html=f"{RESULTS}/report.html",
     log:
@@ -97,4 +98,4 @@ rule write_report:
         config=settings(DECISIVE),
     shell:
         "printf '%s' {params.config:q} > {log}.config.json && "
-        "snakemake tables figures --report {output.html} --nolock --configfile {log}.config.json > {log} 2>&1"
+        "snakemake tables figures pages --report {output.html} --nolock --configfile {log}.config.json > {log} 2>&1"

@@ -1,19 +1,21 @@
-"""What the report is made of: every table and every figure, each declared once.
+"""What the report is made of: every table, every figure and every page, each declared once.
 
 Snakemake makes a rule of each declaration (workflow/rules/report.smk). To add a table, write a function in a module of
 safemed.report.tables that returns a data frame, and declare it in TABLES; to add a figure, write a function in a module
-of safemed.report.figures that returns a matplotlib Figure and the numbers drawn, and declare it in FIGURES. No rule's
-script imports this module, so that a new declaration makes no other table or figure again.
+of safemed.report.figures that returns a matplotlib Figure and the numbers drawn, and declare it in FIGURES; a page is
+a function in a module of safemed.report.pages that returns HTML, declared in PAGES. No rule's script imports this
+module, so that a new declaration makes no other table, figure or page again.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 
 @dataclass(frozen=True)
 class Product:
-    """A table or figure.
+    """A table, figure or page.
 
     name: of its file. function: dotted name below its package. inputs: kinds of files that it needs, as report.smk
     names them, tables/NAME for a table, or data/NAME for a file of the data; the function gets each as the parameter
@@ -86,6 +88,13 @@ class Figure(Product):
 
     category, verb, script, package, folder = "Figures", "draw", "make_figure.py", "report.figures", "figures"
     suffixes = ("png", "pdf", "csv")
+
+
+class Page(Product):
+    """HTML that loads nothing: pages/NAME.html."""
+
+    category, verb, script, package, folder = "Pages", "write", "make_page.py", "report.pages", "pages"
+    suffixes = ("html",)
 
 
 EPS = {"eps": "attack.headline_eps"}
@@ -213,15 +222,44 @@ FIGURES = (
 )
 
 
-def made(files: Mapping[str, list[str]]) -> list[Product]:
-    """The tables and figures that a study makes: those of whose inputs it lacks none.
+PAGES = (
+    Page(
+        "adversarial_examples",
+        "adversarial_examples.adversarial_examples",
+        ("examples/clean", "examples/attacked", "examples/images"),
+        "adversarial_examples_page",
+        settings=EPS,
+        mem_mb=2000,
+    ),
+    Page(
+        "tables",
+        "tables.tables",
+        (),
+        "tables_page",
+        optional=tuple(f"tables/{table.name}" for table in TABLES),
+    ),
+)
 
-    files: kind -> paths, empty where the study has none. A figure of a table that is not made is not made either.
+
+def with_tables(files: Mapping[str, list[str]], results: str | Path) -> dict[str, list[str]]:
+    """The files, and those of each table, of which there are none where an input of it is lacking.
+
+    files: kind -> paths, without tables; results: the study's folder.
     """
-    tables = [table for table in TABLES if all(files[kind] for kind in table.inputs)]
-    there = {kind for kind, paths in files.items() if paths} - {f"tables/{table.name}" for table in TABLES}
-    there |= {f"tables/{table.name}" for table in tables}
-    return [*tables, *(figure for figure in FIGURES if there.issuperset(figure.inputs))]
+    tables = {f"tables/{table.name}": table.outputs(f"{results}") if _there(table, files) else [] for table in TABLES}
+    return dict(files) | tables
+
+
+def made(files: Mapping[str, list[str]]) -> list[Product]:
+    """The tables, figures and pages that a study makes: those of whose inputs it lacks none.
+
+    files: kind -> paths, empty where the study has none, such as a table that it does not make.
+    """
+    return [product for product in (*TABLES, *FIGURES, *PAGES) if _there(product, files)]
+
+
+def _there(product: Product, files: Mapping[str, list[str]]) -> bool:
+    return all(files[kind] for kind in product.inputs)
 
 
 def parameters(product: Product, config: Mapping) -> dict:

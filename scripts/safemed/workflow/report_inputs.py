@@ -1,6 +1,6 @@
 """The files that the tables and figures of a study are made from."""
 
-from safemed.report.products import TABLES
+from safemed.report.products import with_tables
 from safemed.workflow import config as configs
 from safemed.workflow.evaluations import Evaluations
 
@@ -24,7 +24,7 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
     bases = [f"{results}/models/{base}" for base in configs.trained_bases(config)]
     evaluated = [folder for found in folders.values() for folder in found]
     everything = [*bases, *trained, *evaluations.every_corpus(), *evaluated]
-    return {
+    files = {
         **{kind: _files(found, "rows.parquet") for kind, found in (folders | examples | published | seeds).items()},
         "attacks": _files(attacked, "rows.parquet"),
         "attack_costs": _files(attacked, "cost.json"),
@@ -34,8 +34,8 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
         "data/texts": [f"{results}/data/texts.parquet"],
         "curves": _files(trained, "curves.csv"),
         "examples/images": _files(examples["examples/attacked"], "images.npz"),
-        **{f"tables/{table.name}": table.outputs(results) for table in TABLES},
     }
+    return with_tables(files, results)
 
 
 def trained_models(config: dict, results: str) -> list[str]:
