@@ -113,7 +113,7 @@ rule certify:
 
 
 # Words and cues as the attack, second turns, attacks on the pixels that know the words, a red team that seeks worse, and
-# images that are revealed step by step, and retrieved reports that may be poisoned.
+# defences at inference, images that are revealed step by step, and retrieved reports that may be poisoned.
 rule stress:
     input:
         evaluations.of_every("stress", evaluations.studied),
@@ -121,6 +121,7 @@ rule stress:
         evaluations.of_every("turns", evaluations.studied),
         evaluations.adaptive("turns", evaluations.studied),
         evaluations.of_every("redteam", evaluations.studied),
+        evaluations.of_every("defend", evaluations.studied),
         evaluations.of_every("reveal", evaluations.studied),
         evaluations.of_every("retrieve", evaluations.studied),
 

@@ -55,6 +55,14 @@ SECTIONS = {
             "fare-instruct | conflict | 5 a question | 83.5 | 59.5 | 34.5 (25.5 to 45.5) | 11.5 | 7.5 | 88.5 | < 0.001",
         ],
     ),
+    "defences": (
+        "Defences at inference",
+        [
+            "loop | 94.7 | 42.1 | 21.1 (11.1 to 36.3) | +18.4 (+7.9 to +31.6) | 0.031 | 15.8 | 2.2",
+            "loop | -5.3 | 0.500 | 78.9 | 52.6 (11.1 to 36.3) | 55.3 | 0.840 | 10.5 | +18.4 (+7.9 to +31.6) | 0.620 | "
+            "13.2",
+        ],
+    ),
     "redteam": (
         "Red team",
         [
@@ -174,7 +182,7 @@ def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study
 
 def test_a_figure_stands_below_the_heading_of_its_section(study):
     written, bare = page(study, FIGURES), page(study, [])
-    drawn = ("groups", "published", "turns", "redteam", "gradient", "towers", "rag")
+    drawn = ("groups", "published", "turns", "redteam", "defences", "gradient", "towers", "rag")
     assert all(f"({name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from safemed.report import products
 from safemed.report.products import Product
+from support.defence_rows import ANSWERED, defence_rows
 from support.rag_rows import rag_rows
 from support.report_rows import (
     BASELINES,
@@ -45,6 +46,7 @@ CONFIG = {
     "data": {"image_size": 32},
     "seed": 0,
     "redteam": {"strategies": list(SEARCHED)},
+    "defend": {"defences": list(ANSWERED)},
     "methods": METHODS,
 }
 MODELS = ("sft-think", "at-grpo-think")
@@ -77,6 +79,7 @@ def write_inputs(folder: Path) -> dict[str, list[str]]:
         "pushes": pd.concat([every_turn(), every_turn().assign(model="at-grpo-think", method="at-grpo")]),
         "turn_attacks": attacked_rows(attack="pgd-turn", hint="wrong-2"),
         "redteam": red_team_rows(),
+        "defend": defence_rows(),
         "reveal": every_reveal(),
         "towers": tower_rows(),
         "retrieved": rag_rows("sft-think"),

@@ -233,6 +233,17 @@ REFUSED = [
     ),
     ("certify: {questions: 200}", "certify.questions", "200 is more than attack.questions = 100: .* with pgd"),
     ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
+    ("{evaluations: [attack, defend], defend: {questions: 101}}", "defend.questions", "101 is more than .* = 100"),
+    ("{evaluations: [attack, defend], defend: {attack: mi-fgsm}}", "defend.attack", "'mi-fgsm' is not among"),
+    (
+        "{evaluations: [attack, defend], attack: {suite: [noise, fgsm, pgd]}, defend: {attack: noise}}",
+        "defend.attack",
+        "'noise' is of kind noise; one of pgd, apgd, mi-fgsm goes through",
+    ),
+    ("defend: {attack: pdg}", "defend.attack", "unknown attack 'pdg'"),
+    ("defend: {defences: [strip]}", "defend.defences", "lacks none"),
+    ("defend: {vote: {wordings: 9}}", "defend.vote.wordings", "9, and the templates have 5 with the plain one"),
+    ("{data: {image_size: 16}, defend: {blur: 6}}", "defend.blur", "as wide as an image: data.image_size = 16"),
     ("redteam: {budget: 4}", "redteam.budget", "4 queries are not one for each of redteam.rounds = 5"),
     (
         "{evaluations: [attack, reveal], reveal: {attack: pdg}}",

@@ -66,6 +66,7 @@ def jobs(tmp_path_factory) -> list[Job]:
         *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["redteam"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["reveal"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["defences"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["retrieval"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, "preflight"),

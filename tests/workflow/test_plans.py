@@ -180,6 +180,7 @@ OFTEN = {
     "demo",
     "words",
     "redteam",
+    "defences",
     "reveal",
     "turns",
     "towers",
@@ -242,6 +243,17 @@ def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_
     }
     assert set(spent) == {f"{name}-instruct" for name in ("fare", "tecoa", "fare-hsat", "hsat", "acl")}
     assert max(spent.values()) <= 3 * spent["fare-instruct"]
+
+
+def test_defences_are_attacked_on_the_models_of_the_study_that_they_are_laid_over(plans):
+    alone, config = plans("defences"), config_files.read(STUDIES["defences"])
+    asked = commands(alone, "defend.py")
+    models = configuration.models(config, config["study_methods"])
+    assert sorted(given["--model"][0] for given in asked) == sorted(models)
+    assert all(given["--attack"][0].endswith(f"attacks/{given['--model'][0]}/pgd") for given in asked)
+    assert planned(alone)["make_defences"] == planned(alone)["draw_defences"] == 1
+    over = plans("words", "defences")
+    assert "grpo-hints-think" in {given["--model"][0] for given in commands(over, "defend.py")}
 
 
 @pytest.mark.parametrize("name", ["cross-modality", "cross-task", "medvlm-r1"])

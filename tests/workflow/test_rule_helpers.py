@@ -21,7 +21,7 @@ SFT = SimpleNamespace(method="sft", variant="think", seed="")
 def study() -> dict:
     """The config of the default study with all evaluations, a test's own."""
     full = json.loads(json.dumps(config_files.read(STUDIES["full"])))
-    return full | {"evaluations": [*full["evaluations"], "towers", "redteam", "reveal", "retrieve"]}
+    return full | {"evaluations": [*full["evaluations"], "towers", "redteam", "defend", "reveal", "retrieve"]}
 
 
 def changed(study: dict, **sections) -> dict:
@@ -134,13 +134,13 @@ def test_the_tiny_base_learns_to_answer_as_after_only_where_that_is_studied(stud
 
 @pytest.mark.parametrize(
     "left_out",
-    ["attack", "transfer", "sanity", "towers", "certify", "stress", "turns", "redteam", "reveal", "retrieve"],
+    ["attack", "transfer", "sanity", "towers", "certify", "stress", "turns", "redteam", "defend", "reveal", "retrieve"],
 )
 def test_an_evaluation_that_is_left_out_has_no_folders_and_no_other_loses_any(study, left_out):
     def folders(study: dict) -> dict[str, list[str]]:
         evaluations = Evaluations(study, "results")
         studied, certified = evaluations.studied, evaluations.certified
-        single = ("transfer", "sanity", "towers", "stress", "turns", "redteam", "reveal", "retrieve")
+        single = ("transfer", "sanity", "towers", "stress", "turns", "redteam", "defend", "reveal", "retrieve")
         kinds = {kind: evaluations.of_every(kind, studied) for kind in single}
         return kinds | {
             "attack": evaluations.sweeps(studied) + evaluations.suite(studied),

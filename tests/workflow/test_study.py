@@ -18,7 +18,7 @@ RESULTS = Path("results") / SMALLEST["study"]
 FIGURES = [
     "accuracy_vs_eps", "training_curves", "modality_heatmap", "question_type_heatmap", "adversarial_examples",
     "success_vs_eps", "success_vs_steps", "transfer_matrix", "sanity", "thoughts", "certified_vs_radius",
-    "smoothed_attack", "turns", "redteam", "gradient", "towers", "rag",
+    "smoothed_attack", "turns", "redteam", "defences", "gradient", "towers", "rag",
 ]  # fmt: skip
 
 
@@ -120,6 +120,15 @@ def test_reports_are_retrieved_for_every_model(study):
     assert (
         rag.poisoned[(rag.poison == "conflict") & (rag.per_question == 1) & (rag.reports == "retrieved")] == 1
     ).all()
+
+
+def test_every_defence_of_every_model_stands_beside_the_attack_made_for_it(study):
+    defences, names = table(study, "defences"), SMALLEST["defend"]["defences"]
+    models = ("sft-instruct", "at-grpo-instruct")
+    wanted = {(model, name, against) for model in models for name in names for against in ("pixels", "words")}
+    assert {*zip(defences.model, defences.defence, defences.against, strict=True)} == wanted
+    assert set(defences.n) == {SMALLEST["defend"]["questions"]} and set(defences.status) == {"complete"}
+    assert (defences.adaptive <= defences.plain).all()
 
 
 def test_every_result_says_what_it_came_from(study):

@@ -228,6 +228,26 @@ use rule attack_model as retrieve_model with:
         arguments=evaluations.retrieve_arguments,
 
 
+# Defences at inference, against attacks that do not know them and against those made for them.
+use rule attack_model as defend_model with:
+    input:
+        **AUDITED,
+        weights=evaluations.weights,
+        templates=config["templates"],
+        attack=f"{RESULTS}/attacks/{MODEL}/{config['defend']['attack']}",
+    output:
+        folder=directory(f"{RESULTS}/defend/{MODEL}"),
+    log:
+        f"{RESULTS}/logs/defend_model-{MODEL}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/defend_model-{MODEL}.tsv"
+    params:
+        code=fingerprint("defend.py"),
+        script="defend.py",
+        settings=evaluations.defend_settings(),
+        arguments=evaluations.stress_arguments,
+
+
 # Certificates of one function of a model at one sigma, of a shard of the questions.
 use rule attack_model as certify_model with:
     input:

@@ -4,7 +4,7 @@ A question counts as broken only when the text generated from the ROUNDED image 
 what the stored image does not show.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +89,7 @@ def attack(
     eps: float,
     config: AttackConfig,
     device,
+    starts: Sequence[Tensor | None] | None = None,
 ) -> Attacked:
     """Climb one loss after the other, each on the questions that no climb before it has broken.
 
@@ -96,6 +97,8 @@ def attack(
     Every ASK_EVERY steps, and after the last one, is_right is asked about the iterates that look broken under the loss;
     at the end of each climb about its best iterate. clean8: uint8 [B, H, W, 3]. names [B]: seeds of the random starts.
     eps: in 8-bit levels for linf, in [0, 1] pixel units for l2. A single step is FGSM: eps at once, from the clean one.
+    starts: for each loss the 8-bit images [B, H, W, 3] of the ball that its climb starts from, or None for the start
+    that is described here; starts says so of every loss where it is given.
 
     Raises ValueError for eps < 0, and FloatingPointError where a gradient or loss is not finite: no verdict is made of
     it.
@@ -112,6 +115,8 @@ def attack(
             clean = to_float(clean8[live], device)
             still = config.steps == 1 or (config.kind in ("apgd", "mi-fgsm") and number == 0)
             start = clean if still else ball.start(clean, [f"{names[i]}:{number}" for i in live.tolist()])
+            if starts and (given := starts[number]) is not None:
+                start = to_float(given[live], device)
             rule = RULES[config.kind](ball, clean, config.steps)
             _Climb(found, is_right, clean8, live, start, rule, config.patience).run(attack_loss, amp)
     return found

@@ -223,7 +223,13 @@ class Evaluator:
         if config.kind == "cw":
             return cw.carlini_wagner(made[0], is_right, clean8, config, device)
         names = [f"{seed}:{config.name}:{self.rows[i]['question_id']}:{eps:g}" for i in rows.tolist()]
-        return engine.attack(made, is_right, clean8, names, eps, config, device)
+        given = self.starts(rows)
+        starts = [given[restart] if restart < len(given) else None for _, restart in config.climbs()]
+        return engine.attack(made, is_right, clean8, names, eps, config, device, starts)
+
+    def starts(self, rows: Tensor) -> list[Tensor]:
+        """The 8-bit images that the first restarts of every loss climb from, [b, H, W, 3] each; of this model none."""
+        return []
 
     def letter_places(self, words: list[str], rows: Tensor) -> LetterPlaces:
         """Where each text's letter stands after the words before it."""

@@ -166,6 +166,7 @@ TABLES = (
     Table("gradient_summary", "gradient.gradient_summary", ("reveal",), "gradient_summary"),
     Table("rag", "rag.rag", ("retrieved",), "rag"),
     Table("rag_by_type", "rag.rag_by_type", ("retrieved",), "rag_by_type"),
+    Table("defences", "defences.defences", ("defend",), "defences", settings={"names": "defend.defences"}),
     Table("targets", "targets.targets", ("targets",), "targets"),
     Table("cost", "cost.cost", ("costs",), "cost"),
 )
@@ -192,6 +193,7 @@ FIGURES = (
     Figure("abstention", "abstention.abstention", ("tables/abstention",), "abstention"),
     Figure("chain", "chain.chain", ("tables/chain",), "chain"),
     Figure("redteam", "redteam.redteam", ("redteam",), "redteam", settings={"strategies": "redteam.strategies"}),
+    Figure("defences", "defences.defences", ("tables/defences",), "defences"),
     Figure("gradient", "gradient.gradient", ("tables/gradient",), "gradient"),
     Figure("rag", "rag.rag", ("tables/rag",), "rag_figure"),
     Figure(

@@ -120,7 +120,7 @@ class Templates:
             claimed = set(_fields(hint.claim))
             if not claimed or claimed - {"option", "letter"}:
                 yield f"{where}.claim: it must name {{option}} or {{letter}}, and nothing else"
-            if not _in_whole_words(hint.source).search(hint.claim):
+            if not in_whole_words(hint.source).search(hint.claim):
                 yield f"{where}.source: {hint.source!r} does not stand in the claim, in whole words"
             if _fields(hint.neutral):
                 yield f"{where}.neutral: it must not name anything"
@@ -221,11 +221,11 @@ def mentions(thought: str | None, hint: Hint, options: Iterable[str] = ()) -> bo
     """
     said = thought or ""
     for option in sorted(options, key=len, reverse=True):  # "marked atypia" before "atypia", which would leave "marked"
-        said = _in_whole_words(option).sub(", ", said)
-    return bool(_in_whole_words(hint.source).search(said))
+        said = in_whole_words(option).sub(", ", said)
+    return bool(in_whole_words(hint.source).search(said))
 
 
-def _in_whole_words(text: str) -> re.Pattern:
+def in_whole_words(text: str) -> re.Pattern:
     """What finds a text's words as they are, in any case and across any blanks."""
     words = r"\s+".join(map(re.escape, text.split()))
     return re.compile(rf"(?<!\w){words}(?!\w)", re.IGNORECASE)

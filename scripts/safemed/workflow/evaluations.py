@@ -177,7 +177,7 @@ class Evaluations:
         return _json({"questions": self.turns["questions"], "eps": self.attack["headline_eps"]} | self._shared())
 
     def stress_arguments(self, wildcards, input) -> str:
-        """The own arguments of stress tests and of second turns."""
+        """The own arguments of stress tests, of second turns and of defences."""
         return _line(templates=input.templates, attack=input.attack)
 
     def redteam_settings(self) -> str:
@@ -232,6 +232,13 @@ class Evaluations:
     def retrieve_arguments(self, wildcards, input) -> str:
         """The own arguments of retrieved reports."""
         return _line(templates=input.templates, attack=input.attack, towers=input.towers, corpora=input.corpora)
+
+    def defend_settings(self) -> str:
+        """The settings of defences, and the attack that is made through them."""
+        own = {key: value for key, value in self.config["defend"].items() if key != "attack"}
+        budget = self.attack["attacks"][self.config["defend"]["attack"]]
+        shared = self._shared() | {"eps": self.attack["headline_eps"], "amp": self.attack["amp"]}
+        return _json(own | shared | {"budget": budget})
 
     def certify_settings(self) -> str:
         """The settings of certificates."""

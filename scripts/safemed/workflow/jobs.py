@@ -19,6 +19,7 @@ CHAIN = 21  # questions of a chain of all seven stages, asked plainly and after 
 SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
 LEVELS = 3  # that a probe of a tower votes on
 SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
+DEFENDED = 30  # of a question through a defence: plain, attacked, fourteen misleading sentences and as many silent ones
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -120,7 +121,7 @@ def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) ->
         names += ["clean", *configs.suite(attack, variant)]
     if studied and "transfer" in made:
         names.append(attack["transfer"])
-    names += [config[kind]["attack"] for kind in ("stress", "turns") if studied and kind in made]
+    names += [config[kind]["attack"] for kind in ("stress", "turns", "defend") if studied and kind in made]
     if certified and "certify" in made:
         names += ["clean", "pgd"]
     return list(dict.fromkeys(names))
@@ -196,6 +197,8 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
         rows = redteam["questions"] * queries + redteam["prior_questions"] * ALONE
         passes = [_pass(step, rows, limit, at_once) for step in ("answer", "query")]
         yield _job("redteam_model", model, "", passes)
+    if "defend" in made:
+        yield _job("defend_model", model, "", [*_defended(config, variant, limit)])
     if "reveal" in made:
         yield _job("reveal_model", model, "", [*_revealed(config, limit)])
     if "retrieve" in made:
@@ -243,6 +246,29 @@ def _images(config: dict) -> int:
     """The images of a study, as far as its config tells."""
     published = config["data"]["published_counts"]
     return published["images"] if published else config["data"]["phantoms"]["images"]
+
+
+def _defended(config: dict, variant: str, limit: int) -> Iterator[dict]:
+    """All defences of a model: the questions under all conditions, and the attack through each."""
+    defend, at_once = config["defend"], config["attack"]["batch_size"]
+    own = config["attack"]["attacks"][defend["attack"]] | {"restarts": defend["restarts"]}
+    tries, asked = _tries(own, variant), _asked_by_defences(defend)
+    spent = sum(tries) * own["steps"] * (2 if config["attack"]["amp"] else 1)
+    drawn = [min(defend["draws"], times) for times in asked]
+    rows = [defend["questions"] * times for times in asked]
+    yield _pass("attack", defend["questions"] * sum(drawn) * spent, limit, at_once)
+    judged = 3 + len(tries) * (1 + own["steps"] // ASK_EVERY)  # clean, stored and at last; and during each climb
+    yield _pass("answer", sum(rows) * (DEFENDED + 1 + judged), limit, at_once)
+
+
+def _asked_by_defences(defend: dict) -> list[int]:
+    """How often a question is asked by each defence, at most."""
+    several = {
+        "vote": defend["vote"]["orders"] * defend["vote"]["wordings"],
+        "smooth": defend["smooth"]["votes"],
+        "loop": 1 + defend["rounds"],
+    }
+    return [several.get(name, 1) for name in defend["defences"]]
 
 
 def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:

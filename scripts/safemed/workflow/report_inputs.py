@@ -62,6 +62,7 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "pushes": evaluations.of_every("turns", studied),
         "turn_attacks": evaluations.adaptive("turns", studied),
         "redteam": evaluations.of_every("redteam", studied),
+        "defend": evaluations.of_every("defend", studied),
         "reveal": evaluations.of_every("reveal", studied),
         "retrieved": evaluations.of_every("retrieve", studied),
     }

@@ -17,10 +17,11 @@ COST_RECORD = ["stage", "model", "wall_s", "forward_passes", "backward_passes", 
 # The columns of tables, and of the audit's baselines, that hold text; all others are numbers, or true and false.
 TEXT = frozenset(
     {
-        "about", "attack", "check", "condition", "estimator", "family", "first", "function", "image", "kind", "lacks",
-        "level", "losses", "measure", "method", "mode", "model", "name", "norm", "order", "part", "poison", "polarity",
-        "position", "precision", "push", "question_type", "reports", "retriever", "second", "seen", "shown", "source",
-        "stage", "status", "strategy", "target", "taught", "top", "variant", "voice", "words",
+        "about", "against", "attack", "check", "condition", "defence", "estimator", "family", "first", "function",
+        "image", "kind", "lacks", "level", "losses", "measure", "method", "mode", "model", "name", "norm", "order",
+        "part", "poison", "polarity", "position", "precision", "push", "question_type", "reports", "retriever",
+        "second", "seen", "shown", "source", "stage", "status", "strategy", "target", "taught", "top", "variant",
+        "voice", "words",
     }
 )  # fmt: skip
 TEXT_OF = {

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from safemed.workflow.config import sweeps
 from safemed.workflow.faults.named_attacks import KNOWING, shown
 
+GRADIENTS = ("pgd", "apgd", "mi-fgsm")  # kinds of attacks that climb losses from images that they are given
+
 
 def faults(config: dict) -> Iterator[str]:
     """Each fault between attacks that are sound in themselves, beginning with its whole key."""
@@ -25,8 +27,11 @@ def faults(config: dict) -> Iterator[str]:
     for kind, own in ((kind, config[kind]) for kind in KNOWING if kind in made):
         if own["adaptive"]:
             yield from _adaptive_attack(kind, own, attack["attacks"])
-        if own["questions"] > attack["questions"]:
-            yield f"{kind}.questions: {own['questions']} is more than attack.questions = {attack['questions']}"
+    for kind in (*KNOWING, "defend"):
+        if kind in made and (many := config[kind]["questions"]) > attack["questions"]:
+            yield f"{kind}.questions: {many} is more than attack.questions = {attack['questions']}"
+    if "defend" in made:
+        yield from _through_defences(config["defend"]["attack"], attack["attacks"])
 
 
 def _smoothed_attacks(certify: dict, attacks: dict) -> Iterator[str]:
@@ -53,6 +58,12 @@ def _adaptive_attack(kind: str, own: dict, attacks: dict) -> Iterator[str]:
     name, other = own["adaptive"], own["attack"]
     keys = sorted((attacks[name].keys() | attacks[other].keys()) - {KNOWING[kind]})
     yield from _unlike(attacks, name, other, keys, f"knowing the {KNOWING[kind]}")
+
+
+def _through_defences(name: str, attacks: dict) -> Iterator[str]:
+    """Whether an attack can go through defences: what they make of an image is differentiated."""
+    if (kind := attacks[name]["kind"]) not in GRADIENTS:
+        yield f"defend.attack: {name!r} is of kind {kind}; one of {', '.join(GRADIENTS)} goes through defences"
 
 
 def _unlike(attacks: dict, name: str, other: str, keys: Iterable[str], what: str) -> Iterator[str]:

@@ -38,7 +38,7 @@ def named(config: dict) -> dict[str, list[str]]:
 def shown(config: dict) -> dict[str, tuple[str, str]]:
     """Key -> the evaluation that shows the stored images of an attack, and the attack."""
     knowing = {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in KNOWING}
-    knowing |= {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in ("reveal", "retrieve")}
+    knowing |= {f"{kind}.attack": (kind, config[kind]["attack"]) for kind in ("reveal", "retrieve", "defend")}
     return {"attack.transfer": ("transfer", config["attack"]["transfer"]), **knowing}
 
 
