@@ -34,10 +34,10 @@ def folder(tmp_path) -> Path:
     return made
 
 
-def run(folder: Path) -> tuple[str, str]:
+def run(*folders: Path) -> tuple[str, str]:
     """Run the script; the results page and the README that it wrote."""
-    root = folder.parents[1]
-    write_results.main([str(folder), "--docs", str(root / "docs"), "--readme", str(root / "README.md")])
+    root = folders[0].parents[1]
+    write_results.main([*map(str, folders), "--docs", str(root / "docs"), "--readme", str(root / "README.md")])
     return (root / "docs" / "results.md").read_text(), (root / "README.md").read_text()
 
 
@@ -118,6 +118,26 @@ def test_the_script_writes_the_page_its_figures_and_the_rows_between_the_markers
     assert rows.startswith("before\n") and rows.endswith("after\n") and "old" not in rows
     assert "| at-grpo | 93 | 87 | 86 |" in rows
     assert run(folder) == (results, rows)
+
+
+def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder):
+    other = folder.with_name("other")
+    shutil.copytree(folder, other)
+    for name in ("robustness", "cost"):
+        (other / "tables" / f"{name}.csv").unlink()
+    (folder / "tables" / "redteam.csv").unlink()
+    (other / "figures" / "redteam.png").write_bytes(b"drawn, too")
+    (other / "figures" / "accuracy_vs_eps.png").write_bytes(b"another")
+    alone, _ = run(folder)
+    both, rows = run(folder, other)
+    docs = folder.parents[1] / "docs"
+    assert "## Red team" in both and "## Red team" not in alone and "| at-grpo | 93 | 87 | 86 |" in rows
+    assert (docs / "redteam.png").read_bytes() == b"drawn, too" and (
+        docs / "accuracy_vs_eps.png"
+    ).read_bytes() == b"drawn"
+    (other / "tables" / "provenance.json").write_text(json.dumps(provenance("f" * 40, "f" * 40)))
+    with pytest.raises(SystemExit, match="2 commits"):
+        run(folder, other)
 
 
 def test_a_readme_without_markers_and_a_folder_without_tables_are_refused(folder):

@@ -12,7 +12,7 @@ def header(study: Study) -> str:
     Raises ValueError where `commit` does.
     """
     said = (
-        "This page is written by `scripts/write_results.py` from the tables of one finished study; do not edit it. "
+        "This page is written by `scripts/write_results.py` from the tables of finished studies; do not edit it. "
         "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
         f"{_of_seeds(study)}"
     )

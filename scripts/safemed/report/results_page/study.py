@@ -1,6 +1,6 @@
 """A finished study, as the sections of the results page read it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -35,6 +35,23 @@ class Study(NamedTuple):
         for column, value in values.items():
             found = found[found[column] == value]
         return [row for model in self.models(table) for row in found[found.model == model].itertuples()]
+
+
+def together(studies: Sequence[Study]) -> Study:
+    """The first study, with the tables that it lacks of those after it, and with all their methods and provenance."""
+    first, *others = studies
+    tables, known = dict(first.tables), dict(first.provenance)
+    for other in others:
+        tables = dict(other.tables) | tables
+        methods = dict.fromkeys([*known["config"]["study_methods"], *other.config["study_methods"]])
+        config = known["config"] | {
+            "methods": other.config["methods"] | known["config"]["methods"],
+            "study_methods": list(methods),
+        }
+        environments = [*known["environments"], *other.provenance["environments"]]
+        results = known["results"] | other.provenance["results"]
+        known |= {"config": config, "environments": environments, "results": results}
+    return Study(tables, known)
 
 
 class Section(NamedTuple):
