@@ -182,6 +182,7 @@ OFTEN = {
     "redteam",
     "defences",
     "reveal",
+    "retrieval",
     "turns",
     "towers",
     "after",
@@ -225,6 +226,25 @@ def test_evidence_is_revealed_to_the_models_of_the_study_that_it_is_laid_over(pl
     jobs = planned(done)
     assert jobs["make_gradient"] == jobs["make_gradient_summary"] == jobs["draw_gradient"] == 1
     assert not commands(plans("redteam"), "reveal.py")
+
+
+def test_reports_are_retrieved_by_the_own_tower_and_by_those_that_are_named_each_once(plans):
+    config, done = config_files.read(STUDIES["retrieval"]), plans("retrieval")
+    asked = {given["--model"][0]: given for given in commands(done, "retrieve.py")}
+    assert sorted(asked) == sorted(configuration.models(config, config["study_methods"]))
+    for model, given in asked.items():
+        variant = configuration.variant_of(model)
+        towers = list(dict.fromkeys([model, f"sft-{variant}", f"fare-{variant}"]))
+        for option, folder in (("--towers", "models"), ("--corpora", "corpora")):
+            assert given[option] == [f"results/{config['study']}/{folder}/{name}" for name in towers]
+    trained = {given["--name"][0]: given for given in commands(done, "train_sft.py")}
+    assert trained["sft-rag-think"]["--corpus"] == [f"results/{config['study']}/corpora/base-think"]
+    assert not trained["sft-think"]["--corpus"]
+    built = {given["--model"][0]: json.loads(given["--settings"][0]) for given in commands(done, "build_corpus.py")}
+    assert {name for name, settings in built.items() if settings["neighbours"]} == {
+        f"{method}-{variant}" for method in ("base", "sft-rag") for variant in config["variants"]
+    }
+    assert planned(done)["make_rag"] == planned(done)["make_rag_by_type"] == planned(done)["draw_rag"] == 1
 
 
 def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_than_three_of_fare(plans):
