@@ -83,7 +83,8 @@ def test_the_figure_draws_the_numbers_of_the_table():
     rows = pd.concat([rag_rows(), rag_rows(retriever="sft-rag-think"), rag_rows("sft-think")]).drop_duplicates()
     figure, points = draw(rag(rows))
     assert set(points.row) == {
-        "no reports", "retrieved", "another question's", "text", "text, no claim", "text, checked", "conflict",
+        "no reports", "retrieved", "another question's", "text poisons", "text poisons, no claim",
+        "text poisons, checked", "conflicts",
     }  # fmt: skip
     assert (points.shown == "clean").all()
     drawn = [line for line in figure.axes[0].get_lines() if line.get_linestyle() == "None"]

@@ -12,7 +12,7 @@ from safemed.report.tables.rag import NONE
 PANELS = 6  # models
 LOOKS = (("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#B8578F", "D"))  # of the retrievers, in their order
 SOUND_ROWS = {(NONE, "retrieved"): "retrieved", (NONE, "shuffled"): "another question's"}
-POISONS = {"text": "text", "image": "image", "conflict": "conflict"}
+POISONS = {"text": "text poisons", "image": "image poisons", "conflict": "conflicts"}
 GIVEN = {"retrieved": "", "unclaimed": ", no claim", "checked": ", checked"}
 
 
