@@ -135,7 +135,8 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     assert (docs / "redteam.png").read_bytes() == b"drawn, too" and (
         docs / "accuracy_vs_eps.png"
     ).read_bytes() == b"drawn"
-    (other / "tables" / "provenance.json").write_text(json.dumps(provenance("f" * 40, "f" * 40)))
+    elsewhere = json.dumps(provenance("f" * 40)).replace("results/small/", "results/other/")
+    (other / "tables" / "provenance.json").write_text(elsewhere)
     with pytest.raises(SystemExit, match="2 commits"):
         run(folder, other)
 
