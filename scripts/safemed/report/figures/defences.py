@@ -12,7 +12,7 @@ from safemed.report.tables.defences import NONE, PIXELS, WORDS
 PANELS = {PIXELS: "pixels: PGD", WORDS: "words: the worst of all"}
 MODELS = 4
 LOOKS = {
-    "clean": {"color": GREY, "marker": "o", "markerfacecolor": "white"},
+    "clean": {"color": GREY, "marker": "o", "markerfacecolor": "white", "markersize": 7.5},
     "plain": {"color": "#56B4E9", "marker": "s"},
     "adaptive": {"color": "#D55E00", "marker": "D"},
     "silent": {"color": GREY, "marker": "|", "markersize": 10, "markeredgewidth": 1.6},
