@@ -430,6 +430,8 @@ REFUSED = [
         "methods.fare.augmentation.alpha",
         "0 is less than or equal to the minimum of 0",
     ),
+    ("further_seeds: [1, 0]", "further_seeds", "0 is the study's own seed already; name others"),
+    ("further_seeds: [1, 1]", "further_seeds", "names something twice"),
     ("towers: {neighbours: 0}", "towers.neighbours", "0 is less than the minimum of 1"),
     ("methods: {fare: {augmentation: {kind: noisy}}}", "methods.fare.augmentation.sigma", "missing; a noisy"),
     ("monitoring: {probe: {times: 0}}", "monitoring.probe.times", "0 is less than the minimum of 1"),

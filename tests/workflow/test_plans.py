@@ -386,3 +386,35 @@ def test_an_archive_of_the_users_is_unpacked_and_nothing_is_fetched(untouched):
     (untouched / "own.zip").touch()
     jobs = planned(changed(untouched, {"data": {"source": "own.zip"}}, "data"))
     assert [jobs[name] for name in ("download_archive", "unpack_archive", "make_phantoms")] == [0, 1, 0]
+
+
+def test_further_seeds_train_and_evaluate_every_model_anew_on_the_same_data(untouched):
+    once = plan("--configfile", STUDIES["full"], cwd=untouched)
+    file = untouched / "seeds.yaml"
+    file.write_text(yaml.safe_dump({"further_seeds": [1, 2]}))
+    thrice = plan("--configfile", STUDIES["full"], file, cwd=untouched)
+    for name in (
+        "make_base",
+        "train_sft",
+        "train_grpo",
+        "attack_model",
+        "certify_model",
+        "stress_model",
+        "turns_model",
+    ):
+        assert thrice[name] == 3 * once[name], name
+    assert {name: thrice[name] for name in ("prepare", "split_questions", "audit_questions")} == dict.fromkeys(
+        ("prepare", "split_questions", "audit_questions"), 1
+    )
+    assert {"make_seeds", "make_seed_comparisons", "draw_seeds"} == set(thrice) - set(once)
+
+
+def test_each_seed_trains_from_the_base_of_its_own_and_attacks_keep_the_study_s_seed(untouched):
+    file = untouched / "seeds.yaml"
+    file.write_text(yaml.safe_dump({"further_seeds": [5]}))
+    done = snakemake("-n", "attack", "--printshellcmds", "--configfile", file, cwd=untouched)
+    (trained,) = (one for one in commands(done, "train_sft.py") if one["--name"] == ["sft-think-seed5"])
+    assert trained["--start"] == ["results/phantoms/models/base-seed5"] and trained["--seed"] == ["5"]
+    attacked = [one for one in commands(done, "attack.py") if one["--model"] == ["sft-think-seed5"]]
+    assert attacked and all(one["--weights"] == ["results/phantoms/models/sft-think-seed5"] for one in attacked)
+    assert all(one["--seed"] == ["0"] for one in attacked)
