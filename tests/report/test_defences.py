@@ -58,6 +58,7 @@ def test_against_words_claims_stand_beside_as_many_silent_sentences():
     assert (none.plain, none.adaptive, none.silent) == (0.4, 0.4, 0.8)
     assert (none.followed, none.p_silent) == (2 / 5, 2 * 0.5**2)  # q2 and q4
     assert (strip.plain, strip.adaptive, strip.silent, strip.followed) == (0.8, 0.4, 0.6, 0.4)
+    assert (none.any_words, strip.any_words, loop.any_words) == (0.4, 0.2, 0.6)  # of strip q1 alone
     assert strip.difference == 0 and strip.p == 1  # q2 gained, q3 lost
     assert (loop.plain, loop.adaptive, loop.wrong, loop.abstained) == (1.0, 0.6, 0.2, 0.2)
 

@@ -15,7 +15,7 @@ ANSWERED = {
         "through": "BBBBC",
         "hint": "AAAAC",
         "made": "AABBC",
-        "silent": "AACAC",
+        "silent": "ACAAC",
     },
     "loop": {"clean": "AAA-C", "pgd": "AA-BC", "through": "AB--C", "hint": "AAAAA", "made": "AAA-B", "silent": "AAA-C"},
 }

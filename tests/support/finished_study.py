@@ -350,6 +350,7 @@ def tables() -> dict[str, pd.DataFrame]:
                 "p_holm": 0.62,
                 "silent": 0.553,
                 "p_silent_holm": 0.84,
+                "any_words": 0.447,
                 "followed": 0.105,
                 "abstained": 0.132,
             },

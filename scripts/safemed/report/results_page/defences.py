@@ -40,19 +40,20 @@ def _words(study: Study) -> str:
         [
             row.model, row.defence, percent(row.clean_difference, sign="+"), p_value(row.p_clean_holm),
             percent(row.plain), percent(row.adaptive, row.adaptive_low, row.adaptive_high), percent(row.silent),
-            p_value(row.p_silent_holm), percent(row.followed),
+            p_value(row.p_silent_holm), percent(row.any_words), percent(row.followed),
             percent(row.difference, row.ci_low, row.ci_high, "+"), p_value(row.p_holm), percent(row.abstained),
         ]
         for row in _shown(study, WORDS)
     ]  # fmt: skip
     said = (
         "The same against words, the worst of all that were asked: misleading hints, and with them claims made for "
-        "defences. Read silent first: the worst of as many sentences that claim nothing. What a defence costs where "
-        "nobody attacks is the difference on clean questions."
+        "defences. Read silent first: the worst of as many sentences that claim nothing. What is left under any "
+        "words, claims and silent sentences, is all that a defence is worth; the gain is under claims alone. What it "
+        "costs where nobody attacks is the difference on clean questions."
     )
     head = [
         "model", "defence", "clean, points", "p", "hints, %", "made for it, %", "silent, %", "p against silent",
-        "to a claim, %", "gain, points", "p", "abstained, %",
+        "any words, %", "to a claim, %", "gain, points", "p", "abstained, %",
     ]  # fmt: skip
     return markdown.text(said, head, rows)
 
