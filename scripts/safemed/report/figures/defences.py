@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from safemed.report.figures.style import GREY, Drawn, count, label, legend, ordered, sentence, title
 from safemed.report.tables.defences import NONE, PIXELS, WORDS
 
-PANELS = {PIXELS: "pixels: PGD", WORDS: "words: the worst of all"}
+PANELS = {PIXELS: "pixels", WORDS: "words"}
 MODELS = 4
 LOOKS = {
     "clean": {"color": GREY, "marker": "o", "markerfacecolor": "white", "markersize": 7.5},
