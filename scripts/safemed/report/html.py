@@ -9,7 +9,8 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .5rem 0 2rem }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left; overflow-wrap: anywhere }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left }
+td { overflow-wrap: break-word; max-width: 30rem }
 th { border-bottom: 2px solid #888 }
 th button { all: unset; cursor: pointer; font-weight: bold }
 th button:focus-visible { outline: 2px solid #0072b2 }
