@@ -69,3 +69,21 @@ def test_every_claim_has_a_source_and_what_would_settle_it():
     for claim in claims.CLAIMS:
         assert "arXiv" in claim.source and claim.says.endswith(".") and claim.settles
         assert claim.found.__doc__
+
+
+def test_sound_reports_are_held_against_the_most_poisons_of_each_kind_whatever_the_intervals_allow():
+    rag = tables()["rag"].assign(model="sft-rag-instruct")
+    poisoned = (rag.poison == "conflict") & (rag.reports == "retrieved")
+    rag.loc[poisoned, ["ci_low", "ci_high"]] = (0.5, 0.7)
+    fewer = rag[poisoned].assign(per_question=1, accuracy=0.9)
+    known = provenance(COMMIT)
+    known["config"]["methods"]["sft-rag"] = {}
+    (found,) = findings.poisoned(Study(tables() | {"rag": pd.concat([fewer, rag])}, known))
+    assert (found.value, found.low, found.high) == pytest.approx((0.33, 0.145, 0.465)) and found.verdict == "confirmed"
+    assert not list(findings.poisoned(study()))  # sft was not trained with reports
+
+
+def test_the_loop_is_held_against_attacks_that_know_it():
+    table = tables()["defences"].assign(difference=[0.1, -0.2], ci_low=[0.02, -0.3], ci_high=[0.2, -0.1])
+    verdicts = [found.verdict for found in findings.loop(study(defences=table))]
+    assert verdicts == ["confirmed", "contradicted here"]

@@ -11,6 +11,7 @@ from safemed.report.results_page.study import Section, Study
 
 SAFEMED, MEDR2 = "SafeMed-R1 (arXiv 2512.19317)", "Med-R2 Bench (arXiv 2605.24492)"
 ECHO, DAS = "EchoBench (arXiv 2509.20146)", "DAS (arXiv 2508.00923)"
+THREAT, AGENTS = "MedThreatRAG (arXiv 2508.17215)", "multi-agent evaluation (arXiv 2601.13268)"
 HSAT, MEDCONF = "HSAT (arXiv 2503.10629)", "MedConf (arXiv 2601.15645)"
 
 
@@ -103,6 +104,13 @@ CLAIMS = (
         findings.vote_share,
         "dialogues",
     ),
+    Claim(
+        THREAT,
+        "Poisoned reports take away what retrieval adds.",
+        findings.poisoned,
+        "real reports, and their retrievers",
+    ),
+    Claim(AGENTS, "A loop of checks makes answers safer.", findings.loop, "the paper's agents, attacked adaptively"),
 )
 
 SECTION = Section("Claims", (claims,), {})

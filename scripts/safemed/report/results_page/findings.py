@@ -189,3 +189,23 @@ def vote_share(study: Study) -> Iterator[Finding]:
     """How much better than the letter's probability p_A ranks answers."""
     for row in study.rows("gradient_summary", order="seeded", estimator="p_A"):
         yield Finding(f"{row.model} on {row.seen} images, AUROC of p_A less the letter's", *_number_of(row, "beyond"))
+
+
+def poisoned(study: Study) -> Iterator[Finding]:
+    """Accuracy beside sound reports less that beside the most poisons of a kind, of methods trained with reports."""
+    rows = [row for row in study.rows("rag", shown=CLEAN, reports="retrieved") if "-rag-" in row.model]
+    sound = {(row.model, row.retriever): row for row in rows if row.poison == "none"}
+    most: dict[tuple, NamedTuple] = {}
+    for row in rows:
+        key = (row.model, row.retriever, row.poison)
+        if row.poison != "none" and (key not in most or row.per_question > most[key].per_question):
+            most[key] = row
+    for (model, retriever, poison), row in most.items():
+        ends = [_number_of(one, "accuracy", "ci_low", "ci_high") for one in (sound[model, retriever], row)]
+        yield _apart(f"{model}, {retriever}'s retriever, sound reports less {poison} poisons", *ends)
+
+
+def loop(study: Study) -> Iterator[Finding]:
+    """What asking again until two answers agree is worth against attacks that know it."""
+    for row in study.rows("defences", defence="loop"):
+        yield Finding(f"{row.model}, loop less none, {row.against}", row.difference, row.ci_low, row.ci_high)
