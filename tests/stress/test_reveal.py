@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from safemed.stress.erasure import GREY
-from safemed.stress.reveal import LESION_LAST, ORDERS, SEEDED, revealed, turns_of_cells
+from safemed.stress.reveal import revealed, turns_of_cells
+from safemed.stress.reveal_orders import LESION_LAST, ORDERS, SEEDED
 
 SIDE, CELLS, SHARES = 64, 8, (0.2, 0.4, 0.6, 0.8, 1.0)
 QUESTION = {"question_id": "q1", "box": [20, 24, 30, 39]}  # with its margin of 4: columns 2-4, rows 2-5

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from safemed.report.tables.gradient import ESTIMATORS, REVEAL_ROWS
-from safemed.stress.reveal import ORDERS
+from safemed.stress.reveal_orders import ORDERS
 
 SHARES = (0.2, 0.6, 1.0)
 # share -> question -> what is said of the image, and what most votes say; gold is A, of three options.

@@ -68,6 +68,8 @@ def jobs(tmp_path_factory) -> list[Job]:
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["reveal"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["defences"]),
         *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["retrieval"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["towers"]),
+        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["evidence"]),
         *planned_jobs(folder, "base", *fetched),
         *planned_jobs(folder, "preflight"),
         *planned_jobs(folder, "sft", "tables", "--config", 'training={"sft": {"targets": "own"}}'),

@@ -22,7 +22,8 @@ from safemed.evaluation.evaluator import UNPARSABLE, Evaluator
 from safemed.evaluation.partial_results import PartialResults
 from safemed.evaluation.stress_answers import stored_images
 from safemed.models.vlm import VLM
-from safemed.stress.reveal import LESION_LAST, SEEDED, revealed, turns_of_cells
+from safemed.stress.reveal import revealed, turns_of_cells
+from safemed.stress.reveal_orders import LESION_LAST, SEEDED
 from safemed.stress.stress_tests import CLEAN
 from safemed.utils import cli
 from safemed.utils.draws import draw

@@ -7,10 +7,8 @@ is nested: the cells of a smaller share are among those of a larger one.
 import numpy as np
 
 from safemed.stress.erasure import GREY, lesion_box
+from safemed.stress.reveal_orders import SEEDED
 from safemed.utils.noise import named_rng
-
-SEEDED, LESION_LAST = "seeded", "lesion-last"
-ORDERS = (SEEDED, LESION_LAST)  # in which cells are uncovered: by chance, or those of the lesion after all others
 
 
 def turns_of_cells(question: dict, side: int, cells: int, order: str, seed: int) -> np.ndarray | None:

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from safemed.report.figures.style import Drawn, count, label, legend, needed, ordered, percent_axis, sorted_as, title
-from safemed.stress.reveal import ORDERS
+from safemed.stress.reveal_orders import ORDERS
 
 LOOKS = {  # of the confidences
     "letter": {"color": "#D55E00", "linestyle": "-", "marker": "o"},

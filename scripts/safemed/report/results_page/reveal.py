@@ -3,7 +3,7 @@
 from safemed.report.results_page import markdown
 from safemed.report.results_page.markdown import fixed, percent
 from safemed.report.results_page.study import Section, Study
-from safemed.stress.reveal import SEEDED
+from safemed.stress.reveal_orders import SEEDED
 
 
 def _accuracy(study: Study) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 from safemed.data.prompts import FAILED, OUTCOMES
 from safemed.report.tables.calibration import discrimination, ece
 from safemed.report.tables.rows import COMPLETE, accuracy, check_answers, refuse
-from safemed.stress.reveal import SEEDED
+from safemed.stress.reveal_orders import SEEDED
 from safemed.utils.ranking import auroc, auroc_difference, auroc_interval
 
 OUTCOME_OF = {  # each confidence, and the outcome of the answer that it is in
