@@ -8,9 +8,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import pandas as pd
 import pytest
 from playwright.sync_api import Page, Request, sync_playwright
 
+from safemed.report.pages.tables import tables
 from support.paths import ROOT
 from support.settings import SMALLEST
 
@@ -111,17 +113,20 @@ def test_adversarial_images_are_paged_by_question(page, report):
     assert page.locator("section:visible").inner_text() == second
 
 
-def test_a_click_on_a_column_sorts_a_table_as_numbers_and_again_the_other_way_round(page, report):
+def test_a_click_on_a_column_sorts_a_table_as_numbers_and_again_the_other_way_round(page, tmp_path):
+    values = [2.0, 16.0, -1.0, float("nan"), 0.00012, 0.12345, 0.12341]
+    made = tables(sweep=pd.DataFrame({"model": list("abcdefg"), "eps": values}))
+    (tmp_path / "tables.html").write_text(made)
+    page.goto((tmp_path / "tables.html").as_uri())
+    for order, models in (("ascending", "cegfabd"), ("descending", "bafgecd")):  # what is missing stands last
+        page.locator("th button").nth(1).click()
+        assert "".join(page.locator("tbody td:nth-child(1)").all_inner_texts()) == models
+        assert page.locator("th").nth(1).get_attribute("aria-sort") == order
+
+
+def test_all_tables_of_a_study_are_on_one_page_that_fits_the_window(page, report):
     page.goto((report / "pages" / "tables.html").as_uri())
-    assert wider_than_the_window(page) <= 0
-    table = page.locator("table").nth(page.locator("h2").all_inner_texts().index("robustness"))
-    place = table.locator("th").all_inner_texts().index("eps")
-    cells = f"tbody td:nth-child({place + 1})"
-    for order, reverse in (("ascending", False), ("descending", True)):
-        table.locator("th button").nth(place).click()
-        shown = [float(text) for text in table.locator(cells).all_inner_texts()]
-        assert shown == sorted(shown, reverse=reverse) and len(set(shown)) > 1
-        assert table.locator("th").nth(place).get_attribute("aria-sort") == order
+    assert wider_than_the_window(page) <= 0 and "robustness" in page.locator("h2").all_inner_texts()
 
 
 def test_the_whole_report_opens_and_shows_its_figures(page, finished_study):

@@ -1,5 +1,6 @@
 """The claims table: a verdict follows from its interval alone, and what was not measured is not confirmed."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -45,16 +46,19 @@ def test_fine_tuning_collapses_where_less_than_half_is_left_whatever_the_interva
 
 def test_a_difference_is_turned_round_with_its_interval():
     (found,) = findings.rewards(study())
-    assert (found.value, found.low, found.high) == (0.05, -0.013, 0.092) and found.verdict == "not confirmed"
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (0.05, -0.013, 0.092)
+    ) and found.verdict == "not confirmed"
 
 
 def test_over_several_seeds_both_intervals_must_exclude_0():
     several = tables_of_seeds()
     (found,) = findings.holds(study(**several))
-    assert (found.value, found.low, found.high) == (0.835, 0.72, 0.95) and found.verdict == "confirmed"
+    half = np.hypot([0.095, 0.095], [0.115, 0.115])  # over images and over seeds: their squares add
+    assert (found.low, found.high) == pytest.approx(0.835 + np.array([-1, 1]) * half) and found.verdict == "confirmed"
     wide = several["seed_comparisons"].assign(seeds_high=0.1)
     (found,) = findings.holds(study(seeds=several["seeds"], seed_comparisons=wide))
-    assert found.low == -0.1 and found.verdict == "not confirmed"
+    assert found.low < 0 and found.verdict == "not confirmed"
 
 
 def test_what_a_study_does_not_measure_is_neither_confirmed_nor_contradicted():
@@ -87,3 +91,85 @@ def test_the_loop_is_held_against_attacks_that_know_it():
     table = tables()["defences"].assign(difference=[0.1, -0.2], ci_low=[0.02, -0.3], ci_high=[0.2, -0.1])
     verdicts = [found.verdict for found in findings.loop(study(defences=table))]
     assert verdicts == ["confirmed", "contradicted here"]
+
+
+def test_every_other_claim_is_confirmed_by_a_difference_in_its_favour_and_contradicted_by_one_against_it():
+    """For each finding: the table, its rows, and the columns of the number and its interval."""
+    known = provenance(COMMIT)
+    known["config"] |= {
+        "variants": ["instruct", "think"],
+        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat")},
+    }
+    own = {"model": "sft-think"}
+    cases = {
+        findings.smoothing: ("smoothing", [own], "difference", "ci_low", "ci_high"),
+        findings.cues: (
+            "image_edits", [own | {"kind": "mark", "polarity": "negative", "about": "all", "name": "label"}],
+            "beyond", "beyond_low", "beyond_high",
+        ),
+        findings.sycophantic: (
+            "published", [own | {"voice": "all", "taught": "new", "position": "last"}],
+            "echo_beyond", "echo_beyond_low", "echo_beyond_high",
+        ),
+        findings.fooled: (
+            "redteam", [own | {"strategy": "adaptive"}], "beyond_random", "beyond_random_low", "beyond_random_high",
+        ),
+        findings.misled: (
+            "redteam", [own | {"strategy": "adaptive"}], "beyond_silent", "beyond_silent_low", "beyond_silent_high",
+        ),
+        findings.vote_share: (
+            "gradient_summary", [own | {"order": "seeded", "estimator": "noise", "seen": "clean"}],
+            "beyond", "beyond_low", "beyond_high",
+        ),
+    }  # fmt: skip
+    for found, (name, rows, *columns) in cases.items():
+        for sign, verdict in ((1, "confirmed"), (-1, "contradicted here")):
+            values = dict(zip(columns, sorted([sign * 0.1, sign * 0.2, sign * 0.3]), strict=True))
+            values = dict(zip([columns[1], columns[0], columns[2]], values.values(), strict=True))
+            table = pd.DataFrame([row | values for row in rows])
+            (one,) = found(Study({name: table}, known))
+            assert (one.value, one.verdict) == (sign * 0.2, verdict), found.__name__
+
+
+def test_claims_of_two_numbers_take_the_one_that_should_be_greater_first():
+    known = provenance(COMMIT)
+    known["config"] |= {
+        "variants": ["instruct", "think"],
+        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat")},
+    }
+
+    def verdicts(found, name: str, rows: list[dict]) -> list[str]:
+        return [one.verdict for one in found(Study({name: pd.DataFrame(rows)}, known))]
+
+    high, low = ({"accuracy": one, "ci_low": one - 0.1, "ci_high": one + 0.1} for one in (0.8, 0.3))
+    stages = [{"model": "sft-think", "condition": "plain", "stage": stage} for stage in ("quality", "diagnosis")]
+    assert verdicts(findings.degrades, "chain", [stages[0] | high, stages[1] | low]) == ["confirmed"]
+    assert verdicts(findings.degrades, "chain", [stages[0] | low, stages[1] | high]) == ["contradicted here"]
+    hinted = {"model": "sft-think", "seen": "clean", "voice": "all", "taught": "new"}
+    misled = {"sycophancy": 0.8, "sycophancy_low": 0.7, "sycophancy_high": 0.9}
+    drifted = {"drift": 0.3, "drift_low": 0.2, "drift_high": 0.4}
+    assert verdicts(findings.relies, "hints", [hinted | misled | drifted]) == ["confirmed"]
+    joint = {"condition": "plain", "joint": 0.8, "ci_low": 0.7, "ci_high": 0.9}
+    less = {"condition": "plain", "joint": 0.3, "ci_low": 0.2, "ci_high": 0.4}
+    chains = [{"model": "at-grpo-think"} | joint, {"model": "sft-think"} | less]
+    assert verdicts(findings.reasoning, "chain_summary", chains) == ["confirmed"]
+    votes = [
+        {
+            "model": f"{model}-instruct",
+            "level": "CT",
+            "knn_pgd": one,
+            "knn_pgd_low": one - 0.1,
+            "knn_pgd_high": one + 0.1,
+        }
+        for model, one in {"hsat": 0.8, "base": 0.3}.items()
+    ]
+    assert verdicts(findings.towers, "towers", votes) == ["confirmed"]
+
+
+def test_a_certificate_is_held_against_a_model_that_sees_no_image():
+    made = tables()
+    above = made["certified"].assign(certified_accuracy=0.5, ci_low=0.4, ci_high=0.6)  # blind is right on 34.5 %
+    (found,) = findings.certificate(study(certified=above))
+    assert found.value == pytest.approx(0.155) and found.verdict == "confirmed"
+    (found,) = findings.certificate(study(certified=above.assign(certified_accuracy=0.3, ci_low=0.2, ci_high=0.4)))
+    assert found.verdict == "not confirmed"

@@ -13,7 +13,7 @@ from safemed.report.figures.adversarial_examples import amplified
 from safemed.report.pages import adversarial_examples as examples
 from safemed.report.pages.tables import tables
 from support.hostile import MARKUP
-from support.report_rows import OUTCOMES, attack_rows
+from support.report_rows import OUTCOMES, attack_rows, failed
 
 
 def images(folder) -> dict:
@@ -72,5 +72,16 @@ def test_pages_load_nothing(tmp_path):
 def test_a_table_shows_its_first_rows_with_three_decimals_and_nothing_for_what_is_missing():
     table = pd.DataFrame({"model": ["a", None], "share": [1 / 3, float("nan")], "n": [7, 8]})
     page = tables(hints=table, long=pd.DataFrame({"n": range(html.MOST_ROWS + 3)}))
-    assert "<tr><td>a</td><td>0.333</td><td>7</td></tr><tr><td></td><td></td><td>8</td></tr>" in page
-    assert "3 more rows in long.csv" in page
+    assert f'<tr><td>a</td><td data-value="{1 / 3!r}">0.333</td><td>7</td></tr><tr><td></td><td></td><td>8' in page
+    assert f"The first {html.MOST_ROWS} rows of {html.MOST_ROWS + 3}." in page
+    assert ">0.0002<" in tables(p=pd.DataFrame({"p": [0.0002]})) and "<td>8</td>" in tables(
+        p=pd.DataFrame({"n": [8.0]})
+    )
+
+
+def test_what_was_not_evaluated_does_not_look_like_a_score(tmp_path):
+    clean = pd.concat([attack_rows(), attack_rows("at-grpo-think")])
+    attacked = [attack_rows(attack="pgd", eps=8, outcomes=["wrong"] * 8), attack_rows("at-grpo-think", "pgd", 8)]
+    attacked[1] = failed(attacked[1], "q0", 8)
+    page = examples.adversarial_examples(clean, pd.concat(attacked), images(tmp_path), 8)
+    assert page.count('class="failed">after: failed') == 1

@@ -9,7 +9,7 @@ import pytest
 import write_results
 from safemed.report.results_page import readme
 from safemed.report.results_page.page import page
-from safemed.report.results_page.study import Study
+from safemed.report.results_page.study import Study, together
 from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 from support.hostile import MARKUP
 
@@ -78,7 +78,7 @@ def test_over_several_seeds_the_page_and_the_readme_tell_means_with_their_range(
         in written
     )
     assert "| sft | 90.5 | 12.5 | 3.5 |" in block and "| at-grpo | 93.5 | 87.5 | 86.5 |" in block
-    assert "AT-GRPO owes the rewards +5.5 (+74.0 to +93.0) points" in block  # the table has it the other way round
+    assert "AT-GRPO owes the rewards +5.5 (+0.5 to +10.5) points" in block  # over images and seeds: 3 and 4 make 5
 
 
 def test_a_number_that_is_missing_is_shown_as_missing(study):
@@ -139,6 +139,17 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     (other / "tables" / "provenance.json").write_text(elsewhere)
     with pytest.raises(SystemExit, match="2 commits"):
         run(folder, other)
+
+
+def test_studies_of_other_data_and_tables_of_seeds_of_a_further_study_are_not_put_together():
+    one, several = Study(tables(), provenance(COMMIT)), Study(tables() | tables_of_seeds(), provenance(COMMIT))
+    assert not {"seeds", "seed_comparisons"} & set(together([one, several]).tables)
+    assert {"seeds", "seed_comparisons"} <= set(together([several, one]).tables)
+    for changed in ({"data": {"source": "mine", "image_size": 64}}, {"seed": 8}, {"attack": {"headline_eps": 4}}):
+        other = provenance(COMMIT)
+        other["config"] |= changed
+        with pytest.raises(ValueError, match=f"another .*{next(iter(changed))}"):
+            together([one, Study(tables(), other)])
 
 
 def test_a_readme_without_markers_and_a_folder_without_tables_are_refused(folder):

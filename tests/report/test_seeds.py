@@ -7,6 +7,7 @@ from scipy.stats import t
 
 import make_figure
 from safemed.report.figures import seeds as figure
+from safemed.report.inputs import of_own_seed
 from safemed.report.tables.comparisons import WORST, comparisons
 from safemed.report.tables.seed_comparisons import seed_comparisons
 from safemed.report.tables.seeds import seeds
@@ -111,3 +112,18 @@ def test_figures_show_the_studys_own_seed_and_that_of_seeds_all_of_them(tmp_path
     assert set(drawn.condition) == {"clean", "pgd", WORST} and (drawn.trainings == 3).all()
     with pytest.raises(ValueError, match="nothing to draw"):
         figure.seeds(seeds(trained(), **SHOWN).assign(measure="negative"))
+
+
+def test_a_base_that_is_a_checkpoint_is_compared_with_the_trainings_of_all_seeds():
+    attacks = pd.concat([trained(), trained("base", {"": 2})])
+    row = of(seed_comparisons(attacks, 8), family="methods", images=WORST)
+    assert (row["first"], row["second"], row.trainings) == ("at-grpo-think", "base-think", 3)
+    assert row.difference == pytest.approx(0.75 - 0.25)
+
+
+def test_the_transfer_matrix_of_a_figure_is_of_one_seed():
+    rows = pd.DataFrame(
+        {"source": ["sft-think", "sft-think-seed1"] * 2, "target": ["sft-think"] * 3 + ["a-think-seed1"]}
+    )
+    kept = of_own_seed(rows)
+    assert kept.to_dict("records") == 2 * [{"source": "sft-think", "target": "sft-think"}]

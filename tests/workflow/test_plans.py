@@ -418,3 +418,13 @@ def test_each_seed_trains_from_the_base_of_its_own_and_attacks_keep_the_study_s_
     attacked = [one for one in commands(done, "attack.py") if one["--model"] == ["sft-think-seed5"]]
     assert attacked and all(one["--weights"] == ["results/phantoms/models/sft-think-seed5"] for one in attacked)
     assert all(one["--seed"] == ["0"] for one in attacked)
+
+
+def test_images_are_shown_to_the_models_of_their_seed_alone(untouched):
+    file = untouched / "seeds.yaml"
+    file.write_text(yaml.safe_dump({"further_seeds": [5]}))
+    done = snakemake("-n", "attack", "--printshellcmds", "--configfile", STUDIES["full"], file, cwd=untouched)
+    shown = {one["--model"][0]: one["--attacks"] for one in commands(done, "replay.py")}
+    assert len(shown) == 2 * len(MODELS)
+    for model, folders in shown.items():
+        assert len(folders) == len(MODELS) and all(("-seed5/" in one) == model.endswith("-seed5") for one in folders)

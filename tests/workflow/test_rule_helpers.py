@@ -75,6 +75,20 @@ def test_questions_as_published_do_not_depend_on_what_hardens_them(study):
     assert not published and fingerprint("prepare.py", *hardened) != fingerprint("prepare.py")
 
 
+def test_a_checkpoint_is_one_base_for_all_seeds_and_the_tiny_model_is_trained_with_each(study):
+    several = study | {"further_seeds": [1], "variants": ["think"]}
+    assert configs.models(several, ["base", "sft"]) == [
+        "base-think",
+        "sft-think",
+        "base-think-seed1",
+        "sft-think-seed1",
+    ]
+    assert configs.trained_bases(several) == ["base", "base-seed1"]
+    named = changed(several, model={"name": "someone/Model", "revision": "0" * 40})
+    assert configs.models(named, ["base", "sft"]) == ["base-think", "sft-think", "sft-think-seed1"]
+    assert configs.trained_bases(named) == ["base"]
+
+
 def test_one_process_is_started_by_python_several_by_torchrun_and_several_nodes_by_srun(study):
     cases = {(1, 1): "python", (1, 2): "torchrun --standalone --nproc-per-node 2 --"}
     for (nodes, processes), line in cases.items():

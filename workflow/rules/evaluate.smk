@@ -69,12 +69,12 @@ use rule attack_model as probe_towers with:
         arguments="",
 
 
-# Stored adversarial images of every model of the study, shown to one model: no attack, only answers.
+# Stored adversarial images of every model of a seed, shown to one of them: no attack, only answers.
 use rule attack_model as transfer_images with:
     input:
         **AUDITED,
         weights=evaluations.weights,
-        attacks=evaluations.transferred(),
+        attacks=evaluations.transferred,
     output:
         folder=directory(f"{RESULTS}/transfer/{MODEL}"),
     log:

@@ -21,6 +21,7 @@ p { max-width: 50rem; color: #444 }
 figure { margin: 0 } figcaption { font-size: 13px; color: #666 }
 img { image-rendering: pixelated; max-width: 100% }
 .words { flex: 1 1 18rem } .right { color: #005a8f; font-weight: bold } .wrong { color: #b34700; font-weight: bold }
+.failed { color: #666; font-style: italic }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 }
 nav button, nav select { font: inherit; padding: .3rem .8rem; max-width: 100% }
 """
@@ -30,7 +31,7 @@ for (const button of document.querySelectorAll("th button")) button.onclick = ()
   const down = head.getAttribute("aria-sort") === "ascending", place = head.cellIndex;
   for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
-  const value = row => row.cells[place].textContent, empty = text => text === "";
+  const value = row => row.cells[place].dataset.value ?? row.cells[place].textContent, empty = text => text === "";
   const compared = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
   const rows = [...body.rows].map(row => [value(row), row]);
   rows.sort(([a], [b]) => empty(a) || empty(b) ? empty(a) - empty(b) : (down ? -1 : 1) * compared(a, b));
@@ -49,13 +50,13 @@ const step = by => show(chosen.selectedIndex + by);
 document.getElementById("back").onclick = () => step(-1);
 document.getElementById("on").onclick = () => step(1);
 document.addEventListener("keydown", event => {
-  if (event.target === chosen) return;
+  if (event.target === chosen || event.altKey || event.ctrlKey || event.metaKey) return;
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
 });
 show(0);
 """
-MOST_ROWS = 200  # of a table on the page; its CSV holds all
+MOST_ROWS = 2000  # of a table on the page; its CSV holds all
 
 
 def page(title: str, captions: dict[str, tuple[str, str]], tables: dict[str, pd.DataFrame]) -> str:
@@ -90,12 +91,16 @@ def _section(heading: str, caption: str, name: str, table: pd.DataFrame) -> str:
     heads = "".join(f"<th><button>{escape(str(column))}</button></th>" for column in shown)
     rows = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in shown.itertuples(index=False))
     body = f'<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-    more = f"<p>{len(table) - MOST_ROWS} more rows in {escape(name)}.csv.</p>" if len(table) > MOST_ROWS else ""
-    return f"<h2>{escape(heading)}</h2><p>{escape(caption)} ({escape(name)}.csv)</p>{body}{more}"
+    more = f" The first {MOST_ROWS} rows of {len(table)}." if len(table) > MOST_ROWS else ""
+    return f"<h2>{escape(heading)}</h2><p>{escape(caption)} ({escape(name)}.csv){more}</p>{body}"
 
 
 def _cell(value: object) -> str:
-    """A cell; nothing for what is missing, three decimals for a number that is not whole."""
+    """A cell; nothing for what is missing. A number that is not whole has three decimals, or three digits where it is
+    small; it is sorted by all of them.
+    """
     if not isinstance(value, (list, dict)) and pd.isna(value):
         return "<td></td>"
-    return f"<td>{escape(f'{value:.3f}' if isinstance(value, float) else str(value))}</td>"
+    if not isinstance(value, float) or value.is_integer():
+        return f"<td>{escape(f'{value:g}' if isinstance(value, float) else str(value))}</td>"
+    return f'<td data-value="{value!r}">{f"{value:.3f}" if abs(value) >= 0.001 else f"{value:.3g}"}</td>'

@@ -38,7 +38,9 @@ def of_own_seed(read: pd.DataFrame | dict[str, Path]) -> pd.DataFrame | dict[str
     """What `read` returned, without the models of further seeds."""
     if isinstance(read, dict):
         return {model: path for model, path in read.items() if not seed_of(pd.Series([model]))[0]}
-    return read[seed_of(read.model) == ""].reset_index(drop=True) if "model" in read else read
+    for column in {"model", "source", "target"} & set(read):
+        read = read[seed_of(read[column]) == ""]
+    return read.reset_index(drop=True)
 
 
 def function(name: str) -> Callable:

@@ -201,11 +201,15 @@ def teaching_towers(config: dict) -> set[str]:
     return {method["start"] for name, method in config["methods"].items() if retrieves(config, name)}
 
 
-def models(config: dict, methods: list[str]) -> list[str]:
-    """The names of the trained models of some methods, those of the study's own seed first."""
+def models(config: dict, methods: list[str], only: str | None = None) -> list[str]:
+    """The names of the models of some methods, those of the study's own seed first. only: the seed that is asked for.
+
+    A base that is a checkpoint is one model, whatever the seeds.
+    """
     return [
         f"{method}-{variant}{seed}"
-        for seed in seeds(config)
+        for seed in (seeds(config) if only is None else [only])
         for method in dict.fromkeys(methods)
         for variant in config["variants"]
+        if method != BASE or trained_base(config, variant, seed).endswith(seed)
     ]

@@ -92,9 +92,10 @@ class Evaluations:
         names = configs.before(self.attack, wildcards.variant, wildcards.attack)
         return [f"{self.results}/attacks/{self.model(wildcards)}/{name}" for name in names]
 
-    def transferred(self) -> list[str]:
-        """The attack whose images every studied model is shown, on each of them."""
-        return self._attacks("transfer", self.studied, lambda variant: [self.attack["transfer"]])
+    def transferred(self, wildcards) -> list[str]:
+        """The attack whose images a model is shown, on each studied model of its seed."""
+        own = configs.models(self.config, self.config["study_methods"], wildcards.seed)
+        return self._attacks("transfer", own, lambda variant: [self.attack["transfer"]])
 
     # What the scripts are given.
 

@@ -1,4 +1,4 @@
-"""Every question that an attack breaks: its image before and after, the difference, and the model's words."""
+"""Questions that an attack breaks: the image before and after, the difference, and the models' words."""
 
 import base64
 import io
@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from safemed.data.prompts import FAILED
 from safemed.report import html
 from safemed.report.figures.adversarial_examples import AMPLIFICATION, amplified, read_images
 from safemed.report.figures.examples import compare_examples
 from safemed.report.figures.style import label
 
 MOST = 40  # questions, which are some megabytes
+LOOKS = {"right": "right", FAILED: "failed"}  # outcome -> its class on the page; all others are wrong
 SIDE = 192  # pixels at which an image is shown
 
 
@@ -28,7 +30,8 @@ def adversarial_examples(clean: pd.DataFrame, attacked: pd.DataFrame, images: di
     """
     after = attacked[attacked.eps == eps]
     pairs = {model: (clean[clean.model == model], after[after.model == model]) for model in dict.fromkeys(clean.model)}
-    chosen = broken(clean, after)[:MOST]
+    fell = broken(clean, after)
+    chosen = fell[:MOST]
     if not chosen:
         return html.text_page(
             "Adversarial examples", "No question was answered right on the clean image and not right under attack."
@@ -37,7 +40,8 @@ def adversarial_examples(clean: pd.DataFrame, attacked: pd.DataFrame, images: di
     stacks = {model: read_images(path, eps, len(pairs[model][1])) for model, path in images.items()}
     shown = [_question(question, {model: rows[model].loc[question] for model in rows}, stacks) for question in chosen]
     said = (
-        f"{len(chosen)} questions that the attack breaks, of one model or of all. |δ| ≤ {eps:g}/255; the difference is "
+        f"The first {len(chosen)} of {len(fell)} questions that the attack breaks, of one of these models or of all. "
+        f"|δ| ≤ {eps:g}/255; the difference is "
         f"drawn {AMPLIFICATION} times its size. Arrow keys page."
     )
     return html.paged("Adversarial examples", said, shown)
@@ -76,9 +80,7 @@ def _model(model: str, row: pd.Series, images: dict[str, np.ndarray]) -> str:
 
 def _words(when: str, answer: str, outcome: str, text: str) -> str:
     said = f"{answer}, {outcome}" if answer else outcome
-    return (
-        f'<p class="{"right" if outcome == "right" else "wrong"}">{when}: {escape(said)}</p><pre>{escape(text)}</pre>'
-    )
+    return f'<p class="{LOOKS.get(outcome, "wrong")}">{when}: {escape(said)}</p><pre>{escape(text)}</pre>'
 
 
 def picture(image: np.ndarray, name: str) -> str:

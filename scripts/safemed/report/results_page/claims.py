@@ -33,9 +33,10 @@ def claims(study: Study) -> str:
         rows += [[claim.source, claim.says, *one, claim.settles] for one in shown]
     said = (
         "Each number is in points, and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval "
-        "is above 0, contradicted here where it is below, and else not confirmed; of several seeds, the interval holds "
-        "both the one over images and the one over seeds. Here means this study's models and images: a verdict is not "
-        "one on the models of a paper."
+        "is above 0, contradicted here where it is below, and else not confirmed. Comparisons of methods in the worst "
+        "case are over all seeds of the study, and their intervals allow for other questions and other seeds; all "
+        "other numbers are of the first seed. Here means this study's models and images: a verdict is not one on the "
+        "models of a paper."
     )
     return markdown.text(said, ["paper", "claim", "here", "verdict", "what would settle it"], rows)
 
@@ -89,9 +90,8 @@ CLAIMS = (
     Claim(
         ECHO, "Medical models echo what the user suggests.", findings.sycophantic, "the benchmark's data and wordings"
     ),
-    Claim(
-        DAS, "Adaptive red teams fool what static tests do not.", findings.fooled, "a language model as the red team"
-    ),
+    Claim(DAS, "Adaptive red teams fool more than random ones.", findings.fooled, "a language model as the red team"),
+    Claim(DAS, "What fools is what is claimed.", findings.misled, "a language model as the red team"),
     Claim(
         HSAT,
         "Hierarchical contrastive training makes towers robust.",
@@ -100,10 +100,11 @@ CLAIMS = (
     ),
     Claim(
         MEDCONF,
-        "Confidence should follow the evidence; p_A might do so better (this project's).",
+        "Confidence should follow the evidence; agreement under noise does so better (this project's).",
         findings.vote_share,
         "dialogues",
     ),
+    Claim(THREAT, "Retrieved reports add to accuracy.", findings.retrieved, "real reports, and their retrievers"),
     Claim(
         THREAT,
         "Poisoned reports take away what retrieval adds.",

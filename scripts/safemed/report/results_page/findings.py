@@ -1,14 +1,13 @@
 """What a study says of each claim of the papers, as a difference that is above 0 if the claim holds.
 
-Where a table has no interval of the difference itself, it is made of the two numbers' intervals, which is wider than
-need be: such a claim is confirmed too rarely, not too often.
+Where a table has no interval of the difference itself, it is made of the two numbers' own, which is wider than need be:
+such a claim is confirmed too rarely, not too often.
 """
 
 from collections.abc import Iterator
-from math import isnan
 from typing import NamedTuple
 
-from safemed.report.results_page.robustness import under
+from safemed.report.results_page.robustness import interval, under
 from safemed.report.results_page.study import Study
 from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import CLEAN
@@ -50,16 +49,9 @@ def _lead(study: Study, first: str, second: str) -> Iterator[Finding]:
     table = table[(table.images == WORST) & (table.family != "variants by modality")]
     for sign, names in ((1, (first, second)), (-1, (second, first))):
         for row in table[(table["first"] == names[0]) & (table.second == names[1])].to_dict("records"):
-            low, high = _widest(row)
+            low, high = interval(row)
             ends = (low, high) if sign > 0 else (-high, -low)
             yield Finding(f"{first} less {second}, worst case", sign * row["difference"], *ends)
-
-
-def _widest(row: dict) -> tuple[float, float]:
-    """The interval that holds both that over images and, of several seeds, that over seeds."""
-    ends = [row.get(name, float("nan")) for name in ("ci_low", "ci_high", "seeds_low", "seeds_high")]
-    known = [end for end in ends if not isnan(end)]
-    return (min(known), max(known)) if known else (float("nan"), float("nan"))
 
 
 def _under(study: Study, model: str) -> tuple[tuple | None, tuple | None]:
@@ -98,13 +90,15 @@ def thinking(study: Study) -> Iterator[Finding]:
 
 
 def certificate(study: Study) -> Iterator[Finding]:
-    """Accuracy certified at the smallest radius above 0."""
+    """Accuracy certified at the smallest radius above 0 less that of the better baseline that sees no image."""
+    table = study.tables.get("certified")
     for row in study.rows("certified"):
-        of_model = study.tables["certified"]
-        radii = of_model[(of_model.model == row.model) & (of_model.radius > 0)].radius
+        radii = table[(table.model == row.model) & (table.radius > 0)].radius
         if row.model.startswith("at-grpo-") and row.radius == radii.min():
-            certified = (row.certified_accuracy, row.ci_low, row.ci_high)
-            yield Finding(f"{row.model}, {row.function}, certified at L2 radius {row.radius}", *certified)
+            blind = study.tables["robustness"].blind.max()
+            ends = (one - blind for one in (row.certified_accuracy, row.ci_low, row.ci_high))
+            smoothed = f"{row.model}, {row.function}, sigma {row.sigma}"
+            yield Finding(f"{smoothed}, certified at L2 radius {row.radius} less blind", *ends)
 
 
 def smoothing(study: Study) -> Iterator[Finding]:
@@ -143,10 +137,7 @@ def relies(study: Study) -> Iterator[Finding]:
 def cues(study: Study) -> Iterator[Finding]:
     """Answers that follow a wrong label burnt into the image, less those that give this option without its claim."""
     for row in study.rows("image_edits", kind="mark", polarity="negative", about="all"):
-        silent = (row.followed_silent,) * 3
-        yield _apart(
-            f"{row.model}, follows the label {row.name} less a silent one", _number_of(row, "followed"), silent
-        )
+        yield Finding(f"{row.model}, follows the label {row.name} less a silent one", *_number_of(row, "beyond"))
 
 
 def stepwise(study: Study) -> Iterator[Finding]:
@@ -167,42 +158,63 @@ def sycophantic(study: Study) -> Iterator[Finding]:
 
 
 def fooled(study: Study) -> Iterator[Finding]:
+    """Right answers that an adaptive red team fools less those that a random one fools."""
+    for row in study.rows("redteam", strategy="adaptive"):
+        yield Finding(f"{row.model}, fooled adaptively less at random", *_number_of(row, "beyond_random"))
+
+
+def misled(study: Study) -> Iterator[Finding]:
     """Right answers that an adaptive red team fools less those that it fools without claims."""
     for row in study.rows("redteam", strategy="adaptive"):
-        silent = (row.silent,) * 3
-        yield _apart(f"{row.model}, fooled less fooled without claims", _number_of(row, "fooled"), silent)
+        yield Finding(f"{row.model}, fooled with claims less without", *_number_of(row, "beyond_silent"))
 
 
 def towers(study: Study) -> Iterator[Finding]:
-    """The vote of a hierarchically trained tower's neighbours under attack, less that of the base's."""
+    """The vote of a hierarchically trained tower's neighbours under attack less that of the same without this training:
+    of the tower itself less the base's, and of what standard fine-tuning makes of either.
+    """
     rows = {(row.model, row.level): row for row in study.rows("towers")}
     for (model, level), row in rows.items():
-        base = rows.get(("base-instruct", level))
-        if base and model == "sft-hsat-instruct":
-            yield _apart(
-                f"{level} by neighbours under attack, hsat less base",
-                *(_number_of(one, "knn_pgd") for one in (row, base)),
-            )
+        for trained, untrained in (("hsat", "base"), ("sft-hsat", "sft")):
+            method, _, variant = model.rpartition("-")
+            other = rows.get((f"{untrained}-{variant}", level))
+            if method == trained and other:
+                ends = (_number_of(one, "knn_pgd") for one in (row, other))
+                yield _apart(f"{level} by neighbours under attack, {model} less {other.model}", *ends)
 
 
 def vote_share(study: Study) -> Iterator[Finding]:
-    """How much better than the letter's probability p_A ranks answers."""
-    for row in study.rows("gradient_summary", order="seeded", estimator="p_A"):
-        yield Finding(f"{row.model} on {row.seen} images, AUROC of p_A less the letter's", *_number_of(row, "beyond"))
+    """How much better than the letter's probability the share of equal answers under noise ranks the same answers."""
+    for row in study.rows("gradient_summary", order="seeded", estimator="noise"):
+        yield Finding(f"{row.model} on {row.seen} images, AUROC of noise less the letter's", *_number_of(row, "beyond"))
+
+
+def retrieved(study: Study) -> Iterator[Finding]:
+    """Accuracy beside sound reports less that without reports, of methods trained with reports."""
+    rows = _reports(study)
+    without = {row.model: row for row in rows if row.reports == "none"}
+    for row in rows:
+        if row.poison == "none" and row.reports == "retrieved":
+            ends = [_number_of(one, "accuracy", "ci_low", "ci_high") for one in (row, without[row.model])]
+            yield _apart(f"{row.model}, {row.retriever}'s retriever, sound reports less none", *ends)
 
 
 def poisoned(study: Study) -> Iterator[Finding]:
     """Accuracy beside sound reports less that beside the most poisons of a kind, of methods trained with reports."""
-    rows = [row for row in study.rows("rag", shown=CLEAN, reports="retrieved") if "-rag-" in row.model]
+    rows = [row for row in _reports(study) if row.reports == "retrieved"]
     sound = {(row.model, row.retriever): row for row in rows if row.poison == "none"}
     most: dict[tuple, NamedTuple] = {}
-    for row in rows:
-        key = (row.model, row.retriever, row.poison)
-        if row.poison != "none" and (key not in most or row.per_question > most[key].per_question):
-            most[key] = row
+    for row in sorted(rows, key=lambda row: (row.per_question, row.rate)):
+        if row.poison != "none":
+            most[row.model, row.retriever, row.poison] = row
     for (model, retriever, poison), row in most.items():
         ends = [_number_of(one, "accuracy", "ci_low", "ci_high") for one in (sound[model, retriever], row)]
         yield _apart(f"{model}, {retriever}'s retriever, sound reports less {poison} poisons", *ends)
+
+
+def _reports(study: Study) -> list[NamedTuple]:
+    """The rows of methods trained with reports, on clean images."""
+    return [row for row in study.rows("rag", shown=CLEAN) if "-rag-" in row.model]
 
 
 def loop(study: Study) -> Iterator[Finding]:

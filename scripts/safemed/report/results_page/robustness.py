@@ -1,6 +1,7 @@
 """Accuracy on clean images and under attack, methods against each other, and whether the attacks can be believed."""
 
 from collections.abc import Mapping
+from math import hypot, isnan
 
 from safemed.report.results_page import markdown
 from safemed.report.results_page.markdown import NONE, p_value, percent
@@ -29,16 +30,28 @@ def worst_case(study: Study) -> dict[str, tuple[float, float, float]]:
 def lead(study: Study, method: str, variant: str, images: str, among: str = "comparisons") -> tuple[str, str] | None:
     """AT-GRPO less a method on `clean` images or in the worst case: in points, with interval, and Holm's p.
 
-    among: the table, comparisons or seed_comparisons.
+    among: the table, comparisons or seed_comparisons, whose interval is that over images and seeds.
     """
     signs = {f"at-grpo-{variant}": 1, f"{method}-{variant}": -1}
     table = study.tables[among]
     table = table[(table.family == "methods") & (table.images == images)]
     for row in table[table["first"].isin(signs) & table["second"].isin(signs)].itertuples():
         sign = signs[row.first]
-        low, high = sorted((sign * row.ci_low, sign * row.ci_high))
+        low, high = sorted(sign * end for end in interval(row._asdict()))
         return percent(sign * row.difference, low, high, sign="+"), p_value(row.p_holm)
     return None
+
+
+def interval(row: Mapping) -> tuple[float, float]:
+    """The 95 % interval of a row's `difference`: over images, and where there are several, over seeds as well.
+
+    The two are taken as independent: on each side, their distances from the difference are added in squares.
+    """
+    ends = []
+    for side in ("low", "high"):
+        known = [row.get(f"{kind}_{side}", float("nan")) - row["difference"] for kind in ("ci", "seeds")]
+        ends.append(hypot(*(end for end in known if not isnan(end))))
+    return row["difference"] - ends[0], row["difference"] + ends[1]
 
 
 def _accuracy(study: Study) -> str:

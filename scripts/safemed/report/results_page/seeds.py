@@ -30,7 +30,7 @@ def _spread(study: Study) -> str:
     trained = len(study.config["further_seeds"]) + 1
     said = (
         f"Accuracy in %: the mean of {trained} trainings; in brackets the least and the greatest, then the mean's 95 % "
-        "interval by Student's t over the trainings, which allows for seeds that nobody has tried."
+        "interval by Student's t over the trainings: where the mean over many seeds lies."
     )
     return markdown.text(said, ["model", "clean", f"PGD, {study.eps}/255", "worst case of the suite"], rows)
 
@@ -55,9 +55,9 @@ def _comparisons(study: Study) -> str:
     ]  # fmt: skip
     said = (
         "Differences in points, paired by seed and by question: the mean over seeds, with the least and the greatest. "
-        "The first interval says what other questions would give these models, the second what further seeds would "
-        "give on these questions. p is that of flipped signs over images, with Holm's adjustment over all pairs of a "
-        "kind."
+        "The first interval says what other questions would give these models, the second where the mean over many "
+        "seeds lies on these questions. p is that of flipped signs over images, with Holm's adjustment over all pairs "
+        "of a kind; like the first interval it is about these very trainings."
     )
     return markdown.text(said, ["models", "images", "difference", "over images", "over seeds", "p"], rows)
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+OF_SEEDS = ("seeds", "seed_comparisons")
+
 
 class Study(NamedTuple):
     """A finished study. tables: name -> table, those that its evaluations have; provenance: of all results."""
@@ -38,11 +40,17 @@ class Study(NamedTuple):
 
 
 def together(studies: Sequence[Study]) -> Study:
-    """The first study, with the tables that it lacks of those after it, and with all their methods and provenance."""
+    """The first study, with the tables that it lacks of those after it, and with all their methods and provenance.
+
+    Tables of seeds are the first study's or none. Raises ValueError where a study is of other data, another model,
+    radius or seed: its numbers would stand beside what is not true of them.
+    """
     first, *others = studies
     tables, known = dict(first.tables), dict(first.provenance)
     for other in others:
-        tables = dict(other.tables) | tables
+        _refuse_unlike(first.config, other.config)
+        added = {name: table for name, table in other.tables.items() if name not in OF_SEEDS}
+        tables = added | tables
         methods = dict.fromkeys([*known["config"]["study_methods"], *other.config["study_methods"]])
         config = known["config"] | {
             "methods": other.config["methods"] | known["config"]["methods"],
@@ -52,6 +60,17 @@ def together(studies: Sequence[Study]) -> Study:
         results = known["results"] | other.provenance["results"]
         known |= {"config": config, "environments": environments, "results": results}
     return Study(tables, known)
+
+
+def _refuse_unlike(first: dict, other: dict) -> None:
+    """Raise ValueError naming a setting in which a further study differs from the first, of those that count."""
+    pairs = {key: (first[key], other[key]) for key in ("data", "model", "seed")}
+    pairs["attack.headline_eps"] = tuple(config["attack"]["headline_eps"] for config in (first, other))
+    for key, (here, there) in pairs.items():
+        if here != there:
+            raise ValueError(
+                f"study {other['study']} has another {key} than {first['study']}: write a page for each of them"
+            )
 
 
 class Section(NamedTuple):

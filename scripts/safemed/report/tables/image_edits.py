@@ -6,11 +6,12 @@ from safemed.data.clinical_stages import about
 from safemed.data.prompts import FAILED
 from safemed.report.tables.rows import COMPLETE, accuracy, refuse
 from safemed.report.tables.stress_rows import ALL, CONDITION, beside_plain, check_stress_rows, plain_accuracy
-from safemed.utils.stats import clustered_wilson
+from safemed.utils.stats import clustered_wilson, paired_difference
 
 IMAGE_EDITS = [
     "model", "kind", "name", "polarity", "severity", "about", "n", "ssim", "plain", "accuracy", "ci_low", "ci_high",
-    "kept", "kept_low", "kept_high", "followed", "followed_low", "followed_high", "followed_silent", "chance", "status",
+    "kept", "kept_low", "kept_high", "followed", "followed_low", "followed_high", "followed_silent",
+    "beyond", "beyond_low", "beyond_high", "chance", "status",
 ]  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def image_edits(stress: pd.DataFrame) -> pd.DataFrame:
     followed: the share that gives the option that a label claims, of those that did not without it.
     followed_low, followed_high: its 95 % Wilson interval clustered by image.
     followed_silent: of the same questions, the share that gives this option under a label that names none.
+    beyond: followed less followed_silent: what the claim does, and not any label.
+    beyond_low, beyond_high: its 95 % paired bootstrap over images, 2,000 draws.
     chance: mean of 1 / number of options.
     status: complete, or "incomplete: k of n not evaluated"; then there is no accuracy.
 
@@ -82,5 +85,7 @@ def _edited(part: pd.DataFrame) -> dict:
             followed = open_to.answer == open_to.claimed
             low, high = clustered_wilson(followed, open_to.image_path)
             record |= {"followed": followed.mean(), "followed_low": low, "followed_high": high}
-            record["followed_silent"] = (open_to.silent_answer == open_to.claimed).mean()
+            silently = open_to.silent_answer == open_to.claimed
+            record |= {"followed_silent": silently.mean(), "beyond": followed.mean() - silently.mean()}
+            record["beyond_low"], record["beyond_high"] = paired_difference(followed, silently, open_to.image_path)
     return record

@@ -9,7 +9,7 @@ from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import holm
 from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
 from safemed.stress.operators import KINDS
-from safemed.utils.stats import clustered_wilson, sign_flip
+from safemed.utils.stats import clustered_wilson, paired_difference, sign_flip
 
 RED_TEAM_ROWS = [
     "question_id", "image_path", "modality", "question_type", "n_options", "gold", "model", "method", "variant",
@@ -18,8 +18,9 @@ RED_TEAM_ROWS = [
 ]  # fmt: skip
 REDTEAM = [
     "model", "strategy", "n", "n_right", "fooled", "fooled_low", "fooled_high", "silent", "fooled_of_all", "followed",
-    "unparsable", "queries", "rounds", "operators", "top", "p_random", "p_random_holm", "p_silent", "p_silent_holm",
-    "p_sooner_random", "p_sooner_silent", "status",
+    "unparsable", "queries", "rounds", "operators", "top", "beyond_random", "beyond_random_low", "beyond_random_high",
+    "beyond_silent", "beyond_silent_low", "beyond_silent_high", "p_random", "p_random_holm", "p_silent",
+    "p_silent_holm", "p_sooner_random", "p_sooner_silent", "status",
 ]  # fmt: skip
 PLAIN, PRIOR, SILENT, RANDOM = "plain", "prior", "silent", "random"
 
@@ -48,6 +49,9 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
     rounds: the mean number of rounds on them.
     operators: the mean number of operators in the sets that fooled.
     top: the kind of operator that is in most of these sets.
+    beyond_random, beyond_silent: `fooled` less that of the strategy random, and of silent.
+    beyond_random_low, beyond_random_high, beyond_silent_low, beyond_silent_high: their 95 % paired bootstrap over
+        images, 2,000 draws.
     p_random, p_silent: exact test of flipped signs, of `fooled` against the strategy random and against silent, on the
         questions right at first.
     p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies.
@@ -133,7 +137,7 @@ def _sets(operators: pd.Series) -> dict:
 
 
 def _beside(strategy: str, ends: dict[str, pd.DataFrame]) -> dict:
-    """The share that the strategy silent fools, and the p-values, against what is complete."""
+    """The share that the strategy silent fools, the differences and the p-values, against what is complete."""
     found, own = {}, _spent(ends[strategy])
     for other in (RANDOM, SILENT):
         if other in ends and not (ends[other].outcome == FAILED).any():
@@ -141,8 +145,11 @@ def _beside(strategy: str, ends: dict[str, pd.DataFrame]) -> dict:
             if other == SILENT:
                 found["silent"] = share(theirs < np.inf, theirs.notna())
             if other != strategy:
-                images = ends[strategy].image_path
-                found[f"p_{other}"] = sign_flip(own < np.inf, theirs < np.inf, images)
+                images, fell = ends[strategy].image_path, (own < np.inf, theirs < np.inf)
+                found[f"beyond_{other}"] = fell[0].mean() - fell[1].mean()
+                low, high = paired_difference(*fell, images)
+                found |= {f"beyond_{other}_low": low, f"beyond_{other}_high": high}
+                found[f"p_{other}"] = sign_flip(*fell, images)
                 found[f"p_sooner_{other}"] = sign_flip(own < theirs, theirs < own, images)
     return found
 

@@ -30,6 +30,7 @@ TEXT_OF = {
     "seed_comparisons": frozenset({"images"}),
 }  # those of one table, which are numbers in others
 SMOOTHED = ["model", "function", "sigma"]  # what identifies a smoothed model
+BASE = "base"  # the method of what all trainings start from
 CLEAN = "clean"  # the attack of rows on unattacked images
 COMPLETE = "complete"  # the status of a row of a table whose numbers are all there
 

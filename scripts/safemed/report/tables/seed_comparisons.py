@@ -7,7 +7,7 @@ import pandas as pd
 from safemed.data.prompts import VARIANTS
 from safemed.report.tables.comparisons import WORST, worst_case
 from safemed.report.tables.pairing import holm
-from safemed.report.tables.rows import CLEAN, seed_of
+from safemed.report.tables.rows import BASE, CLEAN, seed_of
 from safemed.report.tables.seeds import student
 from safemed.utils.stats import paired_difference, sign_flip
 
@@ -35,13 +35,14 @@ def seed_comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     least, greatest: the difference of a single seed.
     ci_low, ci_high: the difference's 95 % paired bootstrap over images, an image's questions and the answers of all
         seeds together, 2,000 draws: what other questions would give these very models.
-    seeds_low, seeds_high: its 95 % interval by Student's t over the seeds: what further seeds would give on these very
-        questions. Missing for a single seed.
-    p: exact test of flipped signs, an image's questions and the answers of all seeds together.
+    seeds_low, seeds_high: its 95 % interval by Student's t over the seeds: where the mean over many seeds lies, on
+        these very questions. Missing for a single seed.
+    p: exact test of flipped signs, an image's questions and the answers of all seeds together. Like ci_low and ci_high
+        it is about these very trainings: it says nothing of other seeds.
     p_holm: p adjusted by Holm's (1979) method over the rows of the same family and images.
     """
     answers = worst_case(attacks, eps).rename(columns={"clean": CLEAN, "worst": WORST})
-    answers = answers.assign(seed=seed_of(answers.model), kind=answers.method + "-" + answers.variant)
+    answers = _of_every_seed(answers.assign(seed=seed_of(answers.model), kind=answers.method + "-" + answers.variant))
     by_variant = [part.kind.unique() for _, part in answers.groupby("variant", sort=False)]
     by_method = [_of_method(part) for _, part in answers.groupby("method", sort=False)]
     families = {"methods": by_variant, "variants": by_method}
@@ -55,6 +56,14 @@ def seed_comparisons(attacks: pd.DataFrame, eps: float) -> pd.DataFrame:
     ]
     table = pd.DataFrame(records, columns=SEED_COMPARISONS)
     return table.assign(p_holm=table.groupby(["family", "images"]).p.transform(holm))
+
+
+def _of_every_seed(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers, those of a base that is a checkpoint, which is one and the same for all seeds, repeated for each."""
+    seeds, base = answers.seed.unique(), answers.method == BASE
+    if set(answers.seed[base]) != {""}:
+        return answers
+    return pd.concat([answers[~base], *(answers[base].assign(seed=seed) for seed in seeds)], ignore_index=True)
 
 
 def _of_method(part: pd.DataFrame) -> list[str]:

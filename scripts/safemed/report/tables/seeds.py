@@ -37,8 +37,8 @@ def seeds(
     trainings: how many models.
     missing: how many of them have no number, since a question could not be evaluated; then there is none here.
     mean, least, greatest: over the trainings.
-    low, high: the mean's 95 % interval by Student's t over the trainings, in [0, 1]: what further seeds would give, on
-        the same questions. Missing for a single training.
+    low, high: the mean's 95 % interval by Student's t over the trainings, in [0, 1]: where the mean over many seeds
+        lies, on the same questions. A single further training may be outside. Missing for a single training.
 
     Raises ValueError if the tables of comparisons, certified or hints refuse the rows.
     """
