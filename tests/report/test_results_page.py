@@ -144,6 +144,8 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
 def test_studies_of_other_data_and_tables_of_seeds_of_a_further_study_are_not_put_together():
     one, several = Study(tables(), provenance(COMMIT)), Study(tables() | tables_of_seeds(), provenance(COMMIT))
     assert not {"seeds", "seed_comparisons"} & set(together([one, several]).tables)
+    bare = one._replace(tables={name: table for name, table in tables().items() if name not in ("redteam", "turns")})
+    assert "| Of study small | redteam, turns |" in page(together([bare, one]), [])
     assert {"seeds", "seed_comparisons"} <= set(together([several, one]).tables)
     for changed in ({"data": {"source": "mine", "image_size": 64}}, {"seed": 8}, {"attack": {"headline_eps": 4}}):
         other = provenance(COMMIT)

@@ -38,6 +38,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     finished = sorted(result["finished"][:10] for result in study.provenance["results"].values())
     return [
         ("Study", code(study.config["study"])),
+        *((f"Of study {name}", ", ".join(tables)) for name, tables in study.provenance.get("added", {}).items()),
         ("Commit", code(commit(study.provenance))),
         ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
         ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),

@@ -49,8 +49,9 @@ def together(studies: Sequence[Study]) -> Study:
     tables, known = dict(first.tables), dict(first.provenance)
     for other in others:
         _refuse_unlike(first.config, other.config)
-        added = {name: table for name, table in other.tables.items() if name not in OF_SEEDS}
-        tables = added | tables
+        added = {name: one for name, one in other.tables.items() if name not in (*OF_SEEDS, *tables)}
+        tables |= added
+        known["added"] = known.get("added", {}) | {other.config["study"]: sorted(added)}
         methods = dict.fromkeys([*known["config"]["study_methods"], *other.config["study_methods"]])
         config = known["config"] | {
             "methods": other.config["methods"] | known["config"]["methods"],
