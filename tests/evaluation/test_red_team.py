@@ -47,6 +47,9 @@ def questions(train_questions) -> tuple[ChangedQuestions, ChangedQuestions]:
     return ChangedQuestions(attacked), ChangedQuestions(inputs(rows=rows[12:18], images={CLEAN: images[12:]}))
 
 
+LEAST = 2 * 0.5**4  # p of twelve questions about four images, where all four differ one way
+
+
 @pytest.fixture(scope="module")
 def originals(train_questions) -> dict[str, dict]:
     return {row["question_id"]: row for row in train_questions.remove_columns("image")}
@@ -147,7 +150,8 @@ def test_what_falls_to_two_operators_together_alone_is_found_by_feedback_and_not
     rows = found(questions, judge)
     table = redteam(rows, ALL).set_index("strategy")
     assert table.fooled["adaptive"] == table.fooled["silent"] == 1 and table.fooled["best-single"] == 0
-    assert table.fooled["random"] < 1 and table.p_random["adaptive"] < 0.05 and table.p_sooner_random["adaptive"] < 0.01
+    assert table.fooled["random"] < 1 and table.beyond_random_low["adaptive"] > 0
+    assert table.p_random["adaptive"] == table.p_sooner_random["adaptive"] == LEAST
     fell = of(rows, "adaptive").query("outcome != 'right'")
     assert all({"order", "paraphrase"} <= set(kinds) for kinds in sets(fell)) and (table.operators["adaptive"] == 2)
 
@@ -170,7 +174,8 @@ def test_what_follows_claims_alone_is_fooled_by_claims_alone(questions):
 
     table = redteam(found(questions, judge), ALL).set_index("strategy")
     assert table.fooled["adaptive"] == table.followed["adaptive"] == 1 and table.fooled["silent"] == 0
-    assert (table.silent == 0).all() and table.top["adaptive"] == "hint" and table.p_silent["adaptive"] < 0.01
+    assert (table.silent == 0).all() and table.top["adaptive"] == "hint" and table.p_silent["adaptive"] == LEAST
+    assert table.beyond_silent["adaptive"] == table.beyond_silent_low["adaptive"] == 1
     assert table.queries["adaptive"] < table.queries["random"] and table.unparsable["adaptive"] == 0
 
 
