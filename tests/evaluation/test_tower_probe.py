@@ -84,10 +84,33 @@ def test_what_a_killed_job_has_probed_is_not_probed_again(rows, data, skilled, t
 
 
 def test_an_image_whose_label_no_training_image_has_is_not_asked_about(skilled, shown):
+    known = sorted(set(shown["modality"]))[:2]
+    train = shown.filter(lambda row: row["modality"] in known)
+    probe = Probe(skilled, Images.of(train), Images.of(shown), SETTINGS, 0)
+    made = probe.rows(probe.asked())
+    voted = made[made.level == "modality"]
+    assert set(voted.gold) == set(known) and (voted.classes == 2).all()
+    assert FAILED not in set(made.outcome) and set(shown["modality"]) > set(known)
+
+
+def test_a_level_at_which_all_training_images_are_alike_is_not_voted_on(skilled, shown):
     train = shown.filter(lambda row: row["modality"] == "CT")
     probe = Probe(skilled, Images.of(train), Images.of(shown), SETTINGS, 0)
-    made = probe.rows(torch.arange(len(shown)))
-    assert set(made[made.level == "modality"].gold) == {"CT"} and (made.classes[made.level == "modality"] == 1).all()
+    made = probe.rows(probe.asked())
+    assert set(made.level) == {"finding"} and FAILED not in set(made.outcome) and (made.classes > 1).all()
+
+
+def test_where_no_level_has_two_labels_there_is_nothing_to_vote_on(skilled, shown):
+    one = Images.of(shown.select([0]))
+    with pytest.raises(ValueError, match="modality, anatomy, finding: at none of them .* leave towers out of"):
+        Probe(skilled, one, one, SETTINGS, 0).asked()
+
+
+def test_only_images_with_a_label_that_can_be_voted_for_are_asked_about(skilled, shown):
+    images = Images.of(shown)
+    images.told.loc[1:, "finding"] = None
+    probe = Probe(skilled, Images.of(shown.filter(lambda row: row["modality"] == "CT")), images, SETTINGS, 0)
+    assert probe.asked().tolist() == [0] and set(probe.rows(probe.asked()).question_id) == {images.names[0]}
 
 
 def test_a_tower_without_numbers_votes_for_nothing(skilled, shown, data):
@@ -95,7 +118,7 @@ def test_a_tower_without_numbers_votes_for_nothing(skilled, shown, data):
     vlm = VLM.load(skilled.model.name_or_path)
     next(vlm.visual.parameters()).data.fill_(torch.nan)
     probe.vlm = vlm
-    made = probe.rows(torch.arange(3))
+    made = probe.rows(probe.asked()[:3])
     assert (made.outcome == FAILED).all() and (made.answer == "").all() and np.isnan(made["shift"]).all()
     with pytest.raises(FloatingPointError, match="no training image has features that are numbers"):
         Probe(vlm, probe.test, probe.test, SETTINGS, 0)

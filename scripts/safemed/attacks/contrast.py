@@ -77,7 +77,8 @@ def votes_away(vlm: VLM, bank: Tensor, labels: Tensor, classes: int, gold: Tenso
     """What of all votes of the bank, each weighing exp(similarity / tau), the best wrong class has more than gold [B].
 
     All of the bank vote, in log weights, so that there is a gradient where no near neighbour is of another class. A row
-    looks broken where the vote of the k nearest goes to another class than gold.
+    looks broken where the vote of the k nearest goes to another class than gold. The bank has two classes at least:
+    with one none is wrong, and the loss is -inf.
     """
     members = F.one_hot(labels, classes).bool().T  # [classes, M]
 

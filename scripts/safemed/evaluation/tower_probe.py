@@ -34,7 +34,7 @@ from safemed.models.vlm import VLM
 
 log = logging.getLogger(__name__)
 
-PROBED = ("modality", "anatomy", "finding")  # levels that are voted on, where the records tell them
+PROBED = ("modality", "anatomy", "finding")  # levels that are voted on, where the records tell two labels at least
 TAU = 0.07  # of the weights of votes, as there
 CLEAN, PGD = "clean", "pgd"
 
@@ -69,7 +69,7 @@ def _write(vlm: VLM, args: Namespace, parts: PartialResults) -> None:
     shown = set(subset(once, settings["images"], args.seed)["image_path"])
     asked = everything.select([i for i, path in enumerate(everything["image_path"]) if path in shown])
     probe = Probe(vlm, Images.of(load_questions(args.data, "train")), Images.of(asked), settings, args.seed)
-    for number, batch in enumerate(torch.arange(len(probe.test.names)).split(settings["batch_size"])):
+    for number, batch in enumerate(probe.asked().split(settings["batch_size"])):
         if not parts.has(number):
             parts.write(number, probe.rows(batch).assign(**model_columns(args)))
             log.info("batch %d is probed", number)
@@ -78,7 +78,8 @@ def _write(vlm: VLM, args: Namespace, parts: PartialResults) -> None:
 class Probe:
     """A tower, the features of the training images, and the test images that it is probed on.
 
-    settings: neighbours (k), steps and eps (in 1/255) of the attacks, batch_size.
+    settings: neighbours (k), steps and eps (in 1/255) of the attacks, batch_size. names: the labels that the training
+    images have at each of PROBED. A level with fewer than two is left out: no vote on it could be wrong.
     """
 
     def __init__(self, vlm: VLM, train: Images, test: Images, settings: dict, seed: int):
@@ -93,11 +94,26 @@ class Probe:
             log.warning("%d training images have no features, and do not vote", len(found) - len(whole))
         self.bank = torch.stack([found[i] for i in whole])  # [M, D]
         self.train = train.told.iloc[whole]
+        labels = {level: sorted(set(self.train[level].dropna())) for level in PROBED}
+        self.names = {level: names for level, names in labels.items() if len(names) > 1}
+
+    def asked(self) -> Tensor:
+        """The places of the test images that have a label, at some level, that can be voted for.
+
+        Raises ValueError if there is none.
+        """
+        able = [self.test.told[level].isin(names).to_numpy() for level, names in self.names.items()]
+        if not np.any(able):
+            raise ValueError(
+                f"{', '.join(PROBED)}: at none of them training images have two labels, of which a test image has one, "
+                "so that there is nothing to vote on; leave towers out of evaluations"
+            )
+        return torch.from_numpy(np.flatnonzero(np.any(able, axis=0)))
 
     def rows(self, batch: Tensor) -> pd.DataFrame:
-        """The rows of some test images, one for each level that is told of the image, clean and attacked."""
+        """The rows of some images of `asked`, one for each level that is told of the image, clean and attacked."""
         shifts = self._shifts(batch)
-        found = [row for level in PROBED for row in self._of_level(level, batch)]
+        found = [row for level in self.names for row in self._of_level(level, batch)]
         return pd.DataFrame(found).assign(shift=lambda rows: rows["place"].map(shifts)).drop(columns="place")
 
     def _shifts(self, batch: Tensor) -> dict[int, float]:
@@ -124,8 +140,7 @@ class Probe:
     def _of_level(self, level: str, batch: Tensor) -> Iterator[dict]:
         """The rows of a level. An image whose label no training image has could not be right, and is left out."""
         voters = self.train[level].notna().to_numpy()
-        names = sorted(set(self.train[level][voters]))
-        told = self.test.told[level]
+        names, told = self.names[level], self.test.told[level]
         batch = torch.tensor([i for i in batch.tolist() if told.iloc[i] in names], dtype=torch.long)
         if not len(batch):
             return

@@ -7,7 +7,7 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import holm
-from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
+from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, seed_of, share
 from safemed.stress.operators import KINDS
 from safemed.utils.stats import clustered_wilson, paired_difference, sign_flip
 
@@ -54,7 +54,7 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
         images, 2,000 draws.
     p_random, p_silent: exact test of flipped signs, of `fooled` against the strategy random and against silent, on the
         questions right at first.
-    p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies.
+    p_random_holm, p_silent_holm: the same adjusted by Holm's (1979) method over all models and strategies of one seed.
     p_sooner_random, p_sooner_silent: the same test of which of the two fools a question with fewer queries, one that
         is not fooled counting as later: it tells strategies apart that fool nearly all. Not corrected for the
         number of rows.
@@ -68,7 +68,8 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
         ends = {name: ended(part, name) for name in strategies}
         records += [{"model": model, "strategy": name} | _counted(part, name, ends) for name in ends]
     table = pd.DataFrame(records, columns=REDTEAM)
-    return table.assign(p_random_holm=holm(table.p_random), p_silent_holm=holm(table.p_silent))
+    by_seed = table[["p_random", "p_silent"]].astype(float).groupby(seed_of(table.model))
+    return table.assign(p_random_holm=by_seed.p_random.transform(holm), p_silent_holm=by_seed.p_silent.transform(holm))
 
 
 def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:

@@ -15,6 +15,7 @@ from safemed.report.tables.rows import (
     check_attack_rows,
     refuse,
     require_columns,
+    seed_of,
     status,
 )
 from safemed.utils.stats import clustered_wilson, sign_flip
@@ -45,7 +46,7 @@ def towers(
 
     Columns:
     model: which model.
-    level: what is voted on: modality, anatomy or finding.
+    level: what is voted on: modality, anatomy or finding; only where the training images have two labels at least.
     k: the number of nearest training images that vote, by the cosine of pooled features.
     classes: how many labels the training images have.
     n: the test images.
@@ -53,8 +54,8 @@ def towers(
     knn_pgd: the share whose label wins it on the clean image and on one attacked within eps: first away from its own
         features, then against the vote.
     knn_clean_low, knn_clean_high, knn_pgd_low, knn_pgd_high: their 95 % Wilson intervals.
-    p_base, p_base_holm: exact test of flipped signs of knn_pgd against the base's of the same variant, and adjusted by
-        Holm's (1979) method over all models and levels.
+    p_base, p_base_holm: exact test of flipped signs of knn_pgd against the base's of the same variant and seed, and
+        adjusted by Holm's (1979) method over all models and levels of that seed.
     shift: the mean relative squared distance that the attack away from its own features moves an image's features, in
         each layer by itself. It is small for a tower that tells nothing, too: read it beside knn_clean.
     vqa_n: the questions that the model was asked, and attacked on by pgd at eps.
@@ -77,7 +78,8 @@ def towers(
         record = {"model": model, "level": level, "passes": _passes(method, ending, spent, methods)}
         records.append(record | _probed(part, _right(towers, BASE + ending, level)) | _asked(sweeps, model, eps))
     table = pd.DataFrame(records, columns=TOWERS)
-    return table.assign(p_base_holm=holm(table.p_base.astype(float)))
+    adjusted = table.p_base.astype(float).groupby(seed_of(table.model)).transform(holm)
+    return table.assign(p_base_holm=adjusted)
 
 
 def check_tower_rows(rows: pd.DataFrame) -> None:

@@ -34,7 +34,7 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
     difference: first_flipped minus second_flipped.
     ci_low, ci_high: its 95 % paired bootstrap over images, 2,000 draws.
     p: exact test of flipped signs.
-    p_holm: p adjusted by Holm's (1979) method over all pairs of the same images, push and wordings.
+    p_holm: p adjusted by Holm's (1979) method over all pairs of the same seed, images, push and wordings.
     beyond: difference minus first_silent plus second_silent: what of it is due to what the push says, and not to any
         second turn, or to an attack on the image.
     beyond_low, beyond_high: its 95 % paired bootstrap over images.
@@ -52,7 +52,8 @@ def turn_comparisons(pushes: pd.DataFrame) -> pd.DataFrame:
                 named = dict(zip(("first", "second"), pair, strict=True))
                 records.append(said | named | _compared(part, by_push["silent"], list(pair)))
     table = pd.DataFrame(records, columns=TURN_COMPARISONS)
-    return table.assign(p_holm=table.groupby(["seen", "push", "taught"]).p.transform(holm))
+    family = ["seen", "push", "taught", seed_of(table["first"])]
+    return table.assign(p_holm=table.groupby(family).p.transform(holm))
 
 
 def _compared(part: pd.DataFrame, silent: pd.DataFrame, pair: list[str]) -> dict:
