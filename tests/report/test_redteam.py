@@ -24,6 +24,11 @@ def with_one(strategy: str, question: str, at: int, **changes) -> pd.DataFrame:
     return rows
 
 
+def copy_of(rows: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The same of other questions about other images."""
+    return rows.assign(question_id=rows.question_id + f"-{n}", image_path=rows.image_path + f"-{n}")
+
+
 def test_what_is_fooled_is_counted_of_what_was_right():
     table = redteam(red_team_rows(), STRATEGIES).set_index("strategy")
     assert list(table.index) == ["adaptive", "random", "silent"] and (table.status == "complete").all()
@@ -60,6 +65,17 @@ def test_p_values_are_adjusted_for_the_number_of_models_and_strategies():
     assert table.p_random["adaptive"].tolist() == [0.5, 0.5] and table.p_random_holm["random"].isna().all()
     few = redteam(red_team_rows().query("strategy != 'silent'"), ["adaptive", "random"])
     assert few.p_random_holm.dropna().tolist() == few.p_random.dropna().tolist() == [0.5]
+
+
+def test_further_seeds_do_not_change_what_is_adjusted_of_the_first():
+    """Six questions make p small enough that a larger family would tell."""
+    rows = pd.concat([copy_of(red_team_rows(), n) for n in range(6)])
+    first = redteam(rows, STRATEGIES)
+    both = redteam(pd.concat([rows, rows.assign(model="sft-think-seed1")]), STRATEGIES)
+    adjusted = ["p_random_holm", "p_silent_holm"]
+    for model in ("sft-think", "sft-think-seed1"):
+        pd.testing.assert_frame_equal(both[both.model == model].reset_index(drop=True)[adjusted], first[adjusted])
+    assert first.p_random_holm.min() == 2 * first.p_random.min() < 0.01
 
 
 @pytest.mark.parametrize("strategy, query", [("adaptive", 1), ("random", 4), ("silent", 3)])

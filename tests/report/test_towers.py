@@ -13,6 +13,7 @@ from support.report_rows import attack_rows
 from support.tower_rows import METHODS, tower_costs, tower_rows
 
 WHERE = ["model", "level"]
+SEEDS = ("", "-seed1", "-seed2")  # the ends of models' names
 
 
 def table(rows: pd.DataFrame, **more) -> pd.DataFrame:
@@ -45,6 +46,19 @@ def test_each_tower_is_compared_with_the_bases_on_the_same_images_and_level():
     assert found.p_base_holm["sft-think", "modality"] == 1 and found.p_base["base-think"].isna().all()
     alone = tower_rows()[lambda rows: rows.method == "sft"]
     assert table(alone).p_base.isna().all()
+
+
+def test_further_seeds_do_not_change_what_is_adjusted_of_the_first():
+    """They are families of their own, held against the base of their seed."""
+    first = tower_rows()
+    more = [first.assign(model=first.model + seed) for seed in SEEDS[1:]]
+    costs = pd.concat([tower_costs().assign(model=lambda table, seed=seed: table.model + seed) for seed in SEEDS])
+    found = towers(pd.concat([first, *more]), costs, 8, METHODS).set_index(WHERE)
+    alone = table(first).set_index(WHERE)
+    pd.testing.assert_frame_equal(found.loc[alone.index], alone)
+    assert found.p_base["sft-think-seed1", "modality"] == 0.5 < alone.p_base_holm["sft-think", "modality"] == 1
+    for seed in SEEDS[1:]:
+        assert found.p_base_holm["sft-think" + seed].equals(alone.p_base_holm["sft-think"])
 
 
 def test_passes_are_those_of_the_training_and_of_all_that_it_goes_on_from():

@@ -198,6 +198,15 @@ def test_pairs_are_of_one_variant_and_adjusted_for_their_number_under_the_same_p
     assert len(wrong) == 3 and wrong.p.tolist() == [0.25, 0.25, 1] and wrong.p_holm.tolist() == [0.75, 0.75, 1]
 
 
+def test_further_seeds_do_not_change_what_is_adjusted_of_the_first():
+    first = pd.concat([turn_rows(), trained(), trained("grpo-turns")])
+    both = turn_comparisons(pd.concat([first, first.assign(model=first.model + "-seed1")]))
+    alone = turn_comparisons(first)
+    own = ~both["first"].str.endswith("-seed1")
+    pd.testing.assert_frame_equal(both[own].reset_index(drop=True), alone)
+    assert both.p_holm[~own].tolist() == pytest.approx(alone.p_holm.tolist()) and alone.p_holm.min() == 0.75
+
+
 @pytest.mark.parametrize("push, without", [("silent", 4), ("doubt", 1)])
 def test_methods_are_not_compared_where_one_was_not_evaluated(push, without):
     rows = trained()

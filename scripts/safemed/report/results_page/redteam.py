@@ -22,7 +22,7 @@ def _fooled(study: Study) -> str:
         "Sets of changes of a question are sought until an answer that was right is not, which fools the model, or "
         "the queries are spent. Read silent first: the share fooled where no change names a wrong option. Only what "
         "goes beyond it is due to claims. p is that of flipped signs, of fooled against silent, with "
-        "Holm's adjustment over all models and strategies."
+        "Holm's adjustment over all models and strategies of one seed."
     )
     head = [
         "model", "strategy", "right at first", "silent, %", "fooled, %", "p against silent", "of these to the claim, %",

@@ -13,8 +13,9 @@ def _towers(study: Study) -> str:
         "The vote of the nearest training images on what a test image shows, by the vision tower alone, clean and in "
         f"the worst case of two attacks on its features at {study.eps}/255; and the answers of the whole model, clean "
         "and under PGD. p compares the vote under attack with the base's, with Holm's adjustment over all models and "
-        "levels. The shift is how far an attack without labels moves the features, relative to their length. Passes "
-        "are images through the tower, in either direction, in the training and in all that it goes on from."
+        "levels of one seed. The shift is how far an attack without labels moves the features, relative to their "
+        "length. Passes are images through the tower, in either direction, in the training and in all that it goes "
+        "on from."
     )
     head = [
         "model", "vote on", "images", "vote, clean, %", "vote, attacked, %", "p against base", "shift",

@@ -86,8 +86,8 @@ def _comparisons(study: Study) -> str:
     ]  # fmt: skip
     said = (
         "Whose right answers are given up more often after a wrong claim, of those that both models gave rightly at "
-        "first; p is that of flipped signs, with Holm's adjustment over the pairs. Beyond silent is the difference "
-        "less that after a second turn that says nothing."
+        "first; p is that of flipped signs, with Holm's adjustment over the pairs of one seed. Beyond silent is the "
+        "difference less that after a second turn that says nothing."
     )
     head = [
         "first", "second", "answers", "first gives up, %", "second gives up, %", "difference, points", "p",
