@@ -50,13 +50,16 @@ def test_each_tower_is_compared_with_the_bases_on_the_same_images_and_level():
 
 def test_further_seeds_do_not_change_what_is_adjusted_of_the_first():
     """They are families of their own, held against the base of their seed."""
-    first = tower_rows()
+    names = [(f"-{n}", tower_rows()) for n in range(6)]  # so many images that p is not 1 as soon as it is adjusted
+    first = pd.concat(
+        rows.assign(question_id=rows.question_id + end, image_path=rows.image_path + end) for end, rows in names
+    )
     more = [first.assign(model=first.model + seed) for seed in SEEDS[1:]]
     costs = pd.concat([tower_costs().assign(model=lambda table, seed=seed: table.model + seed) for seed in SEEDS])
     found = towers(pd.concat([first, *more]), costs, 8, METHODS).set_index(WHERE)
     alone = table(first).set_index(WHERE)
     pd.testing.assert_frame_equal(found.loc[alone.index], alone)
-    assert found.p_base["sft-think-seed1", "modality"] == 0.5 < alone.p_base_holm["sft-think", "modality"] == 1
+    assert alone.p_base_holm.min() == 2 * alone.p_base.min() < 0.01
     for seed in SEEDS[1:]:
         assert found.p_base_holm["sft-think" + seed].equals(alone.p_base_holm["sft-think"])
 

@@ -252,6 +252,8 @@ def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_
     models = configuration.models(config, config["study_methods"])
     assert sorted(given["--model"][0] for given in commands(done, "probe_towers.py")) == sorted(models)
     assert planned(done)["make_towers"] == planned(done)["draw_towers"] == 1
+    towers = {name for name, method in config["methods"].items() if method["trainer"] == "tower"}
+    assert towers <= set(config["study_methods"])  # each as its objective left it, before anything goes on from it
     for name in ("sft", "fare", "at-grpo"):
         assert configuration.training_settings(config, name) == configuration.training_settings(DEFAULT, name)
     spent = {
@@ -263,6 +265,9 @@ def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_
     }
     assert set(spent) == {f"{name}-instruct" for name in ("fare", "tecoa", "fare-hsat", "hsat", "acl")}
     assert max(spent.values()) <= 3 * spent["fare-instruct"]
+    changed = {"objective": "tecoa", "augmentation": {**DEFAULT["training"]["tower"]["augmentation"], "share": 0.75}}
+    fare, tecoa = (configuration.training_settings(config, name) for name in ("fare", "tecoa"))
+    assert tecoa == fare | changed  # a quarter of the rows is clean, and nothing else differs
 
 
 def test_defences_are_attacked_on_the_models_of_the_study_that_they_are_laid_over(plans):
