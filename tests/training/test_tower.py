@@ -131,6 +131,23 @@ def test_the_tower_sees_the_view_and_its_reference_the_clean_image(kind, tiny_mo
         assert max(distances["trained"]) < 8.01
 
 
+def test_tecoa_sees_clean_images_in_the_rows_that_its_share_leaves(tiny_model, shown, tmp_path):
+    questions, seen = shown.select(range(8)), []
+    augmentation = Augmentation(**ADVERSARIAL, share=0.75)
+    trainer = tower_trainer(tiny_model, questions, tmp_path, augmentation, steps=2, batch_size=8, objective="tecoa")
+    clean = patchify(images_of(questions), trainer.vlm.geometry)[0].view(8, -1)
+
+    def watch(module, args, kwargs):
+        if module.training:  # the attack runs in eval mode
+            seen.append((args[0].detach().view(8, 1, -1) - clean).abs().amax(-1).amin(1) / 2 * 255)
+
+    trainer.vlm.visual.register_forward_pre_hook(watch, with_kwargs=True)
+    trainer.train()
+    for moved in seen:
+        assert (moved[:6] > 1).all() and (moved < 8.01).all() and (moved[6:] < 0.01).all()
+    assert len(seen) == 2
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_features_hold_under_attack_afterwards_and_nothing_else_is_trained(objective, shown, skilled, tmp_path):
     """Relative to the features that the trained tower has of the clean image; FARE's, to those of its start as well."""
