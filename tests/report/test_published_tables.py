@@ -229,6 +229,17 @@ def test_the_p_values_of_groups_are_adjusted_over_all_models_and_kinds_of_one_co
         assert (part.p_holm.dropna() > p).any()
 
 
+def test_further_seeds_do_not_change_what_is_adjusted_of_the_groups_of_the_first():
+    rows = answers(np.array([1] * 10 + [0] * 10, bool), ["CT"] * 10 + ["MR"] * 10)
+    texts = texts_of(rows)
+    texts["finding"] = ["cyst", "mass"] * 10
+    alone = groups(rows, texts, 8, [0.0], 0)
+    table = groups(pd.concat([rows, rows.assign(model=rows.model + "-seed1")]), texts, 8, [0.0], 0)
+    for _, part in table.groupby("model"):
+        assert part.p_holm.dropna().tolist() == alone.p_holm.dropna().tolist()
+    assert alone.p_holm.min() == 2 * alone.p.min() < 0.01
+
+
 def test_a_group_with_a_question_that_was_not_evaluated_has_no_gap():
     rows = study()
     table = groups(failed(rows, "q1", 8), texts_of(rows), 8, [0.0], 0)

@@ -19,7 +19,7 @@ def _gaps(study: Study) -> str:
     said = (
         "The group of questions that each model is worst on, and how far its best group is ahead. Small groups are "
         "far apart by chance: p is the share of random divisions in which some two groups differ as much for "
-        "their sizes, with Holm's adjustment over all models and kinds of group on the same images."
+        "their sizes, with Holm's adjustment over all models of one seed and kinds of group on the same images."
     )
     head = [
         "model", "groups by", "groups", "questions in the smallest", "worst on clean images, %", "gap, points", "p",

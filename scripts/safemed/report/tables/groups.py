@@ -7,7 +7,7 @@ import pandas as pd
 from safemed.data.prompts import FAILED, gold_text
 from safemed.report.tables.certified import check_certificate_rows
 from safemed.report.tables.pairing import holm
-from safemed.report.tables.rows import CLEAN, check_attack_rows, refuse, require_columns
+from safemed.report.tables.rows import CLEAN, check_attack_rows, refuse, require_columns, seed_of
 from safemed.utils.stats import clustered_wilson, gap_by_chance
 
 GROUPS = [
@@ -59,7 +59,7 @@ def groups(
         as much, for their sizes, as the two that do most here: never 0. All questions of an image that are in one
         group go to one group together. Where an image has questions of several groups, as of question types, they are
         drawn apart, which overstates p where answers to an image agree. Not corrected for the number of rows.
-    p_holm: p adjusted by Holm's (1979) method over the rows of the same condition and strength.
+    p_holm: p adjusted by Holm's (1979) method over the rows of the same condition, strength and seed.
     status: complete, or "incomplete: k of n not evaluated"; then there is no number.
 
     Raises ValueError if `check_attack_rows` or `check_certificate_rows` does, or a question is not in the texts.
@@ -73,7 +73,7 @@ def groups(
         refuse(rows, rows.dataset.isna(), ["model"], "the prepared questions have no such question")
         records += [condition | {"kind": kind} | _divided(rows[rows[kind] != ""], kind, seed) for kind in KINDS]
     table = pd.DataFrame(records, columns=GROUPS)
-    table["p_holm"] = table.groupby(["condition", "strength"]).p.transform(holm)
+    table["p_holm"] = table.groupby(["condition", "strength", seed_of(table.model)]).p.transform(holm)
     return table
 
 
