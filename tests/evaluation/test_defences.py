@@ -191,7 +191,7 @@ def test_views_are_what_is_shown_and_differentiated_as_they_say(train_questions)
     for view in (views.jpeg(50), views.blur(1.0), views.noisy(0.1)):
         assert (view(images, names) - images).abs().max() > 0.02
         assert torch.equal(view(images, names), view(images, names))
-        assert torch.equal(view(images, names)[1:], view(images[1:], names[1:])) or view is not views.noisy
+        assert torch.equal(view(images, names)[1:], view(images[1:], names[1:]))  # in any batch
     given = images.clone().requires_grad_(True)
     (slope,) = torch.autograd.grad(views.jpeg(50)(given, names).sum(), given)
     assert torch.equal(slope, torch.ones_like(slope))  # BPDA

@@ -106,9 +106,24 @@ def test_what_is_believed_of_poisons_is_attack_success_and_nothing_where_they_cl
     table = measured(rows_of(plain, library, gullible))
     conflict = ("clean", "conflict", 3, 0.0)
     assert table.loc[*conflict, "retrieved"].success > 0.8 and table.loc[*conflict, "retrieved"].p_none < 0.05
-    assert table.loc[*conflict, "unclaimed"].success <= table.loc["clean", "none", 0, 0.0, "retrieved"].success
+    assert table.loc[*conflict, "unclaimed"].success == 0
+    itself = table.loc["clean", "none", 0, 0.0, "retrieved"]
+    assert np.isnan(itself.success) and np.isnan(itself.p_clean)  # it is what others are compared with
     assert table.loc[*conflict, "unclaimed"].poisoned == table.loc[*conflict, "retrieved"].poisoned == 1
     assert (table.xs("retrieved", level="reports").poisoned > 0).sum() >= 3
+
+
+def test_a_check_that_fails_leaves_no_score(plain, library):
+    """The model can be asked about no picture where no report stands before the question, which is what checks do."""
+    bare = {row["question"] for row in plain.rows}
+
+    def judge(row: dict, picture) -> str | Failure:
+        return Failure("no memory") if row["question"] in bare else row["gold"]
+
+    rows = rows_of(plain, library, judge)
+    checked = rows[rows.reports == "checked"]
+    assert (checked[checked.given < 2].outcome == FAILED).all() and (checked.outcome == FAILED).mean() > 0.5
+    assert (rows[rows.reports == "unclaimed"].outcome == "right").all()
 
 
 def test_a_model_that_sees_aright_drops_what_its_own_eyes_contradict(plain, library):

@@ -100,7 +100,9 @@ def test_where_none_failed_no_defence_has_a_difference():
     failed = {"outcome": FAILED, "answer": "", "said": "", "passes": math.nan}
     found = table(changed("none", "q1", "through", **failed))
     assert found.loc[("loop", "pixels")].adaptive == 0.2 and math.isnan(found.loc[("loop", "pixels")].difference)
+    assert "without a defence" in found.loc[("loop", "pixels")].status
     assert found.loc[("loop", "words")].difference == pytest.approx(0.2)
+    assert found.loc[("loop", "words")].status == "complete"
 
 
 def test_of_nothing_evaluated_nothing_is_drawn():

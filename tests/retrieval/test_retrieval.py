@@ -58,7 +58,10 @@ def test_a_claim_takes_the_place_of_what_is_said_of_the_question_s_type_alone():
     wrong = REPORT.claiming(QUESTION, "A")
     assert wrong.text == "Modality: CT. Diagnosis: a cyst. Size: large."
     assert wrong.says(QUESTION) == "A" and not wrong.states(QUESTION)
-    assert wrong.silent(QUESTION) == REPORT.silent(QUESTION) == Report((("Modality", "CT"), ("Size", "large")))
+    unclaimed = wrong.unclaimed(QUESTION)
+    assert unclaimed.text == "Modality: CT. Diagnosis: not stated. Size: large." and unclaimed.says(QUESTION) == ""
+    alone = Report((("Diagnosis", "a cyst"),))  # an image of one question: its report says as much without the claim
+    assert alone.unclaimed(QUESTION).text == "Diagnosis: not stated."
     assert Report((("Size", "large"),)).claiming(QUESTION, "A").text == "Size: large. Diagnosis: a cyst."
 
 
@@ -141,7 +144,11 @@ def test_a_poison_claims_one_wrong_option_and_all_else_of_its_report_is_true(kin
     for one in made:
         question, donor = library.questions[one.aim], corpus.entries[one.donor]
         assert one.entry.report.says(question) == one.claim == claimed(question, "negative", 0) != question["gold"]
-        assert one.entry.report.silent(question).statements == donor.report.silent(question).statements
+        told, kept = (
+            [said for said in report.statements if said[0] != question["question_type"]]
+            for report in (one.entry.report, donor.report)
+        )
+        assert told == kept
         assert one.entry.report.text.startswith(query_text(question)) == (kind == "text")
         assert one.entry.image_key == donor.image_key
         if kind == "conflict":

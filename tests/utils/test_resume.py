@@ -58,6 +58,17 @@ def test_an_identity_holds_settings_seed_code_and_inputs(tmp_path):
     assert first not in others and len({json.dumps(other, sort_keys=True) for other in others}) == len(others)
 
 
+def test_all_files_of_one_name_count(tmp_path):
+    files = [tmp_path / name / "cost.json" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text(file.parent.name)
+    before = resume.identity(ARGS, "split.py", *files)
+    assert before != resume.identity(ARGS, "split.py", files[1]) and before == resume.identity(ARGS, "split.py", *files)
+    files[0].write_text("another model")
+    assert resume.identity(ARGS, "split.py", *files) != before
+
+
 @pytest.mark.parametrize("edit, resumable", [("# a remark", True), ("EDITED = 1", False)])
 def test_a_comment_in_the_code_leaves_checkpoints_resumable(edit, resumable, tmp_path, monkeypatch):
     scripts = shutil.copytree(SCRIPTS, tmp_path / "scripts")

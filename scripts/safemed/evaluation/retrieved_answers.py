@@ -129,7 +129,7 @@ class RetrievedAnswers:
         for shown in self.shown:
             found = library.sound(shown)
             tables.append(self._rows(found, found, shown, "retrieved"))
-            tables.append(self._rows(found, self._checked(found, library), shown, "checked"))
+            tables.append(self._checked_rows(found, library, shown))
             if shown == CLEAN:
                 tables.append(self._rows(found, self._shuffled(found), shown, "shuffled"))
         return pd.concat(tables, ignore_index=True).assign(retriever=retriever)
@@ -145,15 +145,26 @@ class RetrievedAnswers:
         tables = [self._rows(found, found, CLEAN, "retrieved")]
         if per_question:
             tables.append(self._rows(found, found, CLEAN, "unclaimed"))
-            tables.append(self._rows(found, self._checked(found, library), CLEAN, "checked"))
+            tables.append(self._checked_rows(found, library, CLEAN))
         how = {"retriever": retriever, "poison": kind, "rate": rate, "per_question": per_question}
         return pd.concat(tables, ignore_index=True).assign(**how)
 
-    def _rows(self, found: list[list[Found]], given: list[list[Found]], shown: str, reports: str) -> pd.DataFrame:
-        """A row a question. found: what is retrieved; given: what of it, or else, stands beside the question."""
+    def _checked_rows(self, found: list[list[Found]], library: Library, shown: str) -> pd.DataFrame:
+        """The rows beside what the model does not contradict; where it could not be asked about that, failed ones."""
+        given, unknown = self._checked(found, library)
+        return self._rows(found, given, shown, "checked", unknown)
+
+    def _rows(
+        self, found: list[list[Found]], given: list[list[Found]], shown: str, reports: str,
+        unknown: frozenset[int] = frozenset(),
+    ) -> pd.DataFrame:  # fmt: skip
+        """A row a question. found: what is retrieved; given: what of it, or else, stands beside the question; unknown:
+        the places of questions of which that is not known.
+        """
         texts = [self._reports(place, given[place], reports) for place in range(len(self.questions))]
         posed = [beside(row, said, self.template) for row, said in zip(self.questions, texts, strict=True)]
         heard = self._heard(posed, shown)
+        heard = [Failure("a check failed") if i in unknown else one for i, one in enumerate(heard)]
         made = []
         for place, question in enumerate(self.questions):
             said = self.plain.about_answer(place, heard[place])
@@ -172,7 +183,7 @@ class RetrievedAnswers:
     def _reports(self, place: int, given: list[Found], reports: str) -> list[Report]:
         if reports != "unclaimed":
             return [one.report for one in given]
-        return [one.report.silent(self.questions[place]) if one.poison else one.report for one in given]
+        return [one.report.unclaimed(self.questions[place]) if one.poison else one.report for one in given]
 
     def _heard(self, posed: list[dict], shown: str) -> list[str | tuple[str, float] | Failure]:
         """What the model says to each question beside its image, as `Evaluator.about_answer` reads it."""
@@ -188,8 +199,8 @@ class RetrievedAnswers:
         following = dict(zip(order, [*order[1:], order[0]], strict=True))
         return [found[following[place]] for place in range(len(found))]
 
-    def _checked(self, found: list[list[Found]], library: Library) -> list[list[Found]]:
-        """What is found without the reports that the model contradicts.
+    def _checked(self, found: list[list[Found]], library: Library) -> tuple[list[list[Found]], frozenset[int]]:
+        """What is found without the reports that the model contradicts; and where it could not be asked about one.
 
         It is asked the question, without reports, about the picture of each report that gives one of the options; where
         it answers with another one, it contradicts the report. An unparsable answer contradicts nothing.
@@ -200,12 +211,14 @@ class RetrievedAnswers:
         texts = self.ask(
             [(self.questions[place], picture) for (place, _), picture in zip(judged, pictures, strict=True)]
         )
+        unknown = frozenset(place for (place, _), text in zip(judged, texts, strict=True) if isinstance(text, Failure))
         contradicted: list[list[Found]] = [[] for _ in found]
         for (place, one), text in zip(judged, texts, strict=True):
-            answer = "" if isinstance(text, Failure) else self.plain.answer(text, place)
+            answer = "" if place in unknown else self.plain.answer(text, place)
             if answer and answer != one.report.says(self.questions[place]):
                 contradicted[place].append(one)
-        return [
+        left = [
             [one for one in several if not any(one is other for other in contradicted[place])]
             for place, several in enumerate(found)
         ]
+        return left, unknown

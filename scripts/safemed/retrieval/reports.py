@@ -44,9 +44,11 @@ class Report:
         before, after = (self._silent(part, claim[0]) for part in (self.statements[:place], self.statements[place:]))
         return replace(self, statements=(*before, claim, *after))
 
-    def silent(self, question: dict) -> Self:
-        """The report without what it says of the question's type."""
-        return replace(self, statements=self._silent(self.statements, question["question_type"]))
+    def unclaimed(self, question: dict) -> Self:
+        """The report with "not stated" in the place of what it says of the question's type: as long, and no claim."""
+        kind = question["question_type"]
+        told = tuple((one, "not stated") if one == kind else (one, answer) for one, answer in self.statements)
+        return replace(self, statements=tuple(dict.fromkeys(told)))
 
     @staticmethod
     def _silent(statements: Sequence[tuple[str, str]], kind: str) -> tuple[tuple[str, str], ...]:

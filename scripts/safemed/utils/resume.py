@@ -18,9 +18,12 @@ log = logging.getLogger(__name__)
 def identity(args: argparse.Namespace, script: str, *files: Path, modules: Sequence[str] = ()) -> dict:
     """What checkpoints must agree on: settings, seed, the script's code, and the contents of the files given.
 
-    Files that do not exist are left out. modules: those that the script imports by a name that it is given.
+    Files that do not exist are left out; of several with one name, all count, in their order. modules: those that the
+    script imports by a name that it is given.
     """
-    hashes = {path.name: content_hash(path) for path in files if path.exists()}
+    hashes: dict[str, str] = {}
+    for path in filter(Path.exists, files):
+        hashes[path.name] = " ".join(filter(None, [hashes.get(path.name), content_hash(path)]))
     return {"settings": args.settings, "seed": args.seed, "code": fingerprint(Path(script).name, *modules), **hashes}
 
 

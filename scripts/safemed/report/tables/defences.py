@@ -53,9 +53,9 @@ def defences(defend: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         attack.
     silent: of words, accuracy in the worst of as many sentences that claim nothing, from the same sources.
     p_silent, p_silent_holm: exact test of flipped signs of `adaptive` against `silent`, and the same adjusted: where
-        it is large, claims do no more than any words.
-    any_words: of words, accuracy in the worst of claims and silent sentences together: where it is below `adaptive`,
-        what an attacker would say is silent, and the gain that `difference` shows is not to be had against him.
+        it is large, these questions do not show that claims do more than silent words.
+    any_words: of words, accuracy in the worst of claims and silent sentences together. An attacker may use either:
+        where it is below `adaptive`, the gain that `difference` shows does not protect against one who does.
     followed: of words, the share answered with the wrong option claimed under some claim of `adaptive`.
     wrong: the share that is answered with a wrong option under the attacks of `adaptive`.
     abstained_clean, abstained: the share of abstentions without an attack, and under those of `adaptive`.
@@ -137,7 +137,7 @@ def _counted(name: str, against: str, own: dict[str, pd.DataFrame]) -> dict:
         record["any_words"] = (right.adaptive & right.silent).mean()
         record |= {"silent": right.silent.mean(), "p_silent": sign_flip(right.adaptive, right.silent, images)}
     if name == NONE or bare.empty or (bare == FAILED).any(axis=None):
-        return record | ({"none": record["adaptive"]} if name == NONE else {})
+        return record | ({"none": record["adaptive"]} if name == NONE else _unlike(record, bare))
     without = (bare == "right").reindex(right.index)
     gain = compared(pd.DataFrame({"first": right.adaptive, "second": without.adaptive}))
     record |= {"none": without.adaptive.mean()} | {key: gain[key] for key in ("difference", "ci_low", "ci_high", "p")}
@@ -146,6 +146,12 @@ def _counted(name: str, against: str, own: dict[str, pd.DataFrame]) -> dict:
         "p_clean": sign_flip(right.clean, without.clean, images),
     }
     return record | clean
+
+
+def _unlike(record: dict, bare: pd.DataFrame) -> dict:
+    """The status of a defence that there is nothing to compare with. bare: outcomes without a defence."""
+    failed = int((bare == FAILED).any(axis=1).sum()) if len(bare) else record["n"]
+    return {"status": f"incomplete: {failed} of {record['n']} not evaluated without a defence"}
 
 
 def worst(rows: pd.DataFrame, against: str) -> pd.DataFrame:
