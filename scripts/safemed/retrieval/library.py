@@ -30,7 +30,7 @@ class Found:
 
 
 class Library:
-    """A corpus, and the tower that its images and the questions' are sought by; poisons know all of it (white box).
+    """A corpus, and the tower that its images and the questions' are sought by, which image poisons know.
 
     train: the questions of the training split, with the images of the entries. shown: kind of image -> the questions'
     images, uint8 [Q, H, W, 3], of which poisons are aimed at the first kind. settings: k, words, eps and steps.

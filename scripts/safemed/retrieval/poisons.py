@@ -52,7 +52,7 @@ def aims(names: Sequence[str], n_entries: int, rate: float, per_question: int, s
 def poisons(
     kind: str, aimed: Sequence[int], questions: Sequence[dict], corpus: Corpus, alike: Tensor, seed: int
 ) -> list[Poison]:  # fmt: skip
-    """A poison of a kind for each aim, several of one question being different.
+    """A poison of a kind for each aim, several of one question being different while there are images.
 
     text: an image of the question's modality, drawn, under a report that opens with the words of the question and its
     options. image: such an image under a report without them, to be moved by `towards`. conflict: a true image like the
@@ -83,10 +83,14 @@ def _like(alike: Tensor, count: int) -> int:
 
 
 def _drawn(question: dict, count: int, corpus: Corpus, seed: int) -> int:
-    """One of the entries of the question's modality, or of all where there is none."""
+    """The count-th of the entries of the question's modality, or of all where there is none, in a random order.
+
+    The first comes again where all have had their turn.
+    """
     own = [i for i, entry in enumerate(corpus.entries) if entry.modality == question["modality"]]
     places = own or range(len(corpus.entries))
-    return places[draw(seed, f"{question['question_id']} {count}", "donor", len(places))]
+    names = {i: f"donor {corpus.entries[i].image_key}" for i in places}
+    return sorted(places, key=lambda i: draw(seed, question["question_id"], names[i]))[count % len(places)]
 
 
 def towards(
