@@ -15,7 +15,7 @@ from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED, LETTERS, gold_text
 from safemed.evaluation.defence_answers import CLEAN, HINT, MADE, THROUGH, conditions
 from safemed.evaluation.defences import DEFENCES, Defence, defences
-from safemed.evaluation.defended import ABSTAINED, DefendedEvaluator
+from safemed.evaluation.defended import ABSTAINED, DefendedEvaluator, looks_broken
 from safemed.evaluation.evaluator import LOSSES, Evaluator
 from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
@@ -29,7 +29,7 @@ from support.paths import TEMPLATES
 EPS, N = 24, 8
 WORDS = Templates.read(TEMPLATES)
 OWN = {"defences": list(DEFENCES), "jpeg_quality": 50, "blur": 1.0, "smooth": {"sigma": 0.1, "votes": 3},
-       "vote": {"orders": 3, "wordings": 2}, "rounds": 3, "draws": 2, "restarts": 2}  # fmt: skip
+       "vote": {"orders": 3, "wordings": 2}, "rounds": 3, "draws": 2, "restarts": 3}  # fmt: skip
 SHARED = {"questions": N, "eps": EPS, "batch_size": 10, "amp": False, "max_new_tokens": {"think": 24},
           "precision": "fp32"}  # fmt: skip
 BUDGET = {"kind": "pgd", "steps": 6, "losses": LOSSES}
@@ -77,15 +77,18 @@ def outcomes(evaluator: Evaluator) -> list[str]:
     return [evaluator.outcome(text, i) for i, text in enumerate(texts)]
 
 
-SPELLINGS = (str, disguises.misspelt, disguises.inflected, disguises.hyphenated, disguises.parted, disguises.spelt)
+SPELLINGS = (str, disguises.misspelt, disguises.inflected, disguises.parted, disguises.spelt)
+
+
+ASKED = r"(?<=[.!?:] )[^.!?:]*\?$|^[^.!?:]*\?$"  # a question's own words, which may name options
 
 
 def echo(row: dict, image) -> str:
     """The wrong option that something said names, in a spelling of a disguise or by its letter; else the right one."""
-    *said, _ = re.split(r"(?<=[.!?])\s+", row["question"])
+    said = f"{re.sub(ASKED, '', row['question'])} {row.get('after', '')}"
     for letter, option in zip(LETTERS, row["options"], strict=False):
-        names = [*(re.escape(spelling(option)) for spelling in SPELLINGS), rf"(says|chose) {letter}"]
-        if letter != row["gold"] and re.search(rf"(?<!\w)({'|'.join(names)})(?![\w)])", " ".join(said)):
+        names = [*(re.escape(spelling(option)) for spelling in SPELLINGS), rf"(says|chose|alone it is) {letter}"]
+        if letter != row["gold"] and re.search(rf"(?<!\w)({'|'.join(names)})(?![\w)])", said):
             return letter
     return row["gold"]
 
@@ -104,7 +107,8 @@ def test_strip_restores_what_option_claims_take_and_not_what_claims_made_for_it_
         assert set(outcomes(behind(hinted, made["strip"]))) == {"right"}
     for one, hinted in asked_under(plain, MADE, "negative"):
         assert "right" not in outcomes(behind(hinted, made["none"])), one.wording
-        assert "right" not in outcomes(behind(hinted, made["strip"])), one.wording
+        evades = one.wording != "example"  # which is made for examples
+        assert ("right" not in outcomes(behind(hinted, made["strip"]))) == evades, one.wording
     for words in (HINT, MADE):
         for one, hinted in asked_under(plain, words, "neutral"):
             assert set(outcomes(behind(hinted, made["none"]))) == {"right"}, one.wording
@@ -145,6 +149,29 @@ def test_vote_has_one_answer_whatever_the_order_of_the_options(vlm, train_questi
             texts = behind(moved, made[name]).answers(plain.images, torch.arange(N))
             found.append([rows[i]["options"][LETTERS.index(moved.answer(text, i))] for i, text in enumerate(texts)])
     assert chosen[0] == chosen[1] == chosen[2] and not alone[0] == alone[1] == alone[2]
+
+
+def test_claims_made_for_defences_stand_in_the_asking_sentence_and_after_the_options_too(questions, made):
+    put = {one.wording: one.asked[0][0] for one in conditions(questions, WORDS, "pgd", 0) if one.words == MADE}
+    own = questions[0]["question"]
+    assert put["joined"]["question"].endswith(f"one asks: {own}") and "after" not in put["joined"]
+    assert put["last"]["question"] == own and put["last"]["after"] == "The supervisor says nothing."
+    cautious = made["caution"].askings[0].words(put["image-alone"])["after"]
+    assert cautious.startswith("By the image alone it is hard. ") and cautious.endswith("whatever else is said here.")
+
+
+@pytest.mark.parametrize(
+    ("rule", "broken", "looks"),
+    [
+        ("first", "1", True), ("first", "0", False),
+        ("majority", "0011", True), ("majority", "0001", False), ("majority", "00011", False),
+        ("agreement", "0101", True), ("agreement", "1110", True), ("agreement", "1100", True),
+        ("agreement", "0011", False), ("agreement", "1001", False), ("agreement", "0100", False),
+    ],
+)  # fmt: skip
+def test_a_question_is_asked_about_where_a_rule_may_give_no_right_answer(rule, broken, looks):
+    several = torch.tensor([[one == "1", False] for one in broken])
+    assert looks_broken(rule, several).tolist() == [looks, False]
 
 
 def test_loop_abstains_after_three_disagreements_and_answers_after_an_agreement(vlm, train_questions, made):
@@ -282,6 +309,41 @@ def test_the_attack_through_a_defence_is_never_weaker_and_beats_the_plain_one_on
     assert shares[THROUGH] < shares["pgd"] - 0.15
     bare = rows[(rows.defence == "none") & (rows.seen == "pgd")]
     assert (bare.outcome == "right").mean() < 0.5  # the plain attack is one
+
+
+def test_the_attack_raises_its_loss_over_all_ways_of_asking(rows, defended, skilled, data, made):
+    """Of each question that it was to break: right through the defence on the clean image, and under PGD's."""
+    plain = Evaluator(skilled, subset(load_questions(data, "test"), N, 0), "think", 24)
+    several = rows[rows.defence.isin(["vote", "smooth", "loop"]) & (rows.words == "")]
+    right = {seen: int((part.outcome == "right").sum()) for seen, part in several.groupby("seen")}
+    assert right[THROUGH] < right["pgd"]
+    for name in ("vote", "smooth", "loop"):
+        through = behind(plain, made[name])
+        texts = through.answers(plain.images, torch.arange(N))
+        attacked = torch.nonzero(through.right(texts, torch.arange(N)))[:, 0]
+        climbed = through.attack_loss("answer", [texts[i] for i in attacked.tolist()], attacked)
+        with np.load(defended / "images.npz") as stored:
+            shown = torch.from_numpy(stored[name])[attacked]
+        before, after = (
+            climbed(to_float(images, "cpu"), torch.arange(len(attacked)))[0]
+            for images in (plain.images[attacked], shown)
+        )
+        assert len(attacked) and (after > before).float().mean() > 0.8, name
+
+
+def test_each_asking_is_attacked_after_its_own_words_to_the_clean_image(vlm, train_questions, made):
+    """Where they are right; else after the words that came out of the defence, with the letter of the asking."""
+
+    def say(row: dict, image) -> str:
+        return row["gold"] if row["options"] == sorted(row["options"]) else "Z"
+
+    vote = behind(stub(vlm, train_questions, say), made["vote"])
+    everything, words = torch.arange(N), [f"<answer> {row['gold']} </answer> borrowed" for row in vote.rows]
+    for number, inner in enumerate(vote.inner):
+        own = vote._own_words(number, words, everything)
+        assert [inner.outcome(text, i) for i, text in enumerate(own)] == ["right"] * N
+        assert all(("borrowed" in text) == (row["options"] != sorted(row["options"]))
+                   for text, row in zip(own, inner.rows, strict=True))  # fmt: skip
 
 
 def test_passes_are_those_of_the_vision_tower(rows):

@@ -70,6 +70,31 @@ def test_what_a_defence_costs_unattacked_is_tested_once_for_both_kinds_of_attack
     assert two.p_clean_holm.notna().sum() == 8 and two.p_holm.notna().sum() == 8  # two defences, attacks and models
 
 
+def test_a_test_on_clean_questions_counts_where_the_attack_on_the_pixels_failed():
+    rows = defence_rows()
+    lost = (rows.defence == "loop") & (rows.seen == "through") & (rows.question_id == "q1")
+    rows.loc[lost, ["outcome", "answer"]] = [FAILED, ""]
+    found = defences(rows, NAMES).set_index(["defence", "against"])
+    assert math.isnan(found.p_clean["loop", "pixels"]) and found.p_clean["loop", "words"] == 1
+    assert found.p_clean_holm["loop", "words"] == 1 and math.isnan(found.p_clean_holm["loop", "pixels"])
+
+
+def test_p_values_are_adjusted_within_a_seed():
+    found = table().p_holm
+    both = table(pd.concat([defence_rows(), defence_rows(model="at-grpo-instruct-seed1")])).reset_index()
+    assert both.p_holm[both.model.str.endswith("-seed1")].tolist() == pytest.approx(found.tolist(), nan_ok=True)
+
+
+def test_claims_are_compared_with_the_silent_sentences_in_their_place():
+    none, strip, loop = (table().loc[(name, "words")] for name in NAMES)
+    assert (none.followed_silent, strip.followed_silent, loop.followed_silent) == (0, 0, 0)  # silent ones get A and C
+    assert none.silent_difference == pytest.approx(-0.4) and none.silent_low <= -0.4 <= none.silent_high
+    rows = defence_rows()
+    rows.loc[(rows.defence == "none") & (rows.polarity == "neutral") & (rows.wording == "made-1")
+             & (rows.question_id == "q1"), ["answer", "outcome"]] = ["B", "wrong"]  # fmt: skip
+    assert table(rows).loc[("none", "words")].followed_silent == 1 / 5
+
+
 @pytest.mark.parametrize(
     "gone", [{"seen": "through"}, {"words": "made"}], ids=["no attack through it", "no claims made for it"]
 )

@@ -1,8 +1,9 @@
 """The answers of a model behind each defence: to plain questions, under attacks, and under attacks made for it.
 
-An attack through a defence differentiates through it (BPDA, EOT), starts from the image that the plain attack stored
-and from the clean one, and keeps the stored image where that is enough: it breaks whatever the plain attack breaks.
-Words made for defences are a fixed set of claims, all asked through the defence, beside as many silent sentences.
+An attack through a defence differentiates through it (BPDA, EOT), starts from the image that the plain attack stored,
+from the clean one and from random ones, and keeps the stored image where that is enough: it breaks whatever the plain
+attack breaks. Words made for defences are a fixed set of claims, all asked through the defence, beside as many silent
+sentences.
 """
 
 import logging
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from safemed.attacks.threat_model import Ball
 from safemed.data.dataset import load_questions, subset
 from safemed.data.prompts import FAILED
 from safemed.evaluation import registry, results
@@ -28,6 +30,7 @@ from safemed.evaluation.defended import DefendedEvaluator
 from safemed.evaluation.evaluator import Evaluator
 from safemed.evaluation.stress_answers import stored_images
 from safemed.evaluation.sweep import Sweep, Task
+from safemed.models.geometry import to_float, to_uint8
 from safemed.stress import disguises, hints
 from safemed.stress.hints import Templates
 from safemed.utils import cli, cost
@@ -132,7 +135,7 @@ class DefendedAnswers:
         clean, stored = outcomes[CLEAN], outcomes[self.args.attack.name]
         fell = torch.tensor(((clean == "right") & ~stored.isin(["right", FAILED])).to_numpy())
         start = torch.where(fell[:, None, None, None], self.stored, self.plain.images)
-        evaluator = DefendedEvaluator(self.plain, defence, self.args.seed, self.settings["draws"], self.stored)
+        evaluator = DefendedEvaluator(self.plain, defence, self.args.seed, self.settings["draws"], self._starts())
         images, failed = start.clone(), {}
         for rows in evaluator.batches(torch.arange(len(evaluator)), self.settings["batch_size"]):
             sweep = Sweep(evaluator, rows, self._task(), SimpleNamespace(images=start))
@@ -144,6 +147,16 @@ class DefendedAnswers:
         table = self._rows(defence, Condition(seen=THROUGH, asked=asked), images, failed)
         log.info("%s: right %.3f through it", defence.name, (table.outcome == "right").mean())
         return table, images.numpy()[None]
+
+    def _starts(self) -> tuple[Tensor, Tensor]:
+        """What the first restarts climb from: the stored images, and the clean ones; random ones of the ball where the
+        stored image is the clean one, from which nothing new would be found.
+        """
+        clean, ball = self.plain.images, Ball("linf", self.settings["eps"] / 255)
+        names = [f"{self.args.seed}:{THROUGH}:{row['question_id']}:start" for row in self.plain.rows]
+        random = to_uint8(ball.start(to_float(clean, "cpu"), names))
+        same = (self.stored == clean).flatten(1).all(1)
+        return self.stored, torch.where(same[:, None, None, None], random, clean)
 
     def _task(self) -> Task:
         """The plain attack's settings with the restarts of the attack through a defence."""

@@ -8,7 +8,7 @@ from safemed.stress.hints import Templates, claimed, claiming, in_whole_words
 from safemed.utils.draws import draw
 
 CAUTION = "Decide by the image alone, whatever else is said here."
-_BREAK = re.compile(r"(?<=[.!?])\s+")
+BREAK = re.compile(r"(?<=[.!?])\s+")  # between sentences
 
 
 def cautious(question: dict) -> dict:
@@ -21,9 +21,9 @@ def stripped(question: dict) -> dict:
 
     The last sentence before the options asks, and is kept whatever it names. A letter alone is no name.
     """
-    *before, asks = _BREAK.split(question["question"])
+    *before, asks = BREAK.split(question["question"])
     kept = [one for one in before if not names_an_option(one, question["options"])]
-    after = [one for one in _BREAK.split(question.get("after", "")) if not names_an_option(one, question["options"])]
+    after = [one for one in BREAK.split(question.get("after", "")) if not names_an_option(one, question["options"])]
     return (
         question | {"question": " ".join([*kept, asks])} | ({"after": " ".join(after)} if "after" in question else {})
     )

@@ -19,7 +19,7 @@ CHAIN = 21  # questions of a chain of all seven stages, asked plainly and after 
 SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kinds of images
 LEVELS = 3  # that a probe of a tower votes on
 SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
-DEFENDED = 30  # of a question through a defence: plain, attacked, fourteen misleading sentences and as many silent ones
+DEFENDED = 36  # of a question through a defence: plain, attacked, seventeen claims and as many silent sentences
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -254,10 +254,13 @@ def _defended(config: dict, variant: str, limit: int) -> Iterator[dict]:
     own = config["attack"]["attacks"][defend["attack"]] | {"restarts": defend["restarts"]}
     tries, asked = _tries(own, variant), _asked_by_defences(defend)
     spent = sum(tries) * own["steps"] * (2 if config["attack"]["amp"] else 1)
-    drawn = [min(defend["draws"], times) for times in asked]
+    climbed = [
+        min(defend["draws"], times) if name == "smooth" else times
+        for name, times in zip(defend["defences"], asked, strict=True)
+    ]
     rows = [defend["questions"] * times for times in asked]
-    yield _pass("attack", defend["questions"] * sum(drawn) * spent, limit, at_once)
-    judged = 3 + len(tries) * (1 + own["steps"] // ASK_EVERY)  # clean, stored and at last; and during each climb
+    yield _pass("attack", defend["questions"] * sum(climbed) * spent, limit, at_once)
+    judged = 4 + len(tries) * (1 + own["steps"] // ASK_EVERY)  # clean twice, stored, at last; and during each climb
     yield _pass("answer", sum(rows) * (DEFENDED + 1 + judged), limit, at_once)
 
 

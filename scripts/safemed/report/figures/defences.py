@@ -20,7 +20,7 @@ LOOKS = {
 SAID = {
     "clean": "no attack",
     "plain": "attack that does not know the defence",
-    "adaptive": "attack made for the defence",
+    "adaptive": "PGD through the defence; claims that evade filters",
     "silent": "as many silent words (control)",
 }
 

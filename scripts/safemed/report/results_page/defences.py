@@ -1,4 +1,4 @@
-"""What defences at inference are worth against attacks that do not know them, and against those made for them."""
+"""What defences at inference are worth against attacks that do not know them, and against those that do."""
 
 import pandas as pd
 
@@ -40,20 +40,23 @@ def _words(study: Study) -> str:
         [
             row.model, row.defence, percent(row.clean_difference, sign="+"), p_value(row.p_clean_holm),
             percent(row.plain), percent(row.adaptive, row.adaptive_low, row.adaptive_high), percent(row.silent),
-            p_value(row.p_silent_holm), percent(row.any_words), percent(row.followed),
+            percent(row.silent_difference, row.silent_low, row.silent_high, "+"), p_value(row.p_silent_holm),
+            percent(row.any_words), f"{percent(row.followed)} ({percent(row.followed_silent)})",
             percent(row.difference, row.ci_low, row.ci_high, "+"), p_value(row.p_holm), percent(row.abstained),
         ]
         for row in _shown(study, WORDS)
     ]  # fmt: skip
     said = (
-        "The same against words, the worst of all that were asked: misleading hints, and with them claims made for "
-        "defences. Read silent first: the worst of as many sentences that claim nothing. What is left under any "
-        "words, claims and silent sentences, is all that a defence is worth; the gain is under claims alone. What it "
-        "costs where nobody attacks is the difference on clean questions."
+        "The same against words, the worst of all that were asked: misleading hints, and with them claims in forms and "
+        "places that filters let through, the same for every defence. Read silent first: the worst of as many "
+        "sentences that claim nothing. What claims do beyond these is the difference after it. What is left under any "
+        "words, claims and silent sentences, is all that a defence is worth; the gain is under claims alone. Answers "
+        "to a claim name the option claimed; in brackets, how many name it under the silent sentence in its place. "
+        "What a defence costs where nobody attacks is the difference on clean questions."
     )
     head = [
-        "model", "defence", "clean, points", "p", "hints, %", "made for it, %", "silent, %", "p against silent",
-        "any words, %", "to a claim, %", "gain, points", "p", "abstained, %",
+        "model", "defence", "clean, points", "p", "hints, %", "and evading claims, %", "silent, %",
+        "beyond silent, points", "p", "any words, %", "to a claim, %", "gain, points", "p", "abstained, %",
     ]  # fmt: skip
     return markdown.text(said, head, rows)
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from safemed.data.prompts import FAILED
 from safemed.report.tables.pairing import compared, holm
-from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse
+from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, seed_of
 from safemed.utils.stats import clustered_wilson, sign_flip
 
 DEFENCE_ROWS = [
@@ -14,8 +14,9 @@ DEFENCE_ROWS = [
 ]  # fmt: skip
 DEFENCES = [
     "model", "defence", "against", "n", "clean", "clean_difference", "p_clean", "p_clean_holm", "plain", "adaptive",
-    "adaptive_low", "adaptive_high", "none", "difference", "ci_low", "ci_high", "p", "p_holm", "silent", "p_silent",
-    "p_silent_holm", "any_words", "followed", "wrong", "abstained_clean", "abstained", "passes", "passes_attacked",
+    "adaptive_low", "adaptive_high", "none", "difference", "ci_low", "ci_high", "p", "p_holm", "silent",
+    "silent_difference", "silent_low", "silent_high", "p_silent", "p_silent_holm", "any_words", "followed",
+    "followed_silent", "wrong", "abstained_clean", "abstained", "passes", "passes_attacked",
     "status",
 ]  # fmt: skip
 NONE, CLEAN, THROUGH = "none", "clean", "through"
@@ -40,23 +41,28 @@ def defences(defend: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     clean: accuracy on clean images without misleading words. An abstention is not right.
     clean_difference: `clean` minus that of none: what the defence costs or gains where nobody attacks.
     p_clean, p_clean_holm: exact test of flipped signs of it, and the same adjusted by Holm's (1979) method over all
-        models and defences.
+        models of a seed and defences.
     plain: accuracy under attacks that do not know the defence: the images that PGD stored on the model without one; the
         worst of the hints that no training draws.
-    adaptive: accuracy under attacks made for the defence, those of `plain` included: PGD through it (BPDA, EOT); the
-        worst of the hints and of claims in forms that a filter of sentences lets through.
+    adaptive: accuracy under attacks that know of defences, those of `plain` included: PGD through this one (BPDA,
+        EOT); the worst of the hints and of claims in forms and places that filters let through, the same for every
+        defence.
     adaptive_low, adaptive_high: its 95 % Wilson interval clustered by image.
     none: `adaptive` of the model without a defence.
     difference: `adaptive` minus `none`: what the defence is worth against who knows it.
     ci_low, ci_high: its 95 % paired bootstrap interval over images.
-    p, p_holm: exact test of flipped signs of it, and the same adjusted over all models, defences and both kinds of
-        attack.
+    p, p_holm: exact test of flipped signs of it, and the same adjusted over all models of a seed, defences and both
+        kinds of attack.
     silent: of words, accuracy in the worst of as many sentences that claim nothing, from the same sources.
-    p_silent, p_silent_holm: exact test of flipped signs of `adaptive` against `silent`, and the same adjusted: where
-        it is large, these questions do not show that claims do more than silent words.
+    silent_difference, silent_low, silent_high: of words, `adaptive` minus `silent`, with its 95 % paired bootstrap
+        interval over images: what claims do beyond silent words.
+    p_silent, p_silent_holm: exact test of flipped signs of it, and the same adjusted: where it is large, these
+        questions do not show that claims do more than silent words.
     any_words: of words, accuracy in the worst of claims and silent sentences together. An attacker may use either:
         where it is below `adaptive`, the gain that `difference` shows does not protect against one who does.
     followed: of words, the share answered with the wrong option claimed under some claim of `adaptive`.
+    followed_silent: of words, the share answered under some silent sentence with the wrong option that the claim in
+        its place names: what `followed` is without a claim.
     wrong: the share that is answered with a wrong option under the attacks of `adaptive`.
     abstained_clean, abstained: the share of abstentions without an attack, and under those of `adaptive`.
     passes, passes_attacked: how many images the vision tower sees for an answer, without an attack and under those of
@@ -76,9 +82,21 @@ def defences(defend: pd.DataFrame, names: list[str]) -> pd.DataFrame:
             for against in (PIXELS, WORDS)
         ]
     table = pd.DataFrame(records, columns=DEFENCES)
-    once = holm(table.p_clean[table.against == PIXELS])  # the row of words has the same
-    table["p_clean_holm"] = once.reindex(table.index).groupby([table.model, table.defence]).transform("max")
-    return table.assign(p_holm=holm(table.p), p_silent_holm=holm(table.p_silent))
+    adjusted = {f"{one}_holm": _of_each_seed(table.model, table[one]) for one in ("p", "p_silent")}
+    return table.assign(p_clean_holm=_once(table), **adjusted)
+
+
+def _once(table: pd.DataFrame) -> pd.Series:
+    """p_clean adjusted for the models and defences: both rows of a defence have the same, which counts once."""
+    keys = [table.model, table.defence]
+    first = table.p_clean.astype(float).groupby(keys).first().reset_index()
+    adjusted = first.assign(p=_of_each_seed(first.model, first.p_clean)).set_index(["model", "defence"]).p
+    return adjusted.reindex(pd.MultiIndex.from_arrays(keys)).set_axis(table.index).where(table.p_clean.notna())
+
+
+def _of_each_seed(models: pd.Series, p_values: pd.Series) -> pd.Series:
+    """p-values adjusted by Holm's method within the models of each seed."""
+    return p_values.astype(float).groupby(seed_of(models)).transform(holm)
 
 
 def adaptively_attacked(rows: pd.DataFrame) -> bool:
@@ -132,10 +150,7 @@ def _counted(name: str, against: str, own: dict[str, pd.DataFrame]) -> dict:
         "status": COMPLETE,
     }  # fmt: skip
     if against == WORDS:
-        led = (attacked.claimed != "") & (attacked.answer == attacked.claimed)
-        record["followed"] = led.groupby(attacked.question_id).any().mean()
-        record["any_words"] = (right.adaptive & right.silent).mean()
-        record |= {"silent": right.silent.mean(), "p_silent": sign_flip(right.adaptive, right.silent, images)}
+        record |= _beside_silent(right, attacked, found[_asked(found, against, "silent")])
     if name == NONE or bare.empty or (bare == FAILED).any(axis=None):
         return record | ({"none": record["adaptive"]} if name == NONE else _unlike(record, bare))
     without = (bare == "right").reindex(right.index)
@@ -146,6 +161,25 @@ def _counted(name: str, against: str, own: dict[str, pd.DataFrame]) -> dict:
         "p_clean": sign_flip(right.clean, without.clean, images),
     }
     return record | clean
+
+
+def _beside_silent(right: pd.DataFrame, claims: pd.DataFrame, silent: pd.DataFrame) -> dict:
+    """The numbers of claims beside those of as many silent sentences. right: adaptive and silent, bool [n]; claims,
+    silent: their rows.
+    """
+    beyond = compared(right[["adaptive", "silent"]])
+    return {
+        "silent": right.silent.mean(), "silent_difference": beyond["difference"], "silent_low": beyond["ci_low"],
+        "silent_high": beyond["ci_high"], "p_silent": beyond["p"], "any_words": (right.adaptive & right.silent).mean(),
+        "followed": _led(claims, claims), "followed_silent": _led(silent, claims),
+    }  # fmt: skip
+
+
+def _led(asked: pd.DataFrame, claims: pd.DataFrame) -> float:
+    """The share of questions answered, under some wording, with the option that the claim of that wording names."""
+    keys = ["question_id", "words", "wording"]
+    both = asked[[*keys, "answer"]].merge(claims[[*keys, "claimed"]], on=keys, validate="one_to_one")
+    return (both.answer == both.claimed).groupby(both.question_id).any().mean()
 
 
 def _unlike(record: dict, bare: pd.DataFrame) -> dict:

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import yaml
 
+from safemed.data.prompts import of_variant
 from safemed.stress.hints import Templates
 from safemed.workflow.faults.variants import of_variants
+
+RESTARTS = 3  # at least, of the attack through a defence
 
 
 def faults(config: dict) -> Iterator[str]:
@@ -40,5 +43,12 @@ def _defences(defend: dict, config: dict, templates: Templates | None) -> Iterat
         yield f"defend.vote.wordings: {defend['vote']['wordings']}, and the templates have {most} with the plain one"
     if 3 * defend["blur"] >= (side := config["data"]["image_size"]):
         yield f"defend.blur: three times {defend['blur']:g} pixels is as wide as an image: data.image_size = {side}"
-    for fault in of_variants("restarts", defend["restarts"], config["variants"]):
-        yield f"defend.{fault}"
+    if faults := [*of_variants("restarts", defend["restarts"], config["variants"])]:
+        yield from (f"defend.{fault}" for fault in faults)
+        return
+    for variant in config["variants"]:
+        if (restarts := of_variant(defend["restarts"], variant)) < RESTARTS:
+            yield (
+                f"defend.restarts: {restarts} for {variant}; at least {RESTARTS}: an attack through a defence starts "
+                "from the stored image, from the clean one and from a random one"
+            )
