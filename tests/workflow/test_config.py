@@ -245,6 +245,8 @@ REFUSED = [
     ("defend: {vote: {wordings: 9}}", "defend.vote.wordings", "9, and the templates have 5 with the plain one"),
     ("{data: {image_size: 16}, defend: {blur: 6}}", "defend.blur", "as wide as an image: data.image_size = 16"),
     ("redteam: {budget: 4}", "redteam.budget", "4 queries are not one for each of redteam.rounds = 5"),
+    ("defend: {restarts: {instruct: 2}}", "defend.restarts", "2 for instruct; at least 3"),
+    ("defend: {restarts: {think: 1}}", "defend.restarts", "1 for think; at least 3"),
     (
         "{evaluations: [attack, reveal], reveal: {attack: pdg}}",
         "reveal.attack",
