@@ -665,7 +665,7 @@ def test_text_of_the_command_line_is_read_as_the_schema_wants_it(given, wanted):
                 "config: attack.eps: stands in lines 2 and 5; x.yaml must have it once",
             ],
         ),
-        ("seed: [1\nstudy: x\n", ["config: x.yaml, line 2: not YAML: expected ',' or ']', but got ':'"]),
+        ("seed: [1\nstudy: x\n", ["config: x.yaml, line 2: not YAML: did not find expected ',' or ']'"]),
         (
             "methods:\n  no: {}\n",
             ['config: x.yaml, line 2: methods.no: the key no is not text to YAML; write "no", in quotes'],

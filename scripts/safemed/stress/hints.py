@@ -58,7 +58,7 @@ class Templates:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the file. Raises ValueError naming it and the template or key that is not as described here."""
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
         try:
             read = {
                 key: {name: kind(name, **fields) for name, fields in content[key].items()}

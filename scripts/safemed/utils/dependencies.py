@@ -6,13 +6,31 @@ of them re-runs a stage or throws a checkpoint away.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 SCRIPTS = Path(__file__).resolve().parents[2]
 PACKAGE = "safemed"
 WATCHES = "CHANGES_NO_RESULT"  # a module that sets this to True only watches: no result depends on it
+IMPORTS = (ast.Import, ast.ImportFrom)
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MEANS_NOTHING = ("ctx", "type_comment", "type_ignores")
+
+
+class Code(NamedTuple):
+    """What is read off a file of code.
+
+    imports: the dotted names that it imports from safemed, anywhere in it; of `from a import b`, both a and a.b.
+    watches: whether it says CHANGES_NO_RESULT = True.
+    meaning: hexadecimal digits that stand for its syntax tree without docstrings.
+    """
+
+    imports: tuple[str, ...]
+    watches: bool
+    meaning: str
 
 
 def fingerprint(script: str, *modules: str) -> str:
@@ -22,8 +40,7 @@ def fingerprint(script: str, *modules: str) -> str:
     before and after an edit that leaves every syntax tree, docstrings aside, as it was. Raises FileNotFoundError for an
     unknown script or module.
     """
-    files = sources(script, *modules)
-    meant = "\n".join(f"{path}\n{_meaning(SCRIPTS.parent / path, _stamp(SCRIPTS.parent / path))}" for path in files)
+    meant = "".join(f"{path} {code.meaning}\n" for path, code in sorted(_codes(script, modules).items()))
     return hashlib.sha256(meant.encode()).hexdigest()[:32]
 
 
@@ -33,70 +50,90 @@ def sources(script: str, *modules: str) -> list[str]:
     A module that says CHANGES_NO_RESULT = True is left out, with what it alone imports. Raises FileNotFoundError for an
     unknown script or module.
     """
-    found: set[Path] = set()
-    waiting = [SCRIPTS / script, *(_file(module) for module in modules)]
-    while waiting:
-        path = waiting.pop()
-        if path not in found and not (watches := _read(path, _stamp(path)))[1]:
-            found.add(path)
-            waiting += [file for name in watches[0] for file in _files(name)]
-    return sorted(str(path.relative_to(SCRIPTS.parent)) for path in found)
+    return sorted(_codes(script, modules))
 
 
 def imported(path: Path) -> tuple[str, ...]:
     """The dotted names that a file imports from safemed, anywhere in it; of `from a import b`, both a and a.b."""
-    return _read(path, _stamp(path))[0]
+    return _read(str(path), _stamp(str(path))).imports
+
+
+# Every plan takes some seventy fingerprints of two hundred files, and every script one. So what follows spares time:
+# strings stand for paths, and each tree is walked through once.
+
+
+def _codes(script: str, modules: tuple[str, ...]) -> dict[str, Code]:
+    """Path relative to the repository -> code, of all that is a source."""
+    root, found, seen = str(SCRIPTS), {}, set()
+    waiting = [f"{root}/{script}", *(f"{root}/{module.replace('.', '/')}.py" for module in modules)]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        code = _read(path, _stamp(path))
+        if not code.watches:
+            found[f"{SCRIPTS.name}{path.removeprefix(root)}"] = code
+            waiting += [file for name in code.imports for file in _files(root, name) if file not in seen]
+    return found
 
 
 @cache
-def _read(path: Path, stamp: tuple) -> tuple[tuple[str, ...], bool]:
-    """The names imported by a file, and whether it only watches. stamp: what a change of the file changes."""
-    tree = ast.parse(path.read_text())
-    return tuple(sorted(set(_imports(ast.walk(tree))))), any(map(_says_that_it_watches, tree.body))
+def _read(path: str, stamp: tuple) -> Code:
+    """The code of a file. stamp: what a change of the file changes."""
+    tree, told, names = ast.parse(Path(path).read_text()), [], set()
+    watches = any(map(_says_that_it_watches, tree.body))
+    _tell(tree, told, names)
+    return Code(tuple(sorted(names)), watches, hashlib.sha256("\n".join(told).encode()).hexdigest())
 
 
-def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    for node in nodes:
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError(f"line {node.lineno}: relative imports are not followed; write {PACKAGE}. in full")
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        yield from (name for name in names if name.split(".")[0] == PACKAGE)
+def _tell(node: ast.AST, told: list[str], names: set[str]) -> None:
+    """Add the kind of a node, its fields and all below it to `told`, and what they import from safemed to `names`.
+
+    Left out are docstrings, type comments, and whether a name is read or set, which follows from its place.
+    """
+    kind = type(node)
+    told.append(kind.__name__)
+    if kind in IMPORTS:
+        names.update(name for name in _names(node) if name.partition(".")[0] == PACKAGE)
+    for field in kind._fields:
+        if field in MEANS_NOTHING:
+            continue
+        value = getattr(node, field, None)
+        if field == "body" and kind in DOCUMENTED and ast.get_docstring(node, clean=False) is not None:
+            value = value[1:] or [ast.Pass()]
+        if isinstance(value, ast.AST):
+            _tell(value, told, names)
+        elif isinstance(value, list):
+            told.append("[")
+            for own in value:
+                _tell(own, told, names) if isinstance(own, ast.AST) else told.append(repr(own))
+            told.append("]")
+        else:
+            told.append(repr(value))
 
 
-def _files(name: str) -> list[Path]:
+def _names(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        return (alias.name for alias in node.names)
+    if node.level:
+        raise ValueError(f"line {node.lineno}: relative imports are not followed; write {PACKAGE}. in full")
+    return iter((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+
+
+def _files(root: str, name: str) -> Iterator[str]:
     """The files that the import of a dotted name runs: the module, and the `__init__.py` of each package above it.
 
     Empty for a name that is no module but stands in one.
     """
-    place = SCRIPTS.joinpath(*name.split("."))
-    above = [SCRIPTS.joinpath(*name.split(".")[:depth], "__init__.py") for depth in range(1, name.count(".") + 2)]
-    return [file for file in (place.with_suffix(".py"), *above) if file.is_file()]
+    parts = name.split(".")
+    above = ["/".join([root, *parts[:depth], "__init__.py"]) for depth in range(1, len(parts) + 1)]
+    return filter(os.path.isfile, ["/".join([root, *parts]) + ".py", *above])
 
 
-def _file(module: str) -> Path:
-    return SCRIPTS.joinpath(*module.split(".")).with_suffix(".py")
-
-
-@cache
-def _meaning(path: Path, stamp: tuple) -> str:
-    """The syntax tree of a file without docstrings; comments and formatting are in no tree."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node, clean=False) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(path: str) -> tuple[int, int]:
     """What a change of a file changes."""
-    status = path.stat()
+    status = os.stat(path)
     return status.st_mtime_ns, status.st_size
 
 

@@ -21,7 +21,7 @@ def read(*studies: Path) -> dict:
     """The config of the default study, with studies' files laid over it in turn, as Snakemake merges them."""
     config: dict = {}
     for path in (*FILES, *studies):
-        update_config(config, yaml.safe_load(path.read_text()))
+        update_config(config, yaml.load(path.read_text(), Loader=yaml.CSafeLoader))
     return config
 
 
@@ -34,7 +34,7 @@ def faults(path: Path) -> list[str]:
         return []
     text, shown = path.read_text(), os.path.relpath(path)
     try:
-        root = yaml.compose(text)
+        root = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         if _is_json(text):  # indented by tabs
             return []

@@ -74,7 +74,8 @@ def _validator() -> Draft202012Validator:
     """The schema's validator, for which 5.0 is no integer, and nan and infinity are no numbers."""
     types = Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, value: type(value) is int)
     types = types.redefine("number", lambda _, value: type(value) in (int, float) and math.isfinite(value))
-    return validators.extend(Draft202012Validator, type_checker=types)(yaml.safe_load(FILE.read_text()))
+    schema = yaml.load(FILE.read_text(), Loader=yaml.CSafeLoader)
+    return validators.extend(Draft202012Validator, type_checker=types)(schema)
 
 
 def _resolved(schema: dict) -> dict:
