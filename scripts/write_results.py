@@ -3,7 +3,7 @@
     python scripts/write_results.py results/evidence results/phantoms
 
 The README's rows are of the first study; further ones add the tables and figures that those before them lack. The
-figures that the page shows are copied beside it. All results of all studies must come from one commit.
+figures that the page shows are copied beside it. All results must be of the scripts as this checkout has them.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from pathlib import Path
 from safemed.report import inputs
 from safemed.report.results_page import readme as readme_rows
 from safemed.report.results_page.page import FIGURES, page
-from safemed.report.results_page.study import Study, together
-from safemed.utils import files, provenance
+from safemed.report.results_page.study import Study, check_code, together
+from safemed.utils import dependencies, files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 def write(folders: list[Path], docs: Path, readme: Path) -> None:
     """Write both texts and copy the figures; nothing is written where one of them cannot be made."""
     study = together([read_study(folder) for folder in folders])
+    check_code(study.provenance, code_here)
     drawn = {path.stem: path for folder in reversed(folders) for path in (folder / "figures").glob("*.png")}
     figures = [name for name in FIGURES if name in drawn]
     written = {
@@ -43,6 +44,14 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     for path, text in written.items():
         with files.atomic_file(path) as file:
             file.write_text(text)
+
+
+def code_here(script: str) -> str | None:
+    """The hash of a script's code as this checkout has it; None where it has no such script."""
+    try:
+        return dependencies.fingerprint(script)
+    except FileNotFoundError:
+        return None
 
 
 def read_study(folder: Path) -> Study:

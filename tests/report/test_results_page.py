@@ -1,4 +1,4 @@
-"""The results page and the README's rows: every number comes from a table, of one commit, or is visibly missing."""
+"""The results page and the README's rows: every number comes from a table, of this code, or is visibly missing."""
 
 import json
 import shutil
@@ -100,15 +100,24 @@ def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):
 
 
 @pytest.mark.parametrize(
-    ("commits", "said"),
-    [((COMMIT, "f" * 40), "2 commits"), ((f"{COMMIT}+",), "changed files"), ((None,), "no git commit")],
+    "changes", [{"script": "audit.py"}, {"script": "no_such.py"}, {"code": {"commit": "f" * 40, "hash": "0" * 32}}]
 )
-def test_results_that_are_not_of_one_commit_are_refused_and_nothing_is_written(folder, commits, said):
-    (folder / "tables" / "provenance.json").write_text(json.dumps(provenance(*commits)))
-    with pytest.raises(SystemExit, match=said):
+def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_written(folder, changes):
+    known = provenance(COMMIT, "e" * 40)
+    known["results"]["results/small/1"] |= changes
+    (folder / "tables" / "provenance.json").write_text(json.dumps(known))
+    with pytest.raises(
+        SystemExit, match="^not computed by the scripts as they are here: results/small/1 .*Run the study again"
+    ):
         run(folder)
     root = folder.parents[1]
     assert not list((root / "docs").iterdir()) and "old" in (root / "README.md").read_text()
+
+
+def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
+    (folder / "tables" / "provenance.json").write_text(json.dumps(provenance("e" * 40, COMMIT)))
+    results, rows = run(folder)
+    assert f"| Commit | `{'e' * 40}`, `{COMMIT}` |" in results and COMMIT[:12] in rows
 
 
 def test_the_script_writes_the_page_its_figures_and_the_rows_between_the_markers(folder):
@@ -135,9 +144,10 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     assert (docs / "redteam.png").read_bytes() == b"drawn, too" and (
         docs / "accuracy_vs_eps.png"
     ).read_bytes() == b"drawn"
-    elsewhere = json.dumps(provenance("f" * 40)).replace("results/small/", "results/other/")
-    (other / "tables" / "provenance.json").write_text(elsewhere)
-    with pytest.raises(SystemExit, match="2 commits"):
+    elsewhere = provenance("f" * 40)
+    elsewhere["results"] = {"results/other/0": elsewhere["results"]["results/small/0"] | {"script": "audit.py"}}
+    (other / "tables" / "provenance.json").write_text(json.dumps(elsewhere))
+    with pytest.raises(SystemExit, match="results/other/0"):
         run(folder, other)
 
 

@@ -26,6 +26,7 @@ from safemed.report.tables import (
     turn_comparisons,
     turns,
 )
+from safemed.utils.dependencies import fingerprint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODELS = ("sft-instruct", "at-grpo-no-reward-instruct", "at-grpo-instruct")
@@ -349,9 +350,13 @@ def tables() -> dict[str, pd.DataFrame]:
                 "adaptive": 0.526,
                 "p_holm": 0.62,
                 "silent": 0.553,
+                "silent_difference": -0.027,
+                "silent_low": -0.092,
+                "silent_high": 0.037,
                 "p_silent_holm": 0.84,
                 "any_words": 0.447,
                 "followed": 0.105,
+                "followed_silent": 0.079,
                 "abstained": 0.132,
             },
             model=MODELS[0],
@@ -432,7 +437,11 @@ def provenance(*commits: str | None) -> dict:
         },
         "environments": [{"python": "3.11.7", "packages": {"torch": "2.13.0"}, "hardware": hardware}],
         "results": {
-            f"results/small/{i}": {"code": {"commit": commit}, "finished": f"2026-01-0{i + 1}T00:00:00+00:00"}
+            f"results/small/{i}": {
+                "script": "attack.py",
+                "code": {"commit": commit, "hash": fingerprint("attack.py")},
+                "finished": f"2026-01-0{i + 1}T00:00:00+00:00",
+            }
             for i, commit in enumerate(commits)
         },
     }

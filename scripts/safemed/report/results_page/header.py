@@ -3,14 +3,11 @@
 from safemed.data.prompts import of_variant
 from safemed.report.results_page import markdown
 from safemed.report.results_page.markdown import Markup, code
-from safemed.report.results_page.study import Study, commit
+from safemed.report.results_page.study import Study, commits
 
 
 def header(study: Study) -> str:
-    """How to read the page, and the study's commit, machines, software, seed, model and images.
-
-    Raises ValueError where `commit` does.
-    """
+    """How to read the page, and the study's commits, machines, software, seed, model and images."""
     said = (
         "This page is written by `scripts/write_results.py` from the tables of finished studies; do not edit it. "
         "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
@@ -39,7 +36,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     return [
         ("Study", code(study.config["study"])),
         *((f"Of study {name}", ", ".join(tables)) for name, tables in study.provenance.get("added", {}).items()),
-        ("Commit", code(commit(study.provenance))),
+        ("Commit", Markup(", ".join(map(code, commits(study.provenance))))),
         ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
         ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),
         ("Software", _software(environments[0])),

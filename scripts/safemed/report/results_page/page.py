@@ -50,10 +50,7 @@ FIGURES = [name for section in SECTIONS for name in section.figures]
 
 
 def page(study: Study, figures: Iterable[str]) -> str:
-    """The results page. figures: names of FIGURES that lie beside the page as PNG.
-
-    Raises ValueError where the study's results are not of one commit.
-    """
+    """The results page. figures: names of FIGURES that lie beside the page as PNG."""
     there = set(figures)
     sections = [text for text in (_section(study, section, there) for section in SECTIONS) if text]
     return "\n\n".join([f"# Results\n\n{header(study)}", *sections]) + "\n"

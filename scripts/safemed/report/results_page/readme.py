@@ -8,7 +8,7 @@ from safemed.report.results_page.header import seeds
 from safemed.report.results_page.markdown import NONE, Markup, percent
 from safemed.report.results_page.robustness import lead, under, worst_case
 from safemed.report.results_page.seeds import means
-from safemed.report.results_page.study import Study, commit
+from safemed.report.results_page.study import Study, commits
 from safemed.report.tables.comparisons import WORST
 from safemed.report.tables.rows import CLEAN
 
@@ -28,10 +28,7 @@ def filled(text: str, block: str) -> str:
 
 
 def block(study: Study) -> str:
-    """The finding in one sentence, and rows for the paper and the studied ones of METHODS, a value a variant.
-
-    Raises ValueError where the study's results are not of one commit.
-    """
+    """The finding in one sentence, and rows for the paper and the studied ones of METHODS, a value a variant."""
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
     head = [f"{n} questions, accuracy in % ({variants})", "clean", f"PGD, {study.eps}/255", "worst case of all attacks"]
@@ -84,7 +81,8 @@ def _both(study: Study, method: str, cells: Mapping[str, tuple[float, ...]]) -> 
 def _origin(study: Study) -> str:
     """One line on where the rows come from."""
     name, took = study.config["study"], duration(study.tables["cost"])
+    last = commits(study.provenance)[-1]
     return (
-        f"Study `{name}` at commit `{commit(study.provenance)[:12]}`, {seeds(study)}; its jobs took {took} one after "
+        f"Study `{name}` at commit `{last[:12]}`, {seeds(study)}; its jobs took {took} one after "
         "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
     )

@@ -84,19 +84,25 @@ class Section(NamedTuple):
     figures: Mapping[str, str]
 
 
-def commit(provenance: dict) -> str:
-    """The one commit that all results were computed at.
+def commits(provenance: dict) -> list[str]:
+    """The commits that results were computed at, oldest result first; one with + after it had changed files."""
+    results = sorted(provenance["results"].values(), key=lambda result: result["finished"])
+    return list(dict.fromkeys(f"{result['code']['commit']}" for result in results))
 
-    Raises ValueError where they come from several commits, from changed files, or from none that is known.
+
+def check_code(provenance: dict, known: Callable[[str], str | None]) -> None:
+    """Refuse results of other code than that of this checkout, from which nobody could compute them again.
+
+    known: script -> the hash of its code here, or None where there is none. Equal code may be of several commits.
+    Raises ValueError naming a result of each commit that differs, and the way out.
     """
-    found = {result["code"]["commit"] for result in provenance["results"].values()}
-    if len(found) != 1:
-        listed = ", ".join(sorted(f"{name}"[:12] for name in found))
+    other = {
+        result["code"]["commit"]: f"{folder} ({result['script']} of commit {result['code']['commit']})"
+        for folder, result in provenance["results"].items()
+        if result["code"]["hash"] != known(result["script"])
+    }
+    if other:
         raise ValueError(
-            f"the study's results come from {len(found)} commits ({listed}): run it whole in a fresh clone"
+            f"not computed by the scripts as they are here: {', '.join(other.values())}. Run the study again, which "
+            "makes these anew, or check out their commit"
         )
-    (only,) = found
-    if only is None or only.endswith("+"):
-        why = "changed files" if only else "no git commit that is known"
-        raise ValueError(f"the study's results were computed from {why}: run it whole in a fresh clone")
-    return only
