@@ -28,7 +28,8 @@ def folder(tmp_path) -> Path:
     for name, table in tables().items():
         table.to_csv(made / "tables" / f"{name}.csv", index=False)
     (made / "tables" / "provenance.json").write_text(json.dumps(provenance(COMMIT)))
-    (made / "figures" / "accuracy_vs_eps.png").write_bytes(b"drawn")
+    for suffix in ("png", "pdf"):
+        (made / "figures" / f"accuracy_vs_eps.{suffix}").write_bytes(b"drawn")
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     return made
@@ -54,7 +55,7 @@ def test_the_page_shows_the_numbers_of_each_table(study):
     # the table has them the other way round
     assert "| at-grpo-no-reward | instruct | -1 (-4.3 to +2.2) | 0.444 | +5 (-1.3 to +9.2) | 0.031 |" in written
     assert "| sft | instruct |" not in written
-    assert "(accuracy_vs_eps.png)" in written and "chain.png" not in written
+    assert "(results/accuracy_vs_eps.png)" in written and "chain.png" not in written
 
 
 def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_the_rewards_add(study):
@@ -123,7 +124,11 @@ def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
 def test_the_script_writes_the_page_its_figures_and_the_rows_between_the_markers(folder):
     results, rows = run(folder)
     assert results == page(write_results.read_study(folder), ["accuracy_vs_eps"])
-    assert (folder.parents[1] / "docs" / "accuracy_vs_eps.png").read_bytes() == b"drawn"
+    beside = folder.parents[1] / "docs" / "results"
+    assert (beside / "accuracy_vs_eps.png").read_bytes() == (beside / "accuracy_vs_eps.pdf").read_bytes() == b"drawn"
+    told = write_results.read_tables(beside)
+    assert (page(told, ["accuracy_vs_eps"]), "node" in f"{told.provenance}") == (results, False)
+    assert set(told.tables) == set(tables())
     assert rows.startswith("before\n") and rows.endswith("after\n") and "old" not in rows
     assert "| at-grpo | 93 | 87 | 86 |" in rows
     assert run(folder) == (results, rows)
@@ -139,7 +144,7 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     (other / "figures" / "accuracy_vs_eps.png").write_bytes(b"another")
     alone, _ = run(folder)
     both, rows = run(folder, other)
-    docs = folder.parents[1] / "docs"
+    docs = folder.parents[1] / "docs" / "results"
     assert "## Red team" in both and "## Red team" not in alone and "| at-grpo | 93 | 87 | 86 |" in rows
     assert (docs / "redteam.png").read_bytes() == b"drawn, too" and (
         docs / "accuracy_vs_eps.png"

@@ -50,7 +50,7 @@ FIGURES = [name for section in SECTIONS for name in section.figures]
 
 
 def page(study: Study, figures: Iterable[str]) -> str:
-    """The results page. figures: names of FIGURES that lie beside the page as PNG."""
+    """The results page. figures: names of FIGURES that lie in results/ beside the page as PNG."""
     there = set(figures)
     sections = [text for text in (_section(study, section, there) for section in SECTIONS) if text]
     return "\n\n".join([f"# Results\n\n{header(study)}", *sections]) + "\n"
@@ -59,5 +59,5 @@ def page(study: Study, figures: Iterable[str]) -> str:
 def _section(study: Study, section: Section, there: Collection[str]) -> str:
     """A section with those of its figures that are there; "" where the study has no table of it."""
     written = [text for text in (write(study) for write in section.writers) if text]
-    pictures = [f"![{shown}]({name}.png)" for name, shown in section.figures.items() if name in there]
+    pictures = [f"![{shown}](results/{name}.png)" for name, shown in section.figures.items() if name in there]
     return "\n\n".join([f"## {section.heading}", *pictures, *written]) if written else ""
