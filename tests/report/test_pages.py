@@ -13,7 +13,7 @@ from safemed.report.figures.adversarial_examples import amplified
 from safemed.report.pages import adversarial_examples as examples
 from safemed.report.pages.tables import tables
 from support.hostile import MARKUP
-from support.report_rows import OUTCOMES, attack_rows, failed
+from support.report_rows import OUTCOMES, attack_rows, failed, texts_of
 
 
 def images(folder) -> dict:
@@ -37,7 +37,8 @@ def made(folder, **changed) -> str:
     """The page of two models, of which the attack breaks the first on all questions, and the second on none."""
     clean = pd.concat([attack_rows(), attack_rows("at-grpo-think")]).assign(**changed)
     attacked = [attack_rows(attack="pgd", eps=8, outcomes=["wrong"] * 8), attack_rows("at-grpo-think", "pgd", 8)]
-    return examples.adversarial_examples(clean, pd.concat(attacked).assign(**changed), images(folder), 8)
+    texts = texts_of(clean).assign(question=changed.get("text", "What is seen?"))
+    return examples.adversarial_examples(clean, pd.concat(attacked).assign(**changed), images(folder), texts, 8)
 
 
 def test_every_broken_question_has_a_part_with_images_and_words_of_all_models(tmp_path):
@@ -47,12 +48,13 @@ def test_every_broken_question_has_a_part_with_images_and_words_of_all_models(tm
     assert len(clean) == len(after) == len(between) == 2 * right
     for before, then, delta in zip(clean, after, between, strict=True):
         assert (then.astype(int) - before == 8).all() and (delta == amplified(before, then)).all()
+    assert page.count("<p>What is seen? A) cyst, B) nodule, C) fissure, D) normal</p>") == right
     assert page.count("before: B, right") == 2 * right and page.count("after: A, wrong") == right
 
 
 def test_a_study_whose_attack_breaks_nothing_says_so(tmp_path):
     rows = attack_rows()
-    page = examples.adversarial_examples(rows, rows.assign(attack="pgd", eps=8), images(tmp_path), 8)
+    page = examples.adversarial_examples(rows, rows.assign(attack="pgd", eps=8), images(tmp_path), texts_of(rows), 8)
     assert "No question was answered right" in page and "<img" not in page
 
 
@@ -83,5 +85,5 @@ def test_what_was_not_evaluated_does_not_look_like_a_score(tmp_path):
     clean = pd.concat([attack_rows(), attack_rows("at-grpo-think")])
     attacked = [attack_rows(attack="pgd", eps=8, outcomes=["wrong"] * 8), attack_rows("at-grpo-think", "pgd", 8)]
     attacked[1] = failed(attacked[1], "q0", 8)
-    page = examples.adversarial_examples(clean, pd.concat(attacked), images(tmp_path), 8)
+    page = examples.adversarial_examples(clean, pd.concat(attacked), images(tmp_path), texts_of(clean), 8)
     assert page.count('class="failed">after: failed') == 1

@@ -114,6 +114,7 @@ def texts_of(rows: pd.DataFrame) -> pd.DataFrame:
     """The prepared questions of some rows, as far as tables read them."""
     known = rows.drop_duplicates("question_id")[["question_id", "image_path", "question_type", "gold"]]
     made = known.reset_index(drop=True).assign(dataset="Phantoms", finding="")
+    made["question"] = "What does " + made.question_id + " show?"
     return made.assign(options=[["cyst", "nodule", "fissure", "normal"]] * len(made))
 
 

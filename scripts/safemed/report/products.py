@@ -228,7 +228,7 @@ PAGES = (
     Page(
         "adversarial_examples",
         "adversarial_examples.adversarial_examples",
-        ("examples/clean", "examples/attacked", "examples/images"),
+        ("examples/clean", "examples/attacked", "examples/images", "data/texts"),
         "adversarial_examples_page",
         settings=EPS,
         mem_mb=2000,

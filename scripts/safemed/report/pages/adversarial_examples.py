@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from safemed.data.prompts import FAILED
+from safemed.data.prompts import FAILED, LETTERS
 from safemed.report import html
 from safemed.report.figures.adversarial_examples import AMPLIFICATION, amplified, read_images
 from safemed.report.figures.examples import compare_examples
@@ -20,13 +20,15 @@ LOOKS = {"right": "right", FAILED: "failed"}  # outcome -> its class on the page
 SIDE = 192  # pixels at which an image is shown
 
 
-def adversarial_examples(clean: pd.DataFrame, attacked: pd.DataFrame, images: dict[str, Path], eps: float) -> str:
-    """A page that shows one question after another: for each model the clean image, the difference times
+def adversarial_examples(
+    clean: pd.DataFrame, attacked: pd.DataFrame, images: dict[str, Path], texts: pd.DataFrame, eps: float
+) -> str:
+    """A page that shows one question after another: its words, and for each model the clean image, the difference times
     AMPLIFICATION about mid-grey, the adversarial image, and the words before and after.
 
     clean, attacked: ATTACK_ROWS of each model on its clean images and under attack at several radii, of which `eps` is
-    shown; images: model -> the images.npz beside its attacked rows. The questions are the first MOST by id that the
-    attack breaks of any model.
+    shown; images: model -> the images.npz beside its attacked rows; texts: the prepared questions. The questions are
+    the first MOST by id that the attack breaks of any model.
     """
     after = attacked[attacked.eps == eps]
     pairs = {model: (clean[clean.model == model], after[after.model == model]) for model in dict.fromkeys(clean.model)}
@@ -38,7 +40,11 @@ def adversarial_examples(clean: pd.DataFrame, attacked: pd.DataFrame, images: di
         )
     rows = {model: compare_examples(chosen, *pair).set_index("question_id") for model, pair in pairs.items()}
     stacks = {model: read_images(path, eps, len(pairs[model][1])) for model, path in images.items()}
-    shown = [_question(question, {model: rows[model].loc[question] for model in rows}, stacks) for question in chosen]
+    asked = texts.set_index("question_id")
+    shown = [
+        _question(asked.loc[question], {model: rows[model].loc[question] for model in rows}, stacks)
+        for question in chosen
+    ]
     said = (
         f"The first {len(chosen)} of {len(fell)} questions that the attack breaks, of one of these models or of all. "
         f"|δ| ≤ {eps:g}/255; the difference is "
@@ -54,11 +60,15 @@ def broken(clean: pd.DataFrame, attacked: pd.DataFrame) -> list[str]:
     return sorted(set(before.merge(fell, on=["model", "question_id"]).question_id))
 
 
-def _question(question: str, rows: dict[str, pd.Series], stacks: dict[str, dict[str, np.ndarray]]) -> tuple[str, str]:
-    """The heading of a question, and what is shown of it."""
+def _question(
+    asked: pd.Series, rows: dict[str, pd.Series], stacks: dict[str, dict[str, np.ndarray]]
+) -> tuple[str, str]:
+    """The heading of a question, and what is shown of it. asked: of the prepared questions."""
     first = next(iter(rows.values()))
-    heading = f"{question} · {first.modality} · {first.question_type} · right answer {first.gold}"
-    return heading, "".join(_model(model, row, stacks[model]) for model, row in rows.items())
+    heading = f"{asked.name} · {first.modality} · {first.question_type} · right answer {first.gold}"
+    models = "".join(_model(model, row, stacks[model]) for model, row in rows.items())
+    options = ", ".join(f"{letter}) {option}" for letter, option in zip(LETTERS, asked.options, strict=False))
+    return heading, f"<p>{escape(f'{asked.question} {options}')}</p>{models}"
 
 
 def _model(model: str, row: pd.Series, images: dict[str, np.ndarray]) -> str:
