@@ -1,10 +1,12 @@
 """The environments hold what their rules' programs import and no more, and resolve to what is pinned."""
 
 import ast
+import functools
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from support.environments import (
 )
 from support.hub import REVISION
 from support.paths import ROOT, STUDIES
+from support.settings import SMALLEST
 from support.snakemake_runs import checkout
 
 
@@ -59,21 +62,13 @@ def test_the_interpreter_of_every_environment_is_the_same():
 def jobs(tmp_path_factory) -> list[Job]:
     """Jobs of every rule, with all evaluations, and of those that are given further modules by name."""
     folder = checkout(tmp_path_factory.mktemp("plans") / "repository")
-    fetched = ["--config", 'data={"source": "hub", "questions": "hardened"}']
+    studies = ["--configfile", *(STUDIES[name] for name in ("full", "evidence", "retrieval", "words"))]
+    everything = [f"evaluations={json.dumps(SMALLEST['evaluations'])}", 'training={"sft": {"targets": "own"}}']
+    fetched = ['data={"source": "hub", "questions": "hardened"}']
     fetched += [f'model={{"name": "someone/Model", "revision": "{REVISION}"}}']
-    altered = ["grpo-abstain", "--configfile", STUDIES["words"]]
     return [
-        *planned_jobs(folder, "all", "fare", "replay", "--configfile", STUDIES["full"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["redteam"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["reveal"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["defences"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["retrieval"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["towers"]),
-        *planned_jobs(folder, "tables", "figures", "--configfile", STUDIES["evidence"]),
-        *planned_jobs(folder, "base", *fetched),
-        *planned_jobs(folder, "preflight"),
-        *planned_jobs(folder, "sft", "tables", "--config", 'training={"sft": {"targets": "own"}}'),
-        *planned_jobs(folder, *altered),
+        *planned_jobs(folder, "all", "fare", "replay", "preflight", *studies, "--config", *everything),
+        *planned_jobs(folder, "base", "--config", *fetched),
     ]
 
 
@@ -104,12 +99,14 @@ def files_of(root: Path, name: str) -> list[Path]:
     return [path for path in [root.joinpath("scripts", *name.split(".")).with_suffix(".py")] if path.is_file()]
 
 
+@functools.cache
 def tree(path: Path) -> ast.Module:
-    """The syntax tree of a file; of rules, which are not Python, that of their import lines."""
+    """The syntax tree of a file, as when it was first asked for; of rules, which are not Python, of their imports."""
     text = path.read_text()
     return ast.parse(text if path.suffix == ".py" else "\n".join(re.findall(r"^(?:import|from) .*", text, re.M)))
 
 
+@functools.cache
 def ours(path: Path) -> set[str]:
     """The dotted names that a file imports from safemed; of `from a import b`, a and a.b."""
     nodes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -119,6 +116,7 @@ def ours(path: Path) -> set[str]:
     return {name for name in names if name.partition(".")[0] == "safemed"}
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     """The packages that a file imports, but for safemed and the standard library."""
     names = set()
@@ -130,9 +128,15 @@ def imported(path: Path) -> set[str]:
     return names - sys.stdlib_module_names - {"safemed"}
 
 
+@functools.cache
+def distributions_of_packages() -> Mapping[str, list[str]]:
+    """Package -> the distributions that have it, of all that is installed here."""
+    return packages_distributions()
+
+
 def used(root: Path, jobs: list[Job], kind: str) -> set[str]:
     """The distributions that the programs of an environment's rules use: what they import, and two used unimported."""
-    owners, found = packages_distributions(), set()
+    owners, found = distributions_of_packages(), set()
     programs = {(job.words[:2], *modules(job)): job for job in jobs if job.kind == kind}
     for job in programs.values():
         for path in parts(root, job):
