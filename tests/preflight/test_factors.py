@@ -28,8 +28,8 @@ def wide() -> Qwen3VLConfig:
     return made
 
 
-def costs(shape: Qwen3VLConfig, runs: list[Run], peft: dict | None) -> dict:
-    return factors.measured(KINDS, shape, SIDE, PROMPT, "bf16", adapter(peft), runs)
+def costs(shape: Qwen3VLConfig, runs: list[Run], peft: dict | None, kinds: set[str] = KINDS) -> dict:
+    return factors.measured(kinds, shape, SIDE, PROMPT, "bf16", adapter(peft), runs)
 
 
 @pytest.mark.parametrize("peft", [pytest.param(LORA, marks=pytest.mark.slow), None], ids=["lora", "full"])
@@ -45,7 +45,7 @@ def test_other_depths_batches_and_lengths_take_what_is_extrapolated(wide, peft):
 
 
 def test_as_many_rows_fit_as_their_memory_leaves_room_for(wide):
-    fit = Factors.of(costs(wide, factors.runs(PROMPT), LORA)["attack"])
+    fit = Factors.of(costs(wide, factors.runs(PROMPT), LORA, {"attack"})["attack"])
     model = table.Model(shapes.sizes(wide), {"attack": fit}, peak.Cost(0, 0), PROMPT, None, "bf16", 1)
     free = fit.at(Run(12, 9, 5, 60)).bytes
     found = [model.largest("attack", 60 - PROMPT, bytes) for bytes in (free + 10, free - 10**5, 0)]

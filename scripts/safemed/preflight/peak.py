@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 aten = torch.ops.aten
@@ -30,16 +29,22 @@ def cost_of(work: Callable[[], object]) -> Cost:
     with LiveBytes() as alive:
         work()
     counted = FlopCounterMode(display=False, custom_mapping=ATTENTION)
-    with LiveBytes(), counted:  # no product is computed
+    with Shapes(), counted:
         work()
     return Cost(alive.peak, counted.get_total_flops())
 
 
-class LiveBytes(TorchDispatchMode):
-    """Inside the block, adds up the storages that operations make until they are freed. peak: the largest sum.
-
-    Products of matrices are zeros of the right shape: they would take nearly all of the time, and no value matters.
+class Shapes(TorchDispatchMode):
+    """Inside the block, products of matrices are zeros of the right shape: no value matters where work is measured, and
+    they would take nearly all of the time.
     """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return PRODUCTS.get(func, func)(*args, **(kwargs or {}))
+
+
+class LiveBytes(Shapes):
+    """Adds up, too, the storages that operations make until they are freed. peak: the largest sum."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         for storage in _storages((args, kwargs)):
             self.known.setdefault(storage, 0)  # what was there before, or is counted already
-        made = PRODUCTS.get(func, func)(*args, **(kwargs or {}))
+        made = super().__torch_dispatch__(func, types, args, kwargs)
         for storage in _storages(made):
             if storage not in self.known:
                 self.known[storage] = storage.nbytes()
@@ -78,7 +83,17 @@ PRODUCTS = {aten.mm.default: _mm, aten.addmm.default: _addmm, aten.bmm.default: 
 
 
 def _storages(values) -> list[torch.UntypedStorage]:
-    return [value.untyped_storage() for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+    """The storages of all tensors in nested tuples, lists and dicts."""
+    found, waiting = [], [values]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            found.append(value.untyped_storage())
+        elif isinstance(value, tuple | list):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+    return found
 
 
 def _forward(query, key, value, *args, out_shape=None, **kwargs) -> int:
