@@ -11,6 +11,7 @@ import pytest
 from filelock import FileLock
 
 from support.commands import command
+from support.forked_scripts import forked_scripts
 from support.hub import served
 from support.paths import SMALLEST_STUDY
 from support.records import audited, prepared
@@ -170,7 +171,8 @@ def finished_study(made_once) -> Path:
     """A checkout in which the smallest whole study has run to its report; not to be changed."""
 
     def make(folder: Path) -> None:
-        done = snakemake("--cores", 2, "--configfile", SMALLEST_STUDY, cwd=checkout(folder))
+        with forked_scripts() as programs:
+            done = snakemake("--cores", 2, "--configfile", SMALLEST_STUDY, cwd=checkout(folder), programs=programs)
         logs = "".join(f"\n== {path}\n{path.read_text()[-1500:]}" for path in folder.glob("results/*/logs/*.log"))
         assert done.returncode == 0, done.stderr[-3000:] + logs
 

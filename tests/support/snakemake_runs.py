@@ -29,10 +29,14 @@ FORKS.set_forkserver_preload(
 )  # fmt: skip
 
 
-def snakemake(*arguments, cwd: Path) -> subprocess.CompletedProcess:
-    """Run Snakemake to its end, with the commands of this interpreter's environment first on the path."""
+def snakemake(*arguments, cwd: Path, programs: Path | None = None) -> subprocess.CompletedProcess:
+    """Run Snakemake to its end, with the commands of this interpreter's environment first on the path.
+
+    programs: a folder to be put before them.
+    """
     line = ["snakemake", *map(str, arguments)]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    first = [programs, Path(sys.executable).parent] if programs else [Path(sys.executable).parent]
+    environment = {**os.environ, "PATH": os.pathsep.join([*map(str, first), os.environ["PATH"]])}
     with tempfile.TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdout", "stderr")]
         process = FORKS.Process(target=_run, args=(line, cwd, environment, streams))

@@ -10,6 +10,7 @@ import pandas as pd
 from safemed.report.tables.rows import ATTACK_ROWS
 from safemed.utils.dependencies import fingerprint
 from safemed.workflow import config as configuration
+from support.forked_scripts import forked_scripts
 from support.paths import SMALLEST_STUDY
 from support.settings import SMALLEST
 from support.snakemake_runs import checkout, snakemake
@@ -148,7 +149,8 @@ def test_every_result_says_what_it_came_from(study):
 
 
 def test_the_stored_images_are_replayed_to_the_same_rows(study):
-    done = snakemake("replay", "--cores", 2, "--configfile", SMALLEST_STUDY, cwd=study)
+    with forked_scripts() as programs:
+        done = snakemake("replay", "--cores", 2, "--configfile", SMALLEST_STUDY, cwd=study, programs=programs)
     assert done.returncode == 0, done.stderr[-3000:]
     again, pgd = rows(study, "replay/sft-instruct"), rows(study, "attacks/sft-instruct/pgd")
     assert again[again.attack == "pgd"].text.tolist() == pgd.text.tolist()
@@ -157,14 +159,18 @@ def test_the_stored_images_are_replayed_to_the_same_rows(study):
 
 
 def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
-    """Through all of data, base, SFT, FARE and AT-GRPO: the weights are equal to the bit, and so are the rows."""
+    """Through all of data, base, SFT, FARE and AT-GRPO: the weights are equal to the bit, and so are the rows.
+
+    Here Python starts anew for every script, as it does for a user; the finished study's scripts are forks.
+    """
     fresh = checkout(tmp_path / "repository")
     folders = ["attacks/at-grpo-instruct/pgd", "certificates/at-grpo-instruct/choice-sigma0.25/1-of-2"]
-    targets = [RESULTS / folder for folder in folders]
+    curves = RESULTS / "figures" / "training_curves.csv"
+    targets = [curves, *(RESULTS / folder for folder in folders)]
     done = snakemake(*targets, "--cores", 2, "--configfile", SMALLEST_STUDY, cwd=fresh)
     assert done.returncode == 0, done.stderr[-3000:]
     model = RESULTS / "models/at-grpo-instruct/model.safetensors"
-    assert (study / model).read_bytes() == (fresh / model).read_bytes()
+    assert all((study / path).read_bytes() == (fresh / path).read_bytes() for path in (model, curves))
     for folder in folders:
         first, again = (rows(place, folder).drop(columns="seconds", errors="ignore") for place in (study, fresh))
         pd.testing.assert_frame_equal(first, again)
