@@ -31,6 +31,18 @@ def test_numbers_are_those_that_can_be_counted_by_hand():
     assert found.loc["clean", "checked", "text"].dropped == 1
 
 
+def test_success_is_of_the_questions_that_a_poison_is_aimed_at():
+    rows = rag_rows()
+    rate = (rows.poison == "text") & (rows.reports == "retrieved")
+    rows.loc[rate, ["per_question", "rate", "poisons", "aimed"]] = [0, 0.1, 1, 0]
+    rows.loc[rate & (rows.question_id == "q0"), "aimed"] = 1
+    text = table(rows).loc["clean", "retrieved", "text"]
+    assert (text.n_poisons, text.n_aimed, text.n_right, text.success) == (1, 1, 1, 1)
+    rows.loc[rate, "aimed"] = (rows.question_id[rate] == "q3").astype(int)  # which is wrong beside sound reports
+    text = table(rows).loc["clean", "retrieved", "text"]
+    assert text.n_right == 0 and pd.isna(text.success) and text.accuracy == 0.5
+
+
 def test_macro_f1_is_the_mean_over_right_answers():
     """Sound: small 1/1 precision and recall, large 1/1, cyst 1 of 2 said, nodule never said."""
     assert table(rag_rows()).loc["clean", "retrieved", "none"].macro_f1 == pytest.approx((1 + 1 + 2 / 3 + 0) / 4)
@@ -63,6 +75,8 @@ def test_no_number_rests_on_a_question_that_was_not_evaluated():
         (lambda rows: rows[rows.reports != "none"], "a question was not asked without reports"),
         (lambda rows: rows[(rows.reports != "retrieved") | (rows.poison != "none")], "not asked beside sound reports"),
         (lambda rows: pd.concat([rows, rows.head(1)]), "a question_id appears twice"),
+        (lambda rows: rows.assign(aimed=9), "a poison too many"),
+        (lambda rows: rows.assign(poisons=rows.poisons + (rows.question_id == "q0")), "the poisons are not as many"),
         (lambda rows: rows.assign(outcome="right"), "the outcome contradicts the answer"),
         (lambda rows: rows.drop(columns="claimed"), "missing column.* claimed"),
     ],

@@ -14,7 +14,7 @@ from safemed.retrieval.reports import Report, beside
 from safemed.retrieval.retriever import Retriever, query_text
 from safemed.stress.hints import claimed
 
-SETTINGS = {"k": 2, "words": 0.05, "eps": 8, "steps": 20}
+SETTINGS = {"k": 2, "words": 0.05, "eps": 8, "steps": 20, "restarts": 2}
 QUESTION = {
     "question_id": "q", "question_type": "Diagnosis", "question": "What is it?", "options": ["a cyst", "Nodule"],
     "gold": "B",
@@ -177,8 +177,10 @@ def test_an_image_moves_towards_another_within_eps_and_is_found_for_it(library):
 
     assert (cosine(moved) > cosine(clean)).all()
     names = [str(i) for i in range(len(made))]
-    still = towards(library.tower, clean, wanted, library.sought.mean, 0, 1, names)
+    still = towards(library.tower, clean, wanted, library.sought.mean, 0, 1, 2, names)
     assert torch.equal(still, clean)
+    once, twice = (towards(library.tower, clean, wanted, library.sought.mean, 8, 3, n, names) for n in (1, 2))
+    assert (cosine(twice) >= cosine(once) - 1e-6).all() and (cosine(twice) > cosine(once) + 1e-4).any()
     strong = poisoned(library.poisoned("clean", "image", 0, 1))
     library.moved, given = (lambda added: clean), library.moved
     weak = poisoned(library.poisoned("clean", "image", 0, 1))

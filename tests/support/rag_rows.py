@@ -41,6 +41,7 @@ def _rows(model: str, retriever: str, shown: str, reports: str, poison: str, per
                 "gold": gold, "gold_said": OPTIONS[kind][gold], "model": model, "method": method, "variant": variant,
                 "precision": "fp32", "retriever": "none" if reports == "none" else retriever, "shown": shown,
                 "poison": poison, "rate": 0.0, "per_question": per_question, "reports": reports,
+                "poisons": 4 * per_question, "aimed": per_question,
                 "claimed": "B" if gold == "A" else "A", "given": 0 if reports == "none" else 2 - (reports == "checked"),
                 "recalled": recalled[i] == "1", "poisoned": int(poisoned[i]), "dropped": int(reports == "checked"),
                 "text": f"<answer> {answer} </answer>", "answer": answer,

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -146,8 +147,10 @@ class RetrievedAnswers:
         if per_question:
             tables.append(self._rows(found, found, CLEAN, "unclaimed"))
             tables.append(self._checked_rows(found, library, CLEAN))
+        made = pd.concat(tables, ignore_index=True)
+        aimed = Counter(self.questions[place]["question_id"] for place in library.aims(rate, per_question))
         how = {"retriever": retriever, "poison": kind, "rate": rate, "per_question": per_question}
-        return pd.concat(tables, ignore_index=True).assign(**how)
+        return made.assign(**how, poisons=aimed.total(), aimed=made.question_id.map(aimed).fillna(0).astype(int))
 
     def _checked_rows(self, found: list[list[Found]], library: Library, shown: str) -> pd.DataFrame:
         """The rows beside what the model does not contradict; where it could not be asked about that, failed ones."""
@@ -170,7 +173,7 @@ class RetrievedAnswers:
             said = self.plain.about_answer(place, heard[place])
             del said["confidence"]
             row = self.plain.about(place) | {"retriever": NONE, "poison": NONE, "rate": 0.0, "per_question": 0}
-            row |= {"shown": shown, "reports": reports, "gold_said": gold_text(question)}
+            row |= {"shown": shown, "reports": reports, "gold_said": gold_text(question), "poisons": 0, "aimed": 0}
             row |= {
                 "claimed": claimed(question, "negative", self.seed), "given": len(given[place]),
                 "recalled": any(report.states(question) for report in texts[place]),

@@ -33,7 +33,8 @@ class Library:
     """A corpus, and the tower that its images and the questions' are sought by, which image poisons know.
 
     train: the questions of the training split, with the images of the entries. shown: kind of image -> the questions'
-    images, uint8 [Q, H, W, 3], of which poisons are aimed at the first kind. settings: k, words, eps and steps.
+    images, uint8 [Q, H, W, 3], of which poisons are aimed at the first kind. settings: k, words, eps, steps and
+    restarts.
     """
 
     def __init__(
@@ -51,11 +52,9 @@ class Library:
         return self._found(self.sought, shown, [Found(entry) for entry in self.corpus.entries])
 
     def poisoned(self, shown: str, kind: str, rate: float, per_question: int) -> list[list[Found]]:
-        """The same with poisons of a kind added, as many as `poisons.aims` says."""
-        names = [question["question_id"] for question in self.questions]
-        aimed = poisons.aims(names, len(self.corpus.entries), rate, per_question, self.seed)
+        """The same with poisons of a kind added, as many as `aims` says."""
         alike = self.sought.cosines(self.aimed_at)
-        added = poisons.poisons(kind, aimed, self.questions, self.corpus, alike, self.seed)
+        added = poisons.poisons(kind, self.aims(rate, per_question), self.questions, self.corpus, alike, self.seed)
         features, moved = self.corpus.features[[one.donor for one in added]], [None] * len(added)
         if kind == "image" and added:
             moved = self.moved(added)
@@ -67,14 +66,18 @@ class Library:
         sought = Retriever(together, texts, self.sought.mean, self.settings["words"])
         return self._found(sought, shown, entries)
 
+    def aims(self, rate: float, per_question: int) -> list[int]:
+        """The numbers of the questions that poisons are aimed at, one a poison; see `poisons.aims`."""
+        names = [question["question_id"] for question in self.questions]
+        return poisons.aims(names, len(self.corpus.entries), rate, per_question, self.seed)
+
     def moved(self, added: Sequence[Poison]) -> Tensor:
         """The images of poisons, uint8 [P, H, W, 3], moved towards those of the questions that they are aimed at."""
         images = images_of(self.train, [one.entry for one in added])
         names = [f"{self.seed}:poison {i} of {self.texts[one.aim]}" for i, one in enumerate(added)]
         wanted, settings = self.aimed_at[[one.aim for one in added]], self.settings
-        return poisons.towards(
-            self.tower, images, wanted, self.sought.mean, settings["eps"], settings["steps"], names
-        )  # fmt: skip
+        budget = settings["eps"], settings["steps"], settings["restarts"]
+        return poisons.towards(self.tower, images, wanted, self.sought.mean, *budget, names)
 
     def pictures(self, found: Sequence[Found]) -> list[Tensor]:
         """The picture [H, W, 3] of each of what is found."""

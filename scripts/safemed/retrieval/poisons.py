@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from safemed.attacks.losses import AttackLoss
+from safemed.attacks.losses import AttackLoss, loss_only
 from safemed.attacks.pgd import pgd
 from safemed.attacks.threat_model import Ball, random_start
 from safemed.models.geometry import to_float, to_uint8
@@ -94,20 +94,37 @@ def _drawn(question: dict, count: int, corpus: Corpus, seed: int) -> int:
 
 
 def towards(
-    vlm: VLM, images: Tensor, wanted: Tensor, mean: Tensor, eps: int, steps: int, names: Sequence[str]
+    vlm: VLM, images: Tensor, wanted: Tensor, mean: Tensor, eps: int, steps: int, restarts: int, names: Sequence[str]
 ) -> Tensor:  # fmt: skip
     """Images uint8 [P, H, W, 3], moved by PGD within L_inf eps / 255 until a tower sees in them what others show.
 
     What is climbed is the cosine of `Retriever` between an image's pooled features and `wanted` [P, D]; mean [D]: the
-    corpus's. names: what seeds each random start. The images returned are of 8 bits and within eps levels.
+    corpus's. The first of the restarts climbs from the image itself, further ones from random starts, which `names`
+    seed. The images returned are of 8 bits and within eps levels: of the last ones of all climbs, and the image itself,
+    the one with the highest cosine.
     """
     moved = []
     for part in torch.arange(len(images)).split(BATCH):
-        clean, ball = to_float(images[part], vlm.device), Ball("linf", eps / 255)
-        loss = cosine_to(vlm, wanted[part].to(vlm.device), mean.to(vlm.device))
-        start = random_start(clean, ball.eps, [names[i] for i in part.tolist()])
-        moved.append(to_uint8(pgd(loss, clean, ball, steps, start, 2.5 * ball.eps / steps)[0]))
+        own = [names[i] for i in part.tolist()]
+        moved.append(_moved(vlm, images[part], wanted[part], mean, eps, steps, restarts, own))
     return torch.cat(moved) if moved else images
+
+
+def _moved(
+    vlm: VLM, images: Tensor, wanted: Tensor, mean: Tensor, eps: int, steps: int, restarts: int, names: list[str]
+) -> Tensor:  # fmt: skip
+    """`towards` for the images of a batch."""
+    clean, ball = to_float(images, vlm.device), Ball("linf", eps / 255)
+    loss, everything = cosine_to(vlm, wanted.to(vlm.device), mean.to(vlm.device)), torch.arange(len(images))
+    best, highest = images, loss_only(loss, clean, everything)[0]
+    for restart in range(restarts):
+        start = random_start(clean, ball.eps, [f"{name}:{restart}" for name in names]) if restart else clean
+        found = to_uint8(pgd(loss, clean, ball, steps, start, 2.5 * ball.eps / steps)[0])
+        reached = loss_only(loss, to_float(found, vlm.device), everything)[0]
+        higher = reached > highest
+        best = torch.where(higher.cpu()[:, None, None, None], found, best)
+        highest = torch.where(higher, reached, highest)
+    return best
 
 
 def cosine_to(vlm: VLM, wanted: Tensor, mean: Tensor) -> AttackLoss:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 BASE = "base"
 PRETRAINED = ("instruct", "think")  # what every tiny base learns to answer as
 OWN = "own"  # targets that the start model has written itself
+OWN_TOWER = "own"  # of retrieve.retrievers: that of the model which reads the reports
 
 
 def sweeps(attack: dict, variant: str | None = None) -> list[str]:
@@ -199,6 +200,29 @@ def retrieves(config: dict, name: str) -> bool:
 def teaching_towers(config: dict) -> set[str]:
     """The methods whose models' towers retrieve reports for trainings that start from these models."""
     return {method["start"] for name, method in config["methods"].items() if retrieves(config, name)}
+
+
+def needed(config: dict) -> list[str]:
+    """The methods that a study trains: those studied, those whose towers retrieve, and all that they start from."""
+    retrieving = config["retrieve"]["retrievers"] if "retrieve" in config["evaluations"] else []
+    return lineage(config, [*studied(config), *(name for name in retrieving if name not in (OWN_TOWER, BASE))])
+
+
+def retrievers(config: dict, own: str, variant: str, seed: str) -> dict[str, str]:
+    """The corpus -> the model of its tower, of each of retrieve.retrievers for one model of the method `own`."""
+    names = [own if name == OWN_TOWER else name for name in config["retrieve"]["retrievers"]]
+    towers = {f"{name}-{variant}{seed}": name for name in names}
+    base = trained_base(config, variant, seed)
+    return {model: base if name == BASE else model for model, name in towers.items()}
+
+
+def corpora(config: dict) -> list[str]:
+    """The corpora of the studied models' retrievers, and those that trainings read, each once."""
+    asked = config["study_methods"] if "retrieve" in config["evaluations"] else []
+    starts = [config["methods"][name]["start"] for name in needed(config) if retrieves(config, name)]
+    every = [(name, variant, seed) for name in asked for variant in config["variants"] for seed in seeds(config)]
+    names = [corpus for model in every for corpus in retrievers(config, *model)]
+    return list(dict.fromkeys(names + models(config, starts)))
 
 
 def models(config: dict, methods: list[str], only: str | None = None) -> list[str]:

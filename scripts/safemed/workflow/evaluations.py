@@ -201,23 +201,17 @@ class Evaluations:
 
     def retrieving(self, wildcards) -> list[str]:
         """The folders of the models whose towers retrieve for a model, each once."""
-        found = self._retrievers(wildcards.method, wildcards.variant, wildcards.seed)
+        found = configs.retrievers(self.config, wildcards.method, wildcards.variant, wildcards.seed)
         return [f"{self.results}/models/{name}" for name in found.values()]
 
     def corpora(self, wildcards) -> list[str]:
         """The corpora that these search, in their order."""
-        found = self._retrievers(wildcards.method, wildcards.variant, wildcards.seed)
+        found = configs.retrievers(self.config, wildcards.method, wildcards.variant, wildcards.seed)
         return [f"{self.results}/corpora/{name}" for name in found]
 
     def every_corpus(self) -> list[str]:
         """The corpora of the studied models' retrievers, and those that trainings read, each once."""
-        asked = self.config["study_methods"] if "retrieve" in self.made else []
-        trained = configs.lineage(self.config, configs.studied(self.config))
-        starts = [self.config["methods"][name]["start"] for name in trained if configs.retrieves(self.config, name)]
-        seeds, variants = configs.seeds(self.config), self.config["variants"]
-        every = [(method, variant, seed) for method in asked for variant in variants for seed in seeds]
-        names = [name for model in every for name in self._retrievers(*model)]
-        return [f"{self.results}/corpora/{name}" for name in dict.fromkeys(names + configs.models(self.config, starts))]
+        return [f"{self.results}/corpora/{name}" for name in configs.corpora(self.config)]
 
     def corpus_settings(self, wildcards) -> str:
         """The settings of a corpus; each training question's neighbours in it, where a training reads those."""
@@ -249,13 +243,6 @@ class Evaluations:
     def certify_arguments(self, wildcards, input) -> str:
         """A certificate table's own arguments."""
         return _line(function=wildcards.function, sigma=wildcards.sigma, shard=wildcards.shard)
-
-    def _retrievers(self, own: str, variant: str, seed: str) -> dict[str, str]:
-        """The corpus -> the model of its tower, of each of retrieve.retrievers for one model of the method `own`."""
-        base = configs.trained_base(self.config, variant, seed)
-        names = [own if name == "own" else name for name in self.config["retrieve"]["retrievers"]]
-        models = {f"{name}-{variant}{seed}": name for name in names}
-        return {model: base if name == configs.BASE else model for model, name in models.items()}
 
     def _attack(self, wildcards) -> dict:
         """The configuration of an attack; empty for clean images."""

@@ -20,6 +20,8 @@ SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kin
 LEVELS = 3  # that a probe of a tower votes on
 SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
 DEFENDED = 36  # of a question through a defence: plain, attacked, seventeen claims and as many silent sentences
+KINDS = ("stress", "turns", "defend", "reveal", "retrieve")  # evaluations that show images which an attack stored
+CORPUS = 128  # images whose features are made at once
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -30,11 +32,11 @@ def jobs(config: dict) -> list[dict]:
     (questions, prompts or draws) that it is made on in all jobs together, the tokens of each row's completion, and how
     many rows go `at_once`.
     """
-    return [*_trainings(config), *_evaluations(config)]
+    return [*_trainings(config), *_corpora(config), *_evaluations(config)]
 
 
 def _trainings(config: dict) -> Iterator[dict]:
-    for name in configs.lineage(config, configs.studied(config)):
+    for name in configs.needed(config):
         trainer, settings = config["methods"][name]["trainer"], configs.training_settings(config, name)
         for model in configs.models(config, [name]):
             variant = configs.variant_of(model)
@@ -43,6 +45,12 @@ def _trainings(config: dict) -> Iterator[dict]:
                 yield _job("sample_targets", model, "", [_own_answers(config, settings, limit)])
             passes = [*PASSES[trainer](config, settings, variant, limit)]
             yield _job(f"train_{trainer}", model, "", passes, trainer=trainer)
+
+
+def _corpora(config: dict) -> Iterator[dict]:
+    """The features of the training images, as if the language model were run."""
+    for name in configs.corpora(config):
+        yield _job("build_corpus", name, "", [_pass("query", _training_images(config), 0, CORPUS)])
 
 
 def _own_answers(config: dict, settings: dict, limit: int) -> dict:
@@ -121,7 +129,7 @@ def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) ->
         names += ["clean", *configs.suite(attack, variant)]
     if studied and "transfer" in made:
         names.append(attack["transfer"])
-    names += [config[kind]["attack"] for kind in ("stress", "turns", "defend") if studied and kind in made]
+    names += [config[kind]["attack"] for kind in KINDS if studied and kind in made]
     if certified and "certify" in made:
         names += ["clean", "pgd"]
     return list(dict.fromkeys(names))
@@ -219,12 +227,11 @@ def _probe(config: dict, at_once: int) -> Iterator[dict]:
 
     One attack moves the features; two more, at each level, are on the vote, and are judged every second step.
     """
-    towers, counts = config["towers"], config["data"]["published_counts"]
-    known = counts["images"] if counts else config["data"]["phantoms"]["images"]
+    towers = config["towers"]
     steps, images = towers["steps"], towers["images"]
     yield _pass("attack", images * steps * (1 + 2 * LEVELS), 0, at_once)
     asked = images * (2 + LEVELS * (steps + 9))
-    yield _pass("query", round(known * config["data"]["split"]["train"]) + asked, 0, at_once)
+    yield _pass("query", _training_images(config) + asked, 0, at_once)
 
 
 def _retrieved(config: dict, limit: int, at_once: int) -> Iterator[dict]:
@@ -235,17 +242,19 @@ def _retrieved(config: dict, limit: int, at_once: int) -> Iterator[dict]:
     answered = 2 + towers * (SOUND_REPORTS + kinds * (rates + 3 * numbers))
     checked = towers * k * (2 + kinds * numbers)
     yield _pass("answer", n * (answered + checked), limit, at_once)
-    moved = n * sum(retrieve["per_question"]) + sum(max(1, round(rate * _images(config))) for rate in retrieve["rates"])
+    entries, restarts = _training_images(config), retrieve["restarts"]
+    moved = n * sum(retrieve["per_question"]) + sum(max(1, round(rate * entries)) for rate in retrieve["rates"])
     moved *= "image" in retrieve["poisons"]
-    yield _pass("query", towers * (2 * n + moved), 0, at_once)
+    yield _pass("query", towers * (2 * n + moved * (2 + restarts)), 0, at_once)
     if moved:
-        yield _pass("tower_attack", towers * moved * retrieve["steps"], 0, at_once)
+        yield _pass("tower_attack", towers * moved * restarts * retrieve["steps"], 0, at_once)
 
 
-def _images(config: dict) -> int:
-    """The images of a study, as far as its config tells."""
-    published = config["data"]["published_counts"]
-    return published["images"] if published else config["data"]["phantoms"]["images"]
+def _training_images(config: dict) -> int:
+    """The images of a study's training split, as far as its config tells."""
+    data = config["data"]
+    known = data["published_counts"] or data["phantoms"]
+    return round(known["images"] * data["split"]["train"])
 
 
 def _defended(config: dict, variant: str, limit: int) -> Iterator[dict]:

@@ -39,8 +39,8 @@ def report_inputs(config: dict, evaluations: Evaluations, audit: str) -> dict[st
 
 
 def trained_models(config: dict, results: str) -> list[str]:
-    """The folders of the studied and certified models, and of every model that they started from but the base."""
-    names = configs.models(config, configs.lineage(config, configs.studied(config)))
+    """The folders of all models that the study trains, but the base."""
+    names = configs.models(config, configs.needed(config))
     return [f"{results}/models/{name}" for name in names]
 
 

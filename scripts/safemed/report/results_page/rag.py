@@ -41,7 +41,8 @@ def _poisoned(study: Study) -> str:
     rows = [
         [
             row.model, row.retriever, row.poison, _many(row), percent(row.poisoned), percent(row.accuracy),
-            percent(row.success, row.success_low, row.success_high), percent(other(row, "unclaimed", "success")),
+            percent(row.success, row.success_low, row.success_high), fixed(row.n_right, 0),
+            percent(other(row, "unclaimed", "success")),
             percent(other(row, "checked", "success")), percent(other(row, "checked", "accuracy")),
             p_value(row.p_clean_holm),
         ]
@@ -49,20 +50,23 @@ def _poisoned(study: Study) -> str:
         if row.reports == "retrieved"
     ]  # fmt: skip
     said = (
-        "Poisons claim a wrong answer to a question. Success is the share, of the questions that are right beside "
-        "sound reports, that is led to it; unclaimed is the same where the poisons claim nothing, and only what goes "
-        "beyond it is due to the claim. Checked is without the reports that the model contradicts when it is asked "
-        "about their pictures. p is that of flipped signs, of right answers against sound reports."
+        "Poisons claim a wrong answer to a question. Success is the share that is led to it, of the questions that a "
+        "poison is aimed at and that are right beside sound reports; unclaimed is the same where the poisons claim "
+        "nothing, and only what goes beyond it is due to the claim. Checked is without the reports that the model "
+        "contradicts when it is asked about their pictures. p is that of flipped signs, of right answers against sound "
+        "reports."
     )
     head = [
-        "model", "retriever", "poison", "how many", "poisoned, %", "accuracy, %", "success, %", "unclaimed, %",
+        "model", "retriever", "poison", "how many", "poisoned, %", "accuracy, %", "success, %", "of", "unclaimed, %",
         "success checked, %", "accuracy checked, %", "p",
     ]  # fmt: skip
     return markdown.text(said, head, rows)
 
 
 def _many(row) -> str:
-    return f"{fixed(100 * row.rate, 1)} % of the corpus" if row.rate else f"{fixed(row.per_question, 0)} a question"
+    if not row.rate:
+        return f"{fixed(row.per_question, 0)} a question"
+    return f"{fixed(row.n_poisons, 0)} ({fixed(100 * row.rate, 1)} % of the corpus, at least one)"
 
 
 SECTION = Section("Retrieved reports", (_sound, _poisoned), {"rag": "Accuracy beside retrieved reports"})
