@@ -22,7 +22,8 @@ from support.paths import TEMPLATES
 
 SETTINGS = {
     "k": 2, "words": 0.05, "eps": 8, "steps": 5, "restarts": 1, "poisons": ["text", "image", "conflict"],
-    "rates": [0.05], "per_question": [1, 3], "batch_size": 16, "questions": 12, "precision": "fp32", "max_new_tokens": {"instruct": 8},
+    "rates": [0.05], "per_question": [1, 3], "batch_size": 16, "questions": 12, "precision": "fp32",
+    "max_new_tokens": {"instruct": 8},
 }  # fmt: skip
 MODEL = {"model": "sft-instruct", "method": "sft", "variant": "instruct", "precision": "fp32"}
 KEY = ["shown", "poison", "per_question", "rate", "reports"]

@@ -54,7 +54,8 @@ SECTIONS = {
             "clean | fare-instruct | retrieved | 93.5 | 61.5 | 92.5 (84.5 to 96.5) | 0.012",
             "fare-instruct | conflict | 5 a question | 83.5 | 59.5 | 34.5 (25.5 to 45.5) | 58 | 11.5 | 7.5 | 88.5 | "
             "< 0.001",
-            "fare-instruct | text | 1 (0.1 % of the corpus, at least one) | 1.6 | 91.5 | 0 (0.0 to 79.3) | 1 | – | – | – | 1.000",
+            "fare-instruct | text | 1 (0.1 % of the corpus, at least one) | 1.6 | 91.5 | 0 (0.0 to 79.3) | "
+            "1 | – | – | – | 1.000",
         ],
     ),
     "defences": (
