@@ -60,10 +60,10 @@ def shards(resources: dict) -> int:
 
 
 def chains(config: dict) -> dict[str, list[str]]:
-    """Each studied model -> the models that are trained before it, and itself."""
+    """Each model that is trained -> the models that are trained before it, and itself."""
     return {
         f"{name}-{variant}": [f"{start}-{variant}" for start in configs.chain(config, name)]
-        for name in configs.studied(config)
+        for name in configs.needed(config)
         for variant in config["variants"]
     }
 

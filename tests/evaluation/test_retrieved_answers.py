@@ -114,6 +114,27 @@ def test_what_is_believed_of_poisons_is_attack_success_and_nothing_where_they_cl
     assert (table.xs("retrieved", level="reports").poisoned > 0).sum() >= 3
 
 
+def test_rows_say_how_many_poisons_are_aimed_at_each_question(plain, library):
+    rows = rows_of(plain, library, gullible)
+    assert (rows[rows.poison == "none"][["poisons", "aimed"]] == 0).all(axis=None)
+    for n in SETTINGS["per_question"]:
+        of_each = rows[rows.per_question == n]
+        assert set(of_each.aimed) == {n} and set(of_each.poisons) == {n * len(plain.rows)}
+        assert set(of_each.reports) == {"retrieved", "unclaimed", "checked"}
+    few = rows[rows.rate == 0.05]
+    n_poisons = round(0.05 * len(library.corpus.entries))
+    assert set(few.poisons) == {n_poisons} and (few.groupby("poison").aimed.sum() == n_poisons).all()
+    aimed = {plain.rows[place]["question_id"] for place in library.aims(0.05, 0)}
+    assert 0 < len(aimed) < len(plain.rows) and set(few.question_id[few.aimed > 0]) == aimed
+    table = measured(rows).xs(0.05, level="rate")
+    sound = rows[(rows.shown == "clean") & (rows.poison == "none") & (rows.reports == "retrieved")]
+    counted = aimed & set(sound.question_id[sound.outcome == "right"])
+    assert counted and (table.n_aimed == len(aimed)).all() and (table.n_right == len(counted)).all()
+    for kind, part in few.groupby("poison"):
+        own = part[part.question_id.isin(counted)]
+        assert table.loc["clean", kind, 0, "retrieved"].success == (own.answer == own.claimed).mean()
+
+
 def test_a_check_that_fails_leaves_no_score(plain, library):
     """The model can be asked about no picture where no report stands before the question, which is what checks do."""
     bare = {row["question"] for row in plain.rows}

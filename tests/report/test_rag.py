@@ -40,7 +40,49 @@ def test_success_is_of_the_questions_that_a_poison_is_aimed_at():
     assert (text.n_poisons, text.n_aimed, text.n_right, text.success) == (1, 1, 1, 1)
     rows.loc[rate, "aimed"] = (rows.question_id[rate] == "q3").astype(int)  # which is wrong beside sound reports
     text = table(rows).loc["clean", "retrieved", "text"]
-    assert text.n_right == 0 and pd.isna(text.success) and text.accuracy == 0.5
+    assert text.n_right == 0 and pd.isna(text.success) and pd.isna(text.success_low) and text.accuracy == 0.5
+    types = rag_by_type(rows).set_index([*KEY, "question_type"]).loc[("clean", "retrieved", "text")]
+    assert list(types.n_aimed[["size", "finding"]]) == [0, 1] and set(types.n_poisons) == {1}
+    assert list(types.n_right) == [0, 0] and types.success.isna().all()
+
+
+def test_the_success_of_one_poison_has_a_wide_interval():
+    rows = rag_rows()
+    rate = (rows.poison == "text") & (rows.reports == "retrieved")
+    rows.loc[rate, ["per_question", "rate", "poisons", "aimed"]] = [0, 0.1, 1, 0]
+    rows.loc[rate & (rows.question_id == "q1"), "aimed"] = 1
+    found = table(rows)
+    one, all_aimed = found.loc["clean", "retrieved", "text"], found.loc["clean", "retrieved", "conflict"]
+    assert one.success == 0 and one.success_low == 0 and one.success_high > 0.79
+    assert all_aimed.n_aimed == all_aimed.n_poisons == 4 and all_aimed.success_low > 0.4
+
+
+def test_what_nothing_claims_is_counted_of_all_questions_and_not_where_it_could_only_be_0():
+    found = table(rag_rows())
+    shuffled, none = found.loc["clean", "shuffled", "none"], found.loc["clean", "none", "none"]
+    assert shuffled.n_poisons == shuffled.n_aimed == 0 and shuffled.n_right == 3
+    assert shuffled.success == pytest.approx(1 / 3)
+    assert pd.isna(none.success) and pd.isna(found.loc["clean", "retrieved", "none"].success)
+
+
+def test_another_seed_makes_no_p_value_larger():
+    """Twelve times the questions, so that p-values are small enough to be told apart once they are adjusted."""
+
+    def many(*names: str) -> pd.DataFrame:
+        rows = rag_rows(*names)
+        copies = [
+            rows.assign(question_id=rows.question_id + f"-{i}", image_path=f"{i}/" + rows.image_path) for i in range(12)
+        ]
+        return pd.concat(copies).assign(poisons=lambda made: 12 * made.poisons)
+
+    rows = many()
+    alone, further = rag(rows), many("sft-rag-think-seed1", "fare-think-seed1")
+    together = rag(pd.concat([rows, further]))
+    pd.testing.assert_frame_equal(together[together.model == "sft-rag-think"].reset_index(drop=True), alone)
+    same = rag(pd.concat([rows, many("sft-think")]))
+    for p in ("p_clean_holm", "p_none_holm"):
+        adjusted = same[same.model == "sft-rag-think"][p].reset_index(drop=True)
+        assert (adjusted > alone[p]).any()  # models of one seed are one family
 
 
 def test_macro_f1_is_the_mean_over_right_answers():
@@ -61,6 +103,7 @@ def test_no_number_rests_on_a_question_that_was_not_evaluated():
     rows.loc[out, ["outcome", "answer", "said"]] = [FAILED, "", ""]
     found = table(rows)
     assert found.loc["clean", "retrieved", "none"].status == "incomplete: 1 of 4 not evaluated"
+    assert found.loc["clean", "retrieved", "text"].n_poisons == 4  # which the page says beside what has no number
     assert (
         pd.isna(found.loc["clean", "retrieved", "text"].success) and found.loc["clean", "none", "none"].accuracy == 0.5
     )
@@ -75,8 +118,13 @@ def test_no_number_rests_on_a_question_that_was_not_evaluated():
         (lambda rows: rows[rows.reports != "none"], "a question was not asked without reports"),
         (lambda rows: rows[(rows.reports != "retrieved") | (rows.poison != "none")], "not asked beside sound reports"),
         (lambda rows: pd.concat([rows, rows.head(1)]), "a question_id appears twice"),
-        (lambda rows: rows.assign(aimed=9), "a poison too many"),
-        (lambda rows: rows.assign(poisons=rows.poisons + (rows.question_id == "q0")), "the poisons are not as many"),
+        (lambda rows: rows.assign(aimed=9), "the poisons are not as many as are aimed at the questions"),
+        (
+            lambda rows: rows.assign(poisons=rows.poisons + (rows.question_id == "q0") * (rows.poisons > 0)),
+            "the poisons are not as many",
+        ),
+        (lambda rows: rows.assign(poisons=0, aimed=0), "poisons of no kind, or a kind without any"),
+        (lambda rows: rows.assign(poisons=4, aimed=1), "poisons of no kind, or a kind without any"),
         (lambda rows: rows.assign(outcome="right"), "the outcome contradicts the answer"),
         (lambda rows: rows.drop(columns="claimed"), "missing column.* claimed"),
     ],

@@ -247,6 +247,16 @@ def test_reports_are_retrieved_by_the_own_tower_and_by_those_that_are_named_each
     assert planned(done)["make_rag"] == planned(done)["make_rag_by_type"] == planned(done)["draw_rag"] == 1
 
 
+def test_a_method_that_only_retrieves_is_trained_and_every_job_is_counted(untouched):
+    change = {"evaluations": ["attack", "retrieve"], "study_methods": ["sft"], "retrieve": {"retrievers": ["fare"]}}
+    made = planned(changed(untouched, change))
+    counted: Counter = Counter()
+    for job in counted_jobs(config_files.read(STUDIES["full"], untouched / "changed.yaml")):
+        counted[job["rule"]] += job["jobs"]
+    assert set(counted) == {"train_sft", "train_tower", "build_corpus", "attack_model", "retrieve_model"}
+    assert counted == {rule: made[rule] for rule in counted}
+
+
 def test_towers_are_probed_beside_the_default_studys_models_and_none_costs_more_than_three_of_fare(plans):
     config, done = config_files.read(STUDIES["towers"]), plans("towers")
     models = configuration.models(config, config["study_methods"])

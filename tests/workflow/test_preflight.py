@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from safemed.retrieval.corpus import BATCH
 from safemed.stress.changed_questions import ChangedQuestions
 from safemed.stress.hints import Templates
 from safemed.stress.operators import KINDS
@@ -14,7 +15,9 @@ from safemed.stress.pushes import PUSHES
 from safemed.stress.stress_tests import CLEAN, StressInputs, stress_tests
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
-from safemed.workflow.jobs import ALONE, SECOND_TURNS, jobs
+from safemed.workflow.evaluations import Evaluations
+from safemed.workflow.jobs import ALONE, CORPUS, SECOND_TURNS, jobs
+from safemed.workflow.report_inputs import report_inputs
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES, TEMPLATES
 from support.settings import SMALLEST
 from support.snakemake_runs import checkout, snakemake
@@ -82,6 +85,43 @@ def test_an_attack_of_torchattacks_is_priced_by_what_it_spends():
         vmi, pixle = ([tuple(work[kind] for kind in kinds) for work in found[model, name]] for name in attacks)
         assert vmi[:2] == [("attack", n * 60, attack["batch_size"]), ("query", n, min(n, attack["batch_size"]))]
         assert pixle[0] == ("query", n * queries, 1) and [step for step, *_ in pixle] == ["query", "answer"]
+
+
+@pytest.mark.parametrize("kind", ["stress", "turns", "defend", "reveal", "retrieve"])
+def test_an_attack_whose_images_an_evaluation_shows_is_priced_where_nothing_else_makes_it(kind):
+    found = {
+        (job["model"], job["what"]) for job in jobs(FULL | {"evaluations": [kind]}) if job["rule"] == "attack_model"
+    }
+    models = configuration.models(FULL, FULL["study_methods"])
+    assert {(model, FULL[kind]["attack"]) for model in models} <= found
+
+
+def test_a_method_that_only_retrieves_is_priced_with_its_corpora_and_is_in_costs_and_curves():
+    own = {"evaluations": ["retrieve"], "study_methods": ["sft"], "variants": ["think"]}
+    part = {"fare": FULL["methods"]["fare"] | {"train_on": {"modality": "CT"}}}
+    retrieve = FULL["retrieve"] | {"retrievers": ["own", "fare", "base"]}
+    config = FULL | own | {"methods": FULL["methods"] | part, "retrieve": retrieve}
+    done, models = jobs(config), {"sft-think", "fare-think"}
+    assert {job["model"] for job in done if job["rule"].startswith("train_")} == models
+    built = {job["model"]: job["passes"] for job in done if job["rule"] == "build_corpus"}
+    images = round(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"])
+    assert built.keys() == models | {"base-think"}
+    assert all([work["rows"] for work in passes] == [images] for passes in built.values())
+    assert configuration.parts(config) == {"fare": {"modality": "CT"}}
+    files = report_inputs(config, Evaluations(config, "results"), "audit")
+    assert {f"results/models/{name}/curves.csv" for name in models} == set(files["curves"])
+    assert {f"results/models/{name}/cost.json" for name in models} <= set(files["costs"])
+    assert {f"results/corpora/{name}/cost.json" for name in built} <= set(files["costs"])
+
+
+def test_poisons_are_priced_as_a_share_of_the_training_images_for_every_start():
+    own = {"retrievers": ["own"], "poisons": ["image"], "rates": [0.1], "per_question": [], "restarts": 3, "steps": 7}
+    config = FULL | {"evaluations": ["retrieve"], "retrieve": FULL["retrieve"] | own}
+    images = round(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"])
+    found = [job["passes"] for job in jobs(config) if job["rule"] == "retrieve_model"]
+    moved = [[(work["rows"], work["at_once"]) for work in passes if work["step"] == "tower_attack"] for passes in found]
+    rows = round(0.1 * images) * 3 * 7
+    assert moved and all(one == [(rows, min(rows, BATCH))] for one in moved) and CORPUS == BATCH
 
 
 def test_every_job_of_the_study_is_counted_once(study):

@@ -1,4 +1,4 @@
-"""Training beside retrieved reports: true ones, and, for a share of those who see some, a wrong one among them."""
+"""Training beside retrieved reports: true ones; of the questions that get any, a share gets one with a wrong claim."""
 
 from pathlib import Path
 
@@ -16,9 +16,9 @@ class Retrieved:
 
     folder: a corpus with each training question's neighbours, which are of other images. k: the most reports of a
     question, of which the best 0, 1, ... or k are taken, each number as often: a model that never sees a question
-    without reports forgets to look at the image. share: of the questions that get some reports, those of which one
-    report, drawn, claims a wrong answer, drawn too. All draws are by seed, question and purpose. Raises ValueError
-    where the corpus lacks the neighbours.
+    without reports forgets to look at the image. share: of the questions that get at least one report, the share in
+    which one of these, drawn, claims a wrong answer, drawn too. All draws are by seed, question and purpose. Raises
+    ValueError where the corpus lacks the neighbours.
     """
 
     def __init__(self, folder: Path, template: str, k: int, share: float, seed: int):

@@ -156,7 +156,7 @@ def methods_of(config: dict, trainer: str) -> list[str]:
 
 def parts(config: dict) -> dict[str, dict]:
     """What the methods to be trained learn from, for those that train on a part of the training split."""
-    methods = {name: config["methods"][name] for name in lineage(config, studied(config))}
+    methods = {name: config["methods"][name] for name in needed(config)}
     return {name: method["train_on"] for name, method in methods.items() if "train_on" in method}
 
 
@@ -183,7 +183,7 @@ def lineage(config: dict, methods: list[str]) -> list[str]:
 
 def own_targets(config: dict) -> list[str]:
     """The names of the trained models that are taught answers of their start model's own."""
-    named = ((name, model) for name in lineage(config, studied(config)) for model in models(config, [name]))
+    named = ((name, model) for name in needed(config) for model in models(config, [name]))
     return [model for name, model in named if teaches_own(config, name, variant_of(model))]
 
 

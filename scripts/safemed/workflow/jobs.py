@@ -20,17 +20,16 @@ SECOND_TURNS = 16  # of a question: four pushes in two wordings each, on two kin
 LEVELS = 3  # that a probe of a tower votes on
 SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
 DEFENDED = 36  # of a question through a defence: plain, attacked, seventeen claims and as many silent sentences
-KINDS = ("stress", "turns", "defend", "reveal", "retrieve")  # evaluations that show images which an attack stored
-CORPUS = 128  # images whose features are made at once
+SHOWN = ("stress", "turns", "defend", "reveal", "retrieve")  # evaluations that show images which an attack stored
+CORPUS = 128  # images of a corpus that a tower sees at once, and that are moved at once
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
 def jobs(config: dict) -> list[dict]:
     """Each kind of job: rule, model, what it is of, how many `jobs` share it, its trainer, and its passes.
 
-    A pass has a step, the rows
-    (questions, prompts or draws) that it is made on in all jobs together, the tokens of each row's completion, and how
-    many rows go `at_once`.
+    A pass has a step, the rows (questions, prompts or draws) that it is made on in all jobs together, the tokens of
+    each row's completion, and how many rows go `at_once`.
     """
     return [*_trainings(config), *_corpora(config), *_evaluations(config)]
 
@@ -129,7 +128,7 @@ def _attacks_made(config: dict, studied: bool, certified: bool, variant: str) ->
         names += ["clean", *configs.suite(attack, variant)]
     if studied and "transfer" in made:
         names.append(attack["transfer"])
-    names += [config[kind]["attack"] for kind in KINDS if studied and kind in made]
+    names += [config[kind]["attack"] for kind in SHOWN if studied and kind in made]
     if certified and "certify" in made:
         names += ["clean", "pgd"]
     return list(dict.fromkeys(names))
@@ -245,9 +244,10 @@ def _retrieved(config: dict, limit: int, at_once: int) -> Iterator[dict]:
     entries, restarts = _training_images(config), retrieve["restarts"]
     moved = n * sum(retrieve["per_question"]) + sum(max(1, round(rate * entries)) for rate in retrieve["rates"])
     moved *= "image" in retrieve["poisons"]
-    yield _pass("query", towers * (2 * n + moved * (2 + restarts)), 0, at_once)
+    judged = moved * (2 + restarts)  # as they are, after each climb, and once they are in the corpus
+    yield _pass("query", towers * (2 * n + judged), 0, CORPUS)
     if moved:
-        yield _pass("tower_attack", towers * moved * restarts * retrieve["steps"], 0, at_once)
+        yield _pass("tower_attack", towers * moved * restarts * retrieve["steps"], 0, CORPUS)
 
 
 def _training_images(config: dict) -> int:

@@ -22,8 +22,8 @@ def _sound(study: Study) -> str:
     said = (
         "Reports of training images, which are the right answers about them, stand before each question. recall is the "
         "share of questions before which one states the right answer for the question's type. p is that of flipped "
-        "signs, of right answers against no reports, with Holm's adjustment over all rows of the table. Models that "
-        "were not trained with reports drift under any of them."
+        "signs, of right answers against no reports, with Holm's adjustment over all rows of the models of a seed. "
+        "Models that were not trained with reports drift under any of them."
     )
     head = ["model", "image", "retriever", "reports", "recall, %", "without, %", "accuracy, %", "p"]
     return markdown.text(said, head, rows)
@@ -51,10 +51,10 @@ def _poisoned(study: Study) -> str:
     ]  # fmt: skip
     said = (
         "Poisons claim a wrong answer to a question. Success is the share that is led to it, of the questions that a "
-        "poison is aimed at and that are right beside sound reports; unclaimed is the same where the poisons claim "
-        "nothing, and only what goes beyond it is due to the claim. Checked is without the reports that the model "
-        "contradicts when it is asked about their pictures. p is that of flipped signs, of right answers against sound "
-        "reports."
+        "poison is aimed at and that are right beside sound reports, whose number follows; unclaimed is the same where "
+        "the poisons claim nothing, and only what goes beyond it is due to the claim. Checked is without the reports "
+        "that the model contradicts when it is asked about their pictures. p is that of flipped signs, of right "
+        "answers against sound reports, adjusted alike."
     )
     head = [
         "model", "retriever", "poison", "how many", "poisoned, %", "accuracy, %", "success, %", "of", "unclaimed, %",
