@@ -20,9 +20,10 @@ MODEL = table.Model(
 MACHINE = table.Machine("H100", 8, 80, 0.92, 1000, 60, 3.35, 0.5, 30)
 
 
-def job(step: str, rule="attack_model", trainer=None, **changes) -> dict:
+def job(step: str, rule="attack_model", trainer=None, held=1, **changes) -> dict:
     work = {"step": step, "rows": 3600, "tokens": 100, "at_once": 10, **changes}
-    return {"rule": rule, "model": "sft-think", "what": "", "jobs": 1, "trainer": trainer, "passes": [work]}
+    told = {"rule": rule, "model": "sft-think", "what": "", "jobs": 1, "trainer": trainer, "held": held}
+    return told | {"passes": [work]}
 
 
 def priced(*jobs: dict, model=MODEL, machine=MACHINE):
@@ -44,6 +45,13 @@ def test_writing_takes_a_tokens_least_time_for_each_batch():
     assert larger["hours"] == pytest.approx((reading + 36 * 100 * 0.03) / 3600)
     (rolled,) = priced(job("rollout", "train_grpo", "grpo", prompts=450)).to_dict("records")
     assert rolled["hours"] == pytest.approx((450 * 1e12 / 500e12 + 360 * 100 * 0.03) / 3600)
+
+
+def test_an_evaluation_holds_its_models_without_an_optimizer_whatever_its_step():
+    one, two = (priced(job("attack", "retrieve_model", held=held)).memory_gb[0] for held in (1, 2))
+    assert (two - one) * 1e9 == pytest.approx(2 * SIZES.parameters)
+    moved = replace(MODEL, factors=MODEL.factors | {"tower_attack": ROW}, peft=None)
+    assert priced(job("tower_attack", "retrieve_model", held=1), model=moved).memory_gb[0] == one
 
 
 def test_what_is_evaluated_may_be_halved_and_what_is_trained_must_fit():

@@ -13,7 +13,6 @@ from safemed.preflight.shapes import Sizes
 from safemed.training.token_losses import CHUNK
 
 GB = 1e9
-TRAINED_STEPS = ("training_attack", "tower_attack", "sft", "tower", "grpo", "rollout")
 CACHE_COPIES = 1.1  # a cache grows by being copied, a layer at a time
 COLUMNS = ["rule", "model", "what", "jobs", "step", "rows", "at_once", "largest", "memory_gb", "hours"]
 
@@ -75,10 +74,13 @@ class Model:
         """Operations of a token that is written: two for each weight of the language model and of its head."""
         return 2 * (self.sizes.parameters - self.sizes.tower)
 
-    def resident(self, step: str, trainer: str | None) -> float:
-        """Bytes that are there before a step: weights, a reference, what the optimizer remembers."""
-        if step not in TRAINED_STEPS:
-            return self.sizes.parameters * PRECISIONS[self.precision].itemsize
+    def resident(self, step: str, trainer: str | None, held: int) -> float:
+        """Bytes that are there before a step: weights, a reference, what the optimizer remembers.
+
+        held: how many models an evaluation holds, which has no trainer.
+        """
+        if trainer is None:
+            return held * self.sizes.parameters * PRECISIONS[self.precision].itemsize
         trained = self.sizes.tower if trainer == "tower" else self.sizes.parameters
         if self.peft:
             trained = sum(self.peft["r"] * (rows + columns) for rows, columns in self.sizes.matrices)
@@ -103,10 +105,10 @@ class Model:
         fixed, one = self.needed(step, 0, tokens), self.needed(step, 1, tokens)
         return max(0, math.floor((free - fixed) / (one - fixed)))
 
-    def seconds(self, work: dict, machine: Machine) -> float:
-        """The time of a pass."""
+    def seconds(self, work: dict, trained: bool, machine: Machine) -> float:
+        """The time of a pass, of a training or of an evaluation."""
         step, rows, tokens = work["step"], work["rows"], work["tokens"]
-        precision = "bf16" if step in TRAINED_STEPS else self.precision
+        precision = "bf16" if trained else self.precision
         if step in ("answer", "rollout"):
             first = self.factors["query"].at(self.run(1, 0)).flops * work.get("prompts", rows)
             weights = self.sizes.parameters * (6 if step == "rollout" else PRECISIONS[precision].itemsize)
@@ -138,7 +140,7 @@ def priced(jobs: list[dict], models: dict[str, Model], machine: Machine) -> pd.D
 def _rows(job: dict, model: Model, machine: Machine) -> Iterator[dict]:
     for work in job["passes"]:
         step, tokens, at_once = work["step"], work["tokens"], work["at_once"]
-        resident = model.resident(step, job["trainer"])
+        resident = model.resident(step, job["trainer"], job["held"])
         yield {
             **{key: job[key] for key in ("rule", "model", "what", "jobs")},
             "step": step,
@@ -146,7 +148,7 @@ def _rows(job: dict, model: Model, machine: Machine) -> Iterator[dict]:
             "at_once": at_once,
             "largest": model.largest(step, tokens, machine.free - resident),
             "memory_gb": (resident + model.needed(step, at_once, tokens)) / GB,
-            "hours": model.seconds(work, machine) / 3600,
+            "hours": model.seconds(work, job["trainer"] is not None, machine) / 3600,
         }
 
 

@@ -26,7 +26,8 @@ ALONE = 50  # operators of a red team that are tried alone on a question, and th
 
 
 def jobs(config: dict) -> list[dict]:
-    """Each kind of job: rule, model, what it is of, how many `jobs` share it, its trainer, and its passes.
+    """Each kind of job: rule, model, what it is of, how many `jobs` share it, its trainer, how many models it holds
+    where it has none, and its passes.
 
     A pass has a step, the rows (questions, prompts or draws) that it is made on in all jobs together, the tokens of
     each row's completion, and how many rows go `at_once`.
@@ -209,7 +210,7 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
     if "reveal" in made:
         yield _job("reveal_model", model, "", [*_revealed(config, limit)])
     if "retrieve" in made:
-        yield _job("retrieve_model", model, "", [*_retrieved(config, limit, at_once)])
+        yield _job("retrieve_model", model, "", [*_retrieved(config, limit, at_once)], held=2)  # a tower's, too
 
 
 def _revealed(config: dict, limit: int) -> Iterator[dict]:
@@ -294,8 +295,11 @@ def _certificates(config: dict, model: str, limit: int) -> Iterator[dict]:
             yield _job("certify_model", model, f"{function}, sigma {sigma}", [work], jobs=certify["shards"])
 
 
-def _job(rule: str, model: str, what: str, passes: list[dict], jobs: int = 1, trainer: str | None = None) -> dict:
-    return {"rule": rule, "model": model, "what": what, "jobs": jobs, "trainer": trainer, "passes": passes}
+def _job(
+    rule: str, model: str, what: str, passes: list[dict], jobs: int = 1, trainer: str | None = None, held: int = 1
+) -> dict:
+    told = {"rule": rule, "model": model, "what": what, "jobs": jobs, "trainer": trainer, "held": held}
+    return told | {"passes": passes}
 
 
 def _pass(step: str, rows: int, tokens: int, at_once: int, **more) -> dict:
