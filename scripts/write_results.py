@@ -35,12 +35,20 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     study = together([read_study(folder) for folder in folders])
     check_code(study.provenance, code_here)
     figures = [path for suffix in SHOWN for path in _first(folders, f"figures/*.{suffix}").values()]
+    drawn = [path.stem for path in figures if path.suffix == ".png"]
     tables = [path for name, path in _first(folders, "tables/*.csv").items() if name in study.tables]
     written = {
-        docs / "results.md": page(study, [path.stem for path in figures]),
+        docs / "results.md": page(study, drawn),
         readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
     }
-    with files.atomic_folder(docs / "results") as folder:
+    beside = docs / "results"
+    if beside.exists() and (
+        not (beside / provenance.FILE).exists() or any(beside in one.resolve().parents for one in folders)
+    ):
+        raise ValueError(
+            f"{beside}: it would be replaced, and was not written by this script; name another folder by --docs"
+        )
+    with files.atomic_folder(beside) as folder:
         for path in [*figures, *tables]:
             shutil.copyfile(path, folder / path.name)
         (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance), indent=1) + "\n")
@@ -88,7 +96,9 @@ def read_tables(folder: Path) -> Study:
 def parser() -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("studies", type=Path, nargs="+", help="the studies' folders, results/{study}")
-    arguments.add_argument("--docs", type=Path, default=ROOT / "docs", help="where results.md and its figures go")
+    arguments.add_argument(
+        "--docs", type=Path, default=ROOT / "docs", help="where results.md and the folder results/ go"
+    )
     arguments.add_argument("--readme", type=Path, default=ROOT / "README.md", help="the page whose rows are filled")
     return arguments
 

@@ -21,7 +21,7 @@ from safemed.models.geometry import to_float
 from safemed.models.vlm import VLM
 from safemed.report.tables.defences import DEFENCE_ROWS, check_defence_rows
 from safemed.report.tables.defences import defences as tabled
-from safemed.stress import disguises
+from safemed.stress import disguises, precautions
 from safemed.stress.hints import Templates
 from support.commands import command_line, evaluation_arguments, here, killed_after
 from support.paths import TEMPLATES
@@ -87,7 +87,7 @@ def echo(row: dict, image) -> str:
     """The wrong option that something said names, in a spelling of a disguise or by its letter; else the right one."""
     said = f"{re.sub(ASKED, '', row['question'])} {row.get('after', '')}"
     for letter, option in zip(LETTERS, row["options"], strict=False):
-        names = [*(re.escape(spelling(option)) for spelling in SPELLINGS), rf"(says|chose|alone it is) {letter}"]
+        names = [*(re.escape(spelling(option)) for spelling in SPELLINGS), rf"(says|chose|alone it is|again:) {letter}"]
         if letter != row["gold"] and re.search(rf"(?<!\w)({'|'.join(names)})(?![\w)])", said):
             return letter
     return row["gold"]
@@ -107,8 +107,7 @@ def test_strip_restores_what_option_claims_take_and_not_what_claims_made_for_it_
         assert set(outcomes(behind(hinted, made["strip"]))) == {"right"}
     for one, hinted in asked_under(plain, MADE, "negative"):
         assert "right" not in outcomes(behind(hinted, made["none"])), one.wording
-        evades = one.wording != "example"  # which is made for examples
-        assert ("right" not in outcomes(behind(hinted, made["strip"]))) == evades, one.wording
+        assert "right" not in outcomes(behind(hinted, made["strip"])), one.wording
     for words in (HINT, MADE):
         for one, hinted in asked_under(plain, words, "neutral"):
             assert set(outcomes(behind(hinted, made["none"]))) == {"right"}, one.wording
@@ -128,6 +127,32 @@ def test_there_are_as_many_silent_wordings_as_claims_and_they_claim_nothing(ques
             assert put["options"] == row["options"] and put["gold"] == row["gold"]
     targets = {put for one in asked if one.words == MADE and one.polarity == "negative" for put in [one.asked[0][1]]}
     assert len(targets) == 2
+
+
+def test_claims_made_for_defences_name_no_option_but_their_own_and_pass_the_filter(questions):
+    """Options that hold each other, short ones, and those of the phantoms."""
+    sets = [["no lesion", "lesion"], ["CT", "OCT", "MR"], ["OD", "OS"], ["none", "normal", "lung opacity"]]
+    sets += [list(row["options"]) for row in questions]
+    for number, options in enumerate(sets):
+        for gold in LETTERS[: len(options)]:
+            row = questions[0] | {"options": options, "gold": gold, "question_id": f"{number}"}
+            for silent in (False, True):
+                for name, put, letter in disguises.disguised(row, silent, 0):
+                    said = f"{put['question']} {put.get('after', '')}".replace(row["question"], "")
+                    named = {o for o in options if precautions.names_an_option(said, [o])}
+                    claimed = options[LETTERS.index(letter)] if name == "joined" and letter else ""
+                    assert all(one in claimed for one in named), (name, said)
+                    assert precautions.stripped(put) == put, (name, said)
+
+
+def test_silent_sentences_are_about_as_long_as_claims(questions):
+    lengths = {}
+    for silent in (False, True):
+        told = [one for row in questions for one in disguises.disguised(row, silent, 0)]
+        for name, put, _ in told:
+            lengths.setdefault(name, {}).setdefault(silent, []).append(len(put["question"] + put.get("after", "")))
+    for name, found in lengths.items():
+        assert 0.8 < np.mean(found[True]) / np.mean(found[False]) < 1.25, name
 
 
 def test_vote_has_one_answer_whatever_the_order_of_the_options(vlm, train_questions, made):
@@ -155,7 +180,7 @@ def test_claims_made_for_defences_stand_in_the_asking_sentence_and_after_the_opt
     put = {one.wording: one.asked[0][0] for one in conditions(questions, WORDS, "pgd", 0) if one.words == MADE}
     own = questions[0]["question"]
     assert put["joined"]["question"].endswith(f"one asks: {own}") and "after" not in put["joined"]
-    assert put["last"]["question"] == own and put["last"]["after"] == "The supervisor says nothing."
+    assert put["last"]["question"] == own and put["last"]["after"] == "The supervisor says hello."
     cautious = made["caution"].askings[0].words(put["image-alone"])["after"]
     assert cautious.startswith("By the image alone it is hard. ") and cautious.endswith("whatever else is said here.")
 

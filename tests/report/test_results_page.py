@@ -115,6 +115,13 @@ def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_
     assert not list((root / "docs").iterdir()) and "old" in (root / "README.md").read_text()
 
 
+def test_a_folder_that_the_script_has_not_written_is_not_replaced(folder):
+    root = folder.parents[1]
+    with pytest.raises(SystemExit, match="it would be replaced"):
+        write_results.main([str(folder), "--docs", str(root), "--readme", str(root / "README.md")])
+    assert (folder / "tables" / "provenance.json").exists() and "old" in (root / "README.md").read_text()
+
+
 def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
     (folder / "tables" / "provenance.json").write_text(json.dumps(provenance("e" * 40, COMMIT)))
     results, rows = run(folder)

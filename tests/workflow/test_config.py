@@ -234,7 +234,7 @@ REFUSED = [
     ("certify: {questions: 200}", "certify.questions", "200 is more than attack.questions = 100: .* with pgd"),
     ("stress: {questions: 200}", "stress.questions", "200 is more than attack.questions = 100"),
     ("{evaluations: [attack, defend], defend: {questions: 101}}", "defend.questions", "101 is more than .* = 100"),
-    ("{evaluations: [attack, defend], defend: {attack: mi-fgsm}}", "defend.attack", "'mi-fgsm' is not among"),
+    ("{evaluations: [attack, defend], defend: {attack: apgd-ce}}", "defend.attack", "'apgd-ce' is not among"),
     (
         "{evaluations: [attack, defend], attack: {suite: [noise, fgsm, pgd]}, defend: {attack: noise}}",
         "defend.attack",
@@ -245,6 +245,16 @@ REFUSED = [
     ("defend: {vote: {wordings: 9}}", "defend.vote.wordings", "9, and the templates have 5 with the plain one"),
     ("{data: {image_size: 16}, defend: {blur: 6}}", "defend.blur", "as wide as an image: data.image_size = 16"),
     ("redteam: {budget: 4}", "redteam.budget", "4 queries are not one for each of redteam.rounds = 5"),
+    (
+        "{evaluations: [attack, defend], attack: {suite: [fgsm, pgd]}, defend: {attack: fgsm}}",
+        "defend.attack",
+        "'fgsm' has one step, of which there are no restarts",
+    ),
+    (
+        "{evaluations: [attack, defend], attack: {suite: [pgd, apgd-t]}, defend: {attack: apgd-t}}",
+        "defend.attack",
+        "'apgd-t' has patience",
+    ),
     ("defend: {restarts: {instruct: 2}}", "defend.restarts", "2 for instruct; at least 3"),
     ("defend: {restarts: {think: 1}}", "defend.restarts", "1 for think; at least 3"),
     (

@@ -27,7 +27,7 @@ def _pixels(study: Study) -> str:
         "Accuracy through each defence, of all questions; an abstention is not right. Read the attack through the "
         "defence: an attacker who knows it starts from the image that PGD stored on the model without one. The gain is "
         "its difference to the model without a defence under the same attack; p is that of flipped signs, with Holm's "
-        "adjustment over all models, defences and attacks."
+        "adjustment over all models of a seed, defences and attacks."
     )
     head = [
         "model", "defence", "clean, %", "PGD, %", "PGD through it, %", "gain, points", "p", "abstained, %", "passes",

@@ -39,7 +39,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         ("Commit", Markup(", ".join(map(code, commits(study.provenance))))),
         ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
         ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),
-        ("Software", _software(environments[0])),
+        ("Software", "; ".join(dict.fromkeys(map(_software, environments)))),
         ("Training", seeds(study)),
         ("Model", Markup(", ".join(map(code, _model_names(study))))),
         ("Images", Markup(f"{code(data['source'] or 'phantoms')}, {data['image_size']} pixels a side")),

@@ -81,8 +81,8 @@ def _both(study: Study, method: str, cells: Mapping[str, tuple[float, ...]]) -> 
 def _origin(study: Study) -> str:
     """One line on where the rows come from."""
     name, took = study.config["study"], duration(study.tables["cost"])
-    last = commits(study.provenance)[-1]
+    known = ", ".join(f"`{one[:12]}{'+' * one.endswith('+')}`" for one in commits(study.provenance))
     return (
-        f"Study `{name}` at commit `{last[:12]}`, {seeds(study)}; its jobs took {took} one after "
+        f"Study `{name}`, computed at {known}, {seeds(study)}; its jobs took {took} one after "
         "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
     )

@@ -63,7 +63,8 @@ def defences(defend: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     followed: of words, the share answered with the wrong option claimed under some claim of `adaptive`.
     followed_silent: of words, the share answered under some silent sentence with the wrong option that the claim in
         its place names: what `followed` is without a claim.
-    wrong: the share that is answered with a wrong option under the attacks of `adaptive`.
+    wrong: the share that is answered with a wrong option under the attacks of `adaptive`. An attack on pixels ends once
+        an answer is not right, be it an abstention: of a defence that abstains, more answers may be made wrong.
     abstained_clean, abstained: the share of abstentions without an attack, and under those of `adaptive`.
     passes, passes_attacked: how many images the vision tower sees for an answer, without an attack and under those of
         `adaptive`.

@@ -62,8 +62,13 @@ def _adaptive_attack(kind: str, own: dict, attacks: dict) -> Iterator[str]:
 
 def _through_defences(name: str, attacks: dict) -> Iterator[str]:
     """Whether an attack can go through defences: what they make of an image is differentiated."""
-    if (kind := attacks[name]["kind"]) not in GRADIENTS:
+    own = attacks[name]
+    if (kind := own["kind"]) not in GRADIENTS:
         yield f"defend.attack: {name!r} is of kind {kind}; one of {', '.join(GRADIENTS)} goes through defences"
+    elif own["steps"] == 1:
+        yield f"defend.attack: {name!r} has one step, of which there are no restarts; take one with more"
+    elif own.get("patience"):
+        yield f"defend.attack: {name!r} has patience, which the mean over many askings tries too soon; take one without"
 
 
 def _unlike(attacks: dict, name: str, other: str, keys: Iterable[str], what: str) -> Iterator[str]:
