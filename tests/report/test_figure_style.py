@@ -15,6 +15,7 @@ def test_twelve_models_keep_labels_apart_and_ablations_distinct():
     assert np.diff(placed).min() >= 0.0519 and placed.min() >= 0 and placed.max() <= 1
     assert label("at-grpo-no-anchor-think") == "AT-GRPO no anchor, think" and label("base") == "base"
     assert label("fare-hsat-at-grpo-think") == "FARE HSAT + AT-GRPO, think" and label("my-own-think") == "my-own, think"
+    assert label("tecoa-at-grpo-think") == "TeCoA + AT-GRPO, think" and label("grpo-rag-think") == "GRPO RAG, think"
 
 
 def test_without_colour_methods_differ_by_marker_and_variants_by_line_and_filling():

@@ -251,9 +251,10 @@ REFUSED = [
         "'fgsm' has one step, of which there are no restarts",
     ),
     (
-        "{evaluations: [attack, defend], attack: {suite: [pgd, apgd-t]}, defend: {attack: apgd-t}}",
+        "{evaluations: [attack, defend], defend: {attack: x}, attack: {suite: [pgd, x], attacks: {x: {kind: apgd, "
+        "steps: 9, patience: 8, losses: {instruct: [ce], think: [ce], after: [ce]}}}}}",
         "defend.attack",
-        "'apgd-t' has patience",
+        "'x' has patience",
     ),
     ("defend: {restarts: {instruct: 2}}", "defend.restarts", "2 for instruct; at least 3"),
     ("defend: {restarts: {think: 1}}", "defend.restarts", "1 for think; at least 3"),

@@ -71,7 +71,7 @@ NAMES = {
     "at-sft": "AT-SFT",
     "at-grpo": "AT-GRPO",
 }
-ACRONYMS = {"hsat": "HSAT", "acl": "ACL", "AT_GRPO": "AT-GRPO"}  # in the rest of a method's name
+ACRONYMS = {"hsat": "HSAT", "acl": "ACL", "tecoa": "TeCoA", "rag": "RAG", "AT_GRPO": "AT-GRPO"}  # words of other names
 MARKERS = {  # a method has one in every figure, so that grey print tells methods apart, too
     "base": "8",
     "sft": "o",
@@ -104,9 +104,12 @@ def label(model: str) -> str:
     """A model's name for the reader: "at-grpo-no-anchor-think" is "AT-GRPO no anchor, think"."""
     method, variant = _split(model)
     family = _family(method)
-    name = NAMES.get(family, family)
-    for word in method.removeprefix(family).replace("-at-grpo", "-+-AT_GRPO").split("-")[1:]:
-        name += f" {ACRONYMS.get(word, word)}"
+    name = NAMES.get(family, "")
+    rest = method.removeprefix(family) if name else method
+    words = rest.replace("-at-grpo", "-+-AT_GRPO").split("-")
+    if not name and words[0] not in ACRONYMS:
+        words = [method]  # a name that a user chose stays as it is
+    name = " ".join(filter(None, [name, *(ACRONYMS.get(word, word) for word in words)]))
     return f"{name}, {variant}" if variant else name
 
 
