@@ -252,7 +252,7 @@ REFUSED = [
     ),
     (
         "{evaluations: [attack, defend], defend: {attack: x}, attack: {suite: [pgd, x], attacks: {x: {kind: apgd, "
-        "steps: 9, patience: 8, losses: {instruct: [ce], think: [ce], after: [ce]}}}}}",
+        "steps: 9, patience: 8, losses: {instruct: [answer], think: [answer], after: [answer]}}}}}",
         "defend.attack",
         "'x' has patience",
     ),
