@@ -1,6 +1,7 @@
 """What the jobs of a study are said to do is no less than what they did; the command prices a study and refuses it."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from safemed.stress.stress_tests import CLEAN, StressInputs, stress_tests
 from safemed.workflow import config as configuration
 from safemed.workflow import config_files
 from safemed.workflow.evaluations import Evaluations
-from safemed.workflow.jobs import ALONE, CORPUS, SECOND_TURNS, jobs
+from safemed.workflow.jobs import ALONE, CORPUS, GROUPED, SECOND_TURNS, jobs
 from safemed.workflow.report_inputs import report_inputs
 from support.paths import ROOT, SMALLEST_STUDY, STUDIES, TEMPLATES
 from support.settings import SMALLEST
@@ -104,7 +105,7 @@ def test_a_method_that_only_retrieves_is_priced_with_its_corpora_and_is_in_costs
     done, models = jobs(config), {"sft-think", "fare-think"}
     assert {job["model"] for job in done if job["rule"].startswith("train_")} == models
     built = {job["model"]: job["passes"] for job in done if job["rule"] == "build_corpus"}
-    images = round(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"])
+    images = math.ceil(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"] * GROUPED)
     assert built.keys() == models | {"base-think"}
     assert all([work["rows"] for work in passes] == [images] for passes in built.values())
     assert configuration.parts(config) == {"fare": {"modality": "CT"}}
@@ -117,7 +118,7 @@ def test_a_method_that_only_retrieves_is_priced_with_its_corpora_and_is_in_costs
 def test_poisons_are_priced_as_a_share_of_the_training_images_for_every_start():
     own = {"retrievers": ["own"], "poisons": ["image"], "rates": [0.1], "per_question": [], "restarts": 3, "steps": 7}
     config = FULL | {"evaluations": ["retrieve"], "retrieve": FULL["retrieve"] | own}
-    images = round(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"])
+    images = math.ceil(config["data"]["phantoms"]["images"] * config["data"]["split"]["train"] * GROUPED)
     found = [job["passes"] for job in jobs(config) if job["rule"] == "retrieve_model"]
     moved = [[(work["rows"], work["at_once"]) for work in passes if work["step"] == "tower_attack"] for passes in found]
     rows = round(0.1 * images) * 3 * 7

@@ -5,6 +5,7 @@ max_new_tokens allows; how often an attack on all of a thinking model's words as
 (`preflight.asked`). Kinds of steps are those of safemed.preflight.
 """
 
+import math
 from collections.abc import Iterator
 
 from safemed.data.prompts import of_variant
@@ -22,6 +23,7 @@ SOUND_REPORTS = 5  # ways in which reports of a sound corpus are given
 DEFENDED = 36  # of a question through a defence: plain, attacked, seventeen claims and as many silent sentences
 SHOWN = ("stress", "turns", "defend", "reveal", "retrieve")  # evaluations that show images which an attack stored
 CORPUS = 128  # images of a corpus that a tower sees at once, and that are moved at once
+GROUPED = 1.05  # a split's images over its share of all
 ALONE = 50  # operators of a red team that are tried alone on a question, and the question as it is
 
 
@@ -252,10 +254,10 @@ def _retrieved(config: dict, limit: int, at_once: int) -> Iterator[dict]:
 
 
 def _training_images(config: dict) -> int:
-    """The images of a study's training split, as far as its config tells."""
+    """The images of a study's training split, as far as its config tells, at most: it is made of whole groups."""
     data = config["data"]
     known = data["published_counts"] or data["phantoms"]
-    return round(known["images"] * data["split"]["train"])
+    return math.ceil(known["images"] * data["split"]["train"] * GROUPED)
 
 
 def _defended(config: dict, variant: str, limit: int) -> Iterator[dict]:
