@@ -76,7 +76,7 @@ def test_every_claim_has_a_source_and_what_would_settle_it():
 
 
 def test_sound_reports_are_held_against_the_most_poisons_of_each_kind_whatever_the_intervals_allow():
-    rag = tables()["rag"].assign(model="sft-rag-instruct")
+    rag = tables()["rag"].query("poison != 'text'").assign(model="sft-rag-instruct")
     poisoned = (rag.poison == "conflict") & (rag.reports == "retrieved")
     rag.loc[poisoned, ["ci_low", "ci_high"]] = (0.5, 0.7)
     fewer = rag[poisoned].assign(per_question=1, accuracy=0.9)
