@@ -41,7 +41,7 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
         docs / "results.md": page(study, drawn),
         readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
     }
-    beside = docs / "results"
+    beside = (docs / "results").resolve()
     if beside.exists() and (
         not (beside / provenance.FILE).exists() or any(beside in one.resolve().parents for one in folders)
     ):
