@@ -3,8 +3,8 @@
 import pandas as pd
 
 from safemed.data.prompts import FAILED
-from safemed.report.tables.pairing import compared, holm
-from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, seed_of
+from safemed.report.tables.pairing import compared, holm_by_seed
+from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse
 from safemed.utils.stats import clustered_wilson, sign_flip
 
 DEFENCE_ROWS = [
@@ -83,7 +83,7 @@ def defences(defend: pd.DataFrame, names: list[str]) -> pd.DataFrame:
             for against in (PIXELS, WORDS)
         ]
     table = pd.DataFrame(records, columns=DEFENCES)
-    adjusted = {f"{one}_holm": _of_each_seed(table.model, table[one]) for one in ("p", "p_silent")}
+    adjusted = {f"{one}_holm": holm_by_seed(table[one], table.model) for one in ("p", "p_silent")}
     return table.assign(p_clean_holm=_once(table), **adjusted)
 
 
@@ -91,13 +91,8 @@ def _once(table: pd.DataFrame) -> pd.Series:
     """p_clean adjusted for the models and defences: both rows of a defence have the same, which counts once."""
     keys = [table.model, table.defence]
     first = table.p_clean.astype(float).groupby(keys).first().reset_index()
-    adjusted = first.assign(p=_of_each_seed(first.model, first.p_clean)).set_index(["model", "defence"]).p
+    adjusted = first.assign(p=holm_by_seed(first.p_clean, first.model)).set_index(["model", "defence"]).p
     return adjusted.reindex(pd.MultiIndex.from_arrays(keys)).set_axis(table.index).where(table.p_clean.notna())
-
-
-def _of_each_seed(models: pd.Series, p_values: pd.Series) -> pd.Series:
-    """p-values adjusted by Holm's method within the models of each seed."""
-    return p_values.astype(float).groupby(seed_of(models)).transform(holm)
 
 
 def adaptively_attacked(rows: pd.DataFrame) -> bool:

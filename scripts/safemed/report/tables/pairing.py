@@ -4,6 +4,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from safemed.data.prompts import FAILED
+from safemed.report.tables.rows import seed_of
 from safemed.utils.stats import paired_difference, sign_flip
 
 
@@ -46,3 +47,8 @@ def holm(p_values: pd.Series) -> pd.Series:
     if there.empty:
         return p_values
     return pd.Series(multipletests(there, method="holm")[1], there.index).reindex(p_values.index)
+
+
+def holm_by_seed(p_values: pd.Series, models: pd.Series) -> pd.Series:
+    """The p-values adjusted by Holm's method among those of the models of each seed."""
+    return p_values.astype(float).groupby(seed_of(models)).transform(holm)

@@ -5,8 +5,8 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from safemed.data.prompts import FAILED
-from safemed.report.tables.pairing import holm
-from safemed.report.tables.rows import COMPLETE, check_answers, refuse, seed_of, share, status
+from safemed.report.tables.pairing import holm_by_seed
+from safemed.report.tables.rows import COMPLETE, check_answers, refuse, share, status
 from safemed.utils.stats import clustered_wilson, sign_flip
 
 RAG_ROWS = [
@@ -78,9 +78,7 @@ def rag(retrieved: pd.DataFrame) -> pd.DataFrame:
         for key, rows in part.groupby(CONDITION, sort=False):
             records.append({"model": model} | dict(zip(CONDITION, key, strict=True)) | _measured(rows, part))
     table = pd.DataFrame(records, columns=RAG)
-    seeds = seed_of(table.model)
-    adjusted = {f"{p}_holm": table[p].astype(float).groupby(seeds).transform(holm) for p in ("p_clean", "p_none")}
-    return table.assign(**adjusted)
+    return table.assign(**{f"{p}_holm": holm_by_seed(table[p], table.model) for p in ("p_clean", "p_none")})
 
 
 def rag_by_type(retrieved: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from safemed.data.prompts import FAILED
-from safemed.report.tables.pairing import holm
-from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, seed_of, share
+from safemed.report.tables.pairing import holm_by_seed
+from safemed.report.tables.rows import COMPLETE, check_outcomes, check_same_questions, refuse, share
 from safemed.stress.operators import KINDS
 from safemed.utils.stats import clustered_wilson, paired_difference, sign_flip
 
@@ -68,8 +68,7 @@ def redteam(redteam: pd.DataFrame, strategies: list[str]) -> pd.DataFrame:
         ends = {name: ended(part, name) for name in strategies}
         records += [{"model": model, "strategy": name} | _counted(part, name, ends) for name in ends]
     table = pd.DataFrame(records, columns=REDTEAM)
-    by_seed = table[["p_random", "p_silent"]].astype(float).groupby(seed_of(table.model))
-    return table.assign(p_random_holm=by_seed.p_random.transform(holm), p_silent_holm=by_seed.p_silent.transform(holm))
+    return table.assign(**{f"{p}_holm": holm_by_seed(table[p], table.model) for p in ("p_random", "p_silent")})
 
 
 def check_red_team_rows(rows: pd.DataFrame, strategies: list[str]) -> None:

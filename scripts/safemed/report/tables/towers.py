@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from safemed.report.tables.pairing import holm
+from safemed.report.tables.pairing import holm_by_seed
 from safemed.report.tables.rows import (
     ATTACK_ROWS,
     CLEAN,
@@ -15,7 +15,6 @@ from safemed.report.tables.rows import (
     check_attack_rows,
     refuse,
     require_columns,
-    seed_of,
     status,
 )
 from safemed.utils.stats import clustered_wilson, sign_flip
@@ -78,8 +77,7 @@ def towers(
         record = {"model": model, "level": level, "passes": _passes(method, ending, spent, methods)}
         records.append(record | _probed(part, _right(towers, BASE + ending, level)) | _asked(sweeps, model, eps))
     table = pd.DataFrame(records, columns=TOWERS)
-    adjusted = table.p_base.astype(float).groupby(seed_of(table.model)).transform(holm)
-    return table.assign(p_base_holm=adjusted)
+    return table.assign(p_base_holm=holm_by_seed(table.p_base, table.model))
 
 
 def check_tower_rows(rows: pd.DataFrame) -> None:
