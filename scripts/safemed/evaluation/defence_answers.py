@@ -109,7 +109,7 @@ class DefendedAnswers:
         """plain: the model without a defence, asked the questions. args: of scripts/defend.py."""
         self.plain, self.args, self.settings, self.templates = plain, args, args.settings, templates
         self.stored, self.failed = stored_images(plain, args.attack, args.settings["eps"])
-        self.halving = Halving()
+        self.starts, self.halving = self._starts(), Halving()
 
     def told(self, defence: Defence) -> pd.DataFrame:
         """The rows of all conditions but the attack through the defence."""
@@ -135,7 +135,7 @@ class DefendedAnswers:
         clean, stored = outcomes[CLEAN], outcomes[self.args.attack.name]
         fell = torch.tensor(((clean == "right") & ~stored.isin(["right", FAILED])).to_numpy())
         start = torch.where(fell[:, None, None, None], self.stored, self.plain.images)
-        evaluator = DefendedEvaluator(self.plain, defence, self.args.seed, self.settings["draws"], self._starts())
+        evaluator = DefendedEvaluator(self.plain, defence, self.args.seed, self.settings["draws"], self.starts)
         images, failed = start.clone(), {}
         for rows in evaluator.batches(torch.arange(len(evaluator)), self.settings["batch_size"]):
             sweep = Sweep(evaluator, rows, self._task(), SimpleNamespace(images=start))

@@ -6,6 +6,7 @@ After MedThreatRAG (arXiv 2508.17215), which poisons the reports, the images, or
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -64,9 +65,10 @@ def poisons(
     if kind not in KINDS:
         raise ValueError(f"a poison must be one of {', '.join(KINDS)}, got {kind!r}")
     made, counts = [], [0] * len(questions)
+    drawn = cache(lambda aim: _drawn(questions[aim], corpus, seed))
     for aim in aimed:
         question, count = questions[aim], counts[aim]
-        donor = _like(alike[aim], count) if kind == "conflict" else _drawn(question, count, corpus, seed)
+        donor = _like(alike[aim], count) if kind == "conflict" else drawn(aim)[count % len(drawn(aim))]
         claim = claimed(question, "negative", seed)
         true = corpus.entries[donor]
         report = true.report.claiming(question, claim)
@@ -82,15 +84,12 @@ def _like(alike: Tensor, count: int) -> int:
     return int(alike.topk(count + 1).indices[count])
 
 
-def _drawn(question: dict, count: int, corpus: Corpus, seed: int) -> int:
-    """The count-th of the entries of the question's modality, or of all where there is none, in a random order.
-
-    The first comes again where all have had their turn.
-    """
+def _drawn(question: dict, corpus: Corpus, seed: int) -> list[int]:
+    """The entries of the question's modality, or all where there is none, in a random order."""
     own = [i for i, entry in enumerate(corpus.entries) if entry.modality == question["modality"]]
     places = own or range(len(corpus.entries))
     names = {i: f"donor {corpus.entries[i].image_key}" for i in places}
-    return sorted(places, key=lambda i: draw(seed, question["question_id"], names[i]))[count % len(places)]
+    return sorted(places, key=lambda i: draw(seed, question["question_id"], names[i]))
 
 
 def towards(
