@@ -11,10 +11,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--costs", nargs="+", required=True, type=Path, help="the cost.json of all results")
     parser.add_argument("--config", type=json.loads, required=True, help="the study's config, as JSON")
+    parser.add_argument(
+        "--products", type=json.loads, required=True, help="the hash of the code of tables and figures, as JSON"
+    )
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)
     with files.atomic_file(args.out) as file:
-        file.write_text(json.dumps(provenance.collected(args.costs, args.config), indent=1) + "\n")
+        file.write_text(json.dumps(provenance.collected(args.costs, args.config, args.products), indent=1) + "\n")
 
 
 if __name__ == "__main__":

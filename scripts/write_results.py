@@ -4,7 +4,7 @@
 
 The README's rows are of the first study; further ones add the tables and figures that those before them lack. The
 tables, provenance.json and all figures, as PNG and PDF, go into docs/results/, where whoever doubts a number of the
-page finds it. All results must be of the scripts as this checkout has them.
+page finds it. All results, tables and figures must be of the code as this checkout has it.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
-from safemed.report import inputs
+from safemed.report import inputs, products
 from safemed.report.results_page import readme as readme_rows
 from safemed.report.results_page.page import page
 from safemed.report.results_page.study import Study, check_code, together
@@ -32,11 +32,16 @@ def main(argv: list[str] | None = None) -> None:
 
 def write(folders: list[Path], docs: Path, readme: Path) -> None:
     """Write both texts, and what they are made from beside them; nothing where one of them cannot be made."""
-    study = together([read_study(folder) for folder in folders])
-    check_code(study.provenance, code_here)
-    figures = [path for suffix in SHOWN for path in _first(folders, f"figures/*.{suffix}").values()]
-    drawn = [path.stem for path in figures if path.suffix == ".png"]
-    tables = [path for name, path in _first(folders, "tables/*.csv").items() if name in study.tables]
+    studies = {folder: read_study(folder) for folder in folders}
+    study = together([*studies.values()])
+    check_code(study.provenance, hash_here)
+    origin = {name: folder for folder in reversed(folders) for name in studies[folder].tables if name in study.tables}
+    tables = [(product, origin[product.name]) for product in products.TABLES if product.name in origin]
+    figures = _figures(studies, origin)
+    for product, folder in [*tables, *figures]:
+        _check_product(product, folder, studies[folder].provenance)
+    shown = [folder / f"{product.place}.{suffix}" for product, folder in figures for suffix in SHOWN]
+    drawn = [product.name for product, _ in figures]
     written = {
         docs / "results.md": page(study, drawn),
         readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
@@ -49,7 +54,7 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
             f"{beside}: it would be replaced, and was not written by this script; name another folder by --docs"
         )
     with files.atomic_folder(beside) as folder:
-        for path in [*figures, *tables]:
+        for path in [*shown, *(origin[product.name] / f"{product.place}.csv" for product, _ in tables)]:
             shutil.copyfile(path, folder / path.name)
         (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance), indent=1) + "\n")
     for path, text in written.items():
@@ -60,20 +65,37 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
 def _told(known: dict) -> dict:
     """What the page says of where results came from, without what names a machine or a place on it."""
     machines = [one | {"hardware": one["hardware"] | {"host": ""}} for one in known["environments"]]
-    kept = ("script", "code", "finished")
+    kept = ("script", "code", "finished", "environment")
     results = {folder: {key: result[key] for key in kept} for folder, result in known["results"].items()}
     return known | {"environments": machines, "results": results}
 
 
-def _first(folders: list[Path], pattern: str) -> dict[str, Path]:
-    """Name -> the file of that name in the first of the folders that has one, of those that a pattern finds."""
-    return {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob(pattern))}
+def _figures(studies: dict[Path, Study], origin: dict[str, Path]) -> list[tuple[products.Figure, Path]]:
+    """Each figure and the first folder that has it, drawn from tables that the page shows. origin: of each of these."""
+    found = []
+    for figure in products.FIGURES:
+        for folder, study in studies.items():
+            files = [folder / f"{figure.place}.{suffix}" for suffix in SHOWN]
+            read = [name for name in figure.tables if name in study.tables]
+            if all(file.exists() for file in files) and all(origin.get(name) == folder for name in read):
+                found.append((figure, folder))
+                break
+    return found
 
 
-def code_here(script: str) -> str | None:
-    """The hash of a script's code as this checkout has it; None where it has no such script."""
+def _check_product(product: products.Product, folder: Path, known: dict) -> None:
+    """Raise ValueError where a table or figure was made by other code than that of this checkout."""
+    if known["products"].get(product.place) != hash_here(product.script, product.module):
+        raise ValueError(
+            f"{folder}/{product.place}: not made by the code as it is here. Run the study again, which makes it and "
+            f"tables/{provenance.FILE} anew"
+        )
+
+
+def hash_here(script: str, *modules: str) -> str | None:
+    """The hash of a script's code and of further modules as this checkout has them; None where it lacks one."""
     try:
-        return dependencies.fingerprint(script)
+        return dependencies.fingerprint(script, *modules)
     except FileNotFoundError:
         return None
 

@@ -131,9 +131,13 @@ def test_provenance_is_collected_with_each_environment_once(tmp_path):
         (tmp_path / name / "provenance.json").write_text(json.dumps(record))
     costs = [f"{tmp_path}/{name}/cost.json" for name in "abc"]
     out = tmp_path / "provenance.json"
-    collect_provenance.main(["--costs", *costs, "--config", '{"seed": 7}', "--out", str(out)])
+    collect_provenance.main(
+        ["--costs", *costs, "--config", '{"seed": 7}', "--products", '{"tables/suite": "ab"}', "--out", str(out)]
+    )
     collected = json.loads(out.read_text())
-    assert collected["config"] == {"seed": 7} and len(collected["environments"]) == 2
+    assert (collected["config"], collected["products"]) == ({"seed": 7}, {"tables/suite": "ab"}) and len(
+        collected["environments"]
+    ) == 2
     found = [(result["script"], result["environment"]) for result in collected["results"].values()]
     assert found == [("a.py", 0), ("b.py", 0), ("c.py", 1)]
     assert collected["environments"][1]["hardware"] == {"gpus": ["A"]}

@@ -28,11 +28,16 @@ def folder(tmp_path) -> Path:
     for name, table in tables().items():
         table.to_csv(made / "tables" / f"{name}.csv", index=False)
     (made / "tables" / "provenance.json").write_text(json.dumps(provenance(COMMIT)))
-    for suffix in ("png", "pdf"):
-        (made / "figures" / f"accuracy_vs_eps.{suffix}").write_bytes(b"drawn")
+    draw(made, "accuracy_vs_eps", b"drawn")
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     return made
+
+
+def draw(folder: Path, name: str, drawn: bytes) -> None:
+    """Put a figure into a study's folder."""
+    for suffix in ("png", "pdf"):
+        (folder / "figures" / f"{name}.{suffix}").write_bytes(drawn)
 
 
 def run(*folders: Path) -> tuple[str, str]:
@@ -101,7 +106,13 @@ def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"script": "audit.py"}, {"script": "no_such.py"}, {"code": {"commit": "f" * 40, "hash": "0" * 32}}]
+    "changes",
+    [
+        {"script": "audit.py"},
+        {"script": "no_such.py"},
+        {"code": {"commit": "f" * 40, "hash": "0" * 32}},
+        {"arguments": {"alterations": "safemed.training.alterations"}},  # and the hash is that of the script alone
+    ],
 )
 def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_written(folder, changes):
     known = provenance(COMMIT, "e" * 40)
@@ -113,6 +124,15 @@ def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_
         run(folder)
     root = folder.parents[1]
     assert not list((root / "docs").iterdir()) and "old" in (root / "README.md").read_text()
+
+
+@pytest.mark.parametrize("place", ["tables/suite", "figures/accuracy_vs_eps"])
+def test_a_table_or_figure_that_other_code_made_is_refused(folder, place):
+    known = provenance(COMMIT)
+    known["products"][place] = "0" * 32
+    (folder / "tables" / "provenance.json").write_text(json.dumps(known))
+    with pytest.raises(SystemExit, match=f"{place}: not made by the code as it is here. Run the study again"):
+        run(folder)
 
 
 def test_a_folder_that_the_script_has_not_written_is_not_replaced(folder):
@@ -147,15 +167,16 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     for name in ("robustness", "cost"):
         (other / "tables" / f"{name}.csv").unlink()
     (folder / "tables" / "redteam.csv").unlink()
-    (other / "figures" / "redteam.png").write_bytes(b"drawn, too")
-    (other / "figures" / "accuracy_vs_eps.png").write_bytes(b"another")
+    draw(other, "redteam", b"drawn, too")
+    draw(other, "accuracy_vs_eps", b"another")
+    draw(other, "towers", b"of a table that is not the one shown")
     alone, _ = run(folder)
     both, rows = run(folder, other)
     docs = folder.parents[1] / "docs" / "results"
     assert "## Red team" in both and "## Red team" not in alone and "| at-grpo | 93 | 87 | 86 |" in rows
-    assert (docs / "redteam.png").read_bytes() == b"drawn, too" and (
-        docs / "accuracy_vs_eps.png"
-    ).read_bytes() == b"drawn"
+    assert (docs / "redteam.png").read_bytes() == b"drawn, too"
+    assert (docs / "accuracy_vs_eps.png").read_bytes() == b"drawn"
+    assert not (docs / "towers.png").exists()
     elsewhere = provenance("f" * 40)
     elsewhere["results"] = {"results/other/0": elsewhere["results"]["results/small/0"] | {"script": "audit.py"}}
     (other / "tables" / "provenance.json").write_text(json.dumps(elsewhere))

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from safemed.report import products
 from safemed.report.tables import (
     abstention,
     adaptive,
@@ -448,10 +449,16 @@ def provenance(*commits: str | None) -> dict:
             "model": {"name": "tiny"},
             "data": {"source": None, "image_size": 64},
         },
+        "products": {
+            product.place: fingerprint(product.script, product.module)
+            for product in (*products.TABLES, *products.FIGURES)
+        },
         "environments": [{"python": "3.11.7", "packages": {"torch": "2.13.0"}, "hardware": hardware}],
         "results": {
             f"results/small/{i}": {
                 "script": "attack.py",
+                "arguments": {"seed": 7},
+                "environment": 0,
                 "code": {"commit": commit, "hash": fingerprint("attack.py")},
                 "finished": f"2026-01-0{i + 1}T00:00:00+00:00",
             }

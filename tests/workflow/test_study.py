@@ -141,9 +141,13 @@ def test_every_result_says_what_it_came_from(study):
     assert set(recorded["results"]) == folders and f"{RESULTS}/models/at-grpo-instruct" in folders
     for folder, result in recorded["results"].items():
         own = json.loads((study / folder / "provenance.json").read_text())
-        assert own["code"]["hash"] == result["code"]["hash"] == fingerprint(own["script"])
+        modules = filter(None, [own["arguments"].get("alterations")])
+        assert own["code"]["hash"] == result["code"]["hash"] == fingerprint(own["script"], *modules)
         assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
         assert own["arguments"]["seed"] == SMALLEST["seed"] and own["arguments"]["settings"]
+    made = {str(path.relative_to(study / RESULTS).with_suffix("")) for path in (study / RESULTS).glob("[tf]*s/*.csv")}
+    assert set(recorded["products"]) == made
+    assert recorded["products"]["tables/suite"] == fingerprint("make_table.py", "safemed.report.tables.suite")
     attack = recorded["results"][f"{RESULTS}/attacks/sft-instruct/pgd"]["arguments"]["settings"]
     assert attack["pgd"] == SMALLEST["attack"]["attacks"]["pgd"]
     trained = recorded["results"][f"{RESULTS}/models/at-grpo-instruct"]["arguments"]["settings"]

@@ -57,9 +57,11 @@ for product in PRODUCTS:
             "--out {output.shown} > {log} 2>&1"
 
 
-# What each result of the study came from, beside its tables.
+# What each result of the study came from, beside its tables, and the code that made these and the figures: after them all.
 rule collect_provenance:
     input:
+        TABLES,
+        FIGURES,
         [str(Path(path).parent) for path in INPUTS["costs"]],
     output:
         PROVENANCE,
@@ -76,8 +78,16 @@ rule collect_provenance:
         code=fingerprint("collect_provenance.py"),
         costs=INPUTS["costs"],
         config=settings(DECISIVE),
+        products=settings(
+            {
+                product.place: fingerprint(product.script, product.module)
+                for product in PRODUCTS
+                if not isinstance(product, products.Page)
+            }
+        ),
     shell:
-        "python scripts/collect_provenance.py --costs {params.costs} --config {params.config:q} --out {output} > {log} 2>&1"
+        "python scripts/collect_provenance.py --costs {params.costs} --config {params.config:q} "
+        "--products {params.products:q} --out {output} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables, figures and pages, with their captions. It reads the finished run's records, so it is

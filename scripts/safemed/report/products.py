@@ -55,9 +55,20 @@ class Product:
         """The module of its function, which its rule depends on."""
         return self.dotted.rpartition(".")[0]
 
+    @property
+    def place(self) -> str:
+        """Its files below a study's results, without suffix."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def tables(self) -> list[str]:
+        """The names of the tables that it reads."""
+        kinds = (kind.partition("/") for kind in (*self.inputs, *self.optional))
+        return [name for folder, _, name in kinds if folder == "tables"]
+
     def outputs(self, results: str) -> list[str]:
         """Its files below a study's results."""
-        return [f"{results}/{self.folder}/{self.name}.{suffix}" for suffix in self.suffixes]
+        return [f"{results}/{self.place}.{suffix}" for suffix in self.suffixes]
 
     def needs(self, files: Mapping[str, list[str]]) -> list[str]:
         """What rules make of its inputs: tables, files of the data, and of all other files their folders.

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions
+from itertools import pairwise
 from pathlib import Path
 
 from safemed.utils.dependencies import SCRIPTS, fingerprint
@@ -17,6 +18,7 @@ from safemed.utils.dependencies import SCRIPTS, fingerprint
 CHANGES_NO_RESULT = True
 
 FILE = "provenance.json"
+ALTERATIONS = "--alterations"  # the option that names a module, which the script imports because it is told to
 
 
 def write(folder: Path, args: argparse.Namespace, script: str) -> None:
@@ -25,14 +27,15 @@ def write(folder: Path, args: argparse.Namespace, script: str) -> None:
 
 
 def record(args: argparse.Namespace, script: str) -> dict:
-    """script; arguments (with settings and seed as given); code: a hash of the script and of all that it imports from
-    safemed, and the commit, at the start; python and packages: every version installed; hardware; processes that shared
-    the work; slurm_job; finished: UTC.
+    """script; arguments (with settings and seed as given); code: a hash of the script, of the module of its alterations
+    and of all that these import from safemed, and the commit, at the start; python and packages: every version
+    installed; hardware; processes that shared the work; slurm_job; finished: UTC.
     """
+    arguments = vars(args)
     return {
         "script": Path(script).name,
-        "arguments": vars(args),
-        "code": code(Path(script).name),
+        "arguments": arguments,
+        "code": code(Path(script).name, *modules(arguments)),
         "python": platform.python_version(),
         "packages": dict(sorted({d.metadata["Name"]: d.version for d in distributions()}.items())),
         "hardware": hardware(),
@@ -42,10 +45,17 @@ def record(args: argparse.Namespace, script: str) -> dict:
     }
 
 
+def modules(arguments: dict) -> list[str]:
+    """The modules that a script with these arguments imports because it is told to."""
+    return [arguments["alterations"]] if arguments.get("alterations") else []
+
+
 @cache
-def code(script: str) -> dict:
-    """hash and commit of a script, as they were when this was first asked: at the import below, before the work."""
-    return {"hash": fingerprint(script), "commit": _commit()}
+def code(script: str, *modules: str) -> dict:
+    """hash and commit of a script and of further modules, as they were when this was first asked: at the import below,
+    before the work.
+    """
+    return {"hash": fingerprint(script, *modules), "commit": _commit()}
 
 
 def hardware() -> dict:
@@ -56,8 +66,9 @@ def hardware() -> dict:
     return {"host": platform.node(), "cpu": _cpu(), "cores": os.cpu_count(), "memory_mb": memory, "gpus": gpus}
 
 
-def collected(costs: list[Path], config: dict) -> dict:
-    """The config of a study, and what each of the results beside these cost.json came from, by its folder.
+def collected(costs: list[Path], config: dict, products: dict[str, str]) -> dict:
+    """The config of a study, the hash of the code of its tables and figures, and what each of the results beside these
+    cost.json came from, by its folder.
 
     Packages and hardware that results have in common are told once: each names its own in `environment`.
     """
@@ -68,7 +79,7 @@ def collected(costs: list[Path], config: dict) -> dict:
         if environment not in environments:
             environments.append(environment)
         results[str(path.parent)] = told | {"environment": environments.index(environment)}
-    return {"config": config, "environments": environments, "results": results}
+    return {"config": config, "products": products, "environments": environments, "results": results}
 
 
 def _commit() -> str | None:
@@ -87,4 +98,5 @@ def _cpu() -> str:
 
 
 if (SCRIPTS / Path(sys.argv[0]).name).is_file():
-    code(Path(sys.argv[0]).name)
+    _named = (name for option, name in pairwise(sys.argv) if option == ALTERATIONS and not name.startswith("--"))
+    code(Path(sys.argv[0]).name, *_named)

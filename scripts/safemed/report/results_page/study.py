@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from safemed.utils.provenance import modules
+
 OF_SEEDS = ("seeds", "seed_comparisons")
 
 
@@ -57,9 +59,13 @@ def together(studies: Sequence[Study]) -> Study:
             "methods": other.config["methods"] | known["config"]["methods"],
             "study_methods": list(methods),
         }
+        before = len(known["environments"])
+        own = {
+            folder: result | {"environment": before + result["environment"]}
+            for folder, result in other.provenance["results"].items()
+        }
         environments = [*known["environments"], *other.provenance["environments"]]
-        results = known["results"] | other.provenance["results"]
-        known |= {"config": config, "environments": environments, "results": results}
+        known |= {"config": config, "environments": environments, "results": known["results"] | own}
     return Study(tables, known)
 
 
@@ -90,16 +96,16 @@ def commits(provenance: dict) -> list[str]:
     return list(dict.fromkeys(f"{result['code']['commit']}" for result in results))
 
 
-def check_code(provenance: dict, known: Callable[[str], str | None]) -> None:
+def check_code(provenance: dict, hash_here: Callable[..., str | None]) -> None:
     """Refuse results of other code than that of this checkout, from which nobody could compute them again.
 
-    known: script -> the hash of its code here, or None where there is none. Equal code may be of several commits.
-    Raises ValueError naming a result of each commit that differs, and the way out.
+    hash_here: a script and further modules that it imports -> the hash of their code here, or None without them. Equal
+    code may be of several commits. Raises ValueError naming a result of each commit that differs, and the way out.
     """
     other = {
         result["code"]["commit"]: f"{folder} ({result['script']} of commit {result['code']['commit']})"
         for folder, result in provenance["results"].items()
-        if result["code"]["hash"] != known(result["script"])
+        if result["code"]["hash"] != hash_here(result["script"], *modules(result["arguments"]))
     }
     if other:
         raise ValueError(
