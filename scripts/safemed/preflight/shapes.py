@@ -59,7 +59,7 @@ def sizes(shape: Qwen3VLConfig) -> Sizes:
     )
 
 
-def shallow(shape: Qwen3VLConfig, text_layers: int, vision_layers: int, precision: str) -> VLM:
+def shallow(shape: Qwen3VLConfig, text_layers: int, vision_layers: int, precision: str, device: str = "cpu") -> VLM:
     """A model of the shape's widths with so many layers, all of whose weights are one small number.
 
     vision_layers: at least as many as the shape has deepstack layers, which all are kept.
@@ -76,7 +76,7 @@ def shallow(shape: Qwen3VLConfig, text_layers: int, vision_layers: int, precisio
     made.vision_start_token_id, made.vision_end_token_id = named["<|vision_start|>"], named["<|vision_end|>"]
     with torch.device("meta"):
         model = Qwen3VLForConditionalGeneration(made)
-    model = model.to_empty(device="cpu").to(PRECISIONS[precision])
+    model = model.to_empty(device=device).to(PRECISIONS[precision])
     model.tie_weights()
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data.fill_(0.01)  # random numbers would take longer, and no value matters

@@ -17,18 +17,19 @@ from safemed.utils.noise import gaussian
 
 
 class Batch:
-    """Images of a side, and prompts of a number of tokens, each with a completion of `tokens` more."""
+    """Images of a side, and prompts of a number of tokens with completions of `tokens` more, where the model is."""
 
     def __init__(self, vlm: VLM, rows: int, side: int, prompt: int, tokens: int):
         image = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2
         if prompt <= image:
             raise ValueError(f"a prompt of {prompt} tokens has no room for an image of {image}")
-        ids = torch.full((rows, prompt), vlm.tokenizer.pad_token_id)
+        ids = torch.full((rows, prompt), vlm.tokenizer.pad_token_id, device=vlm.device)
         ids[:, :image] = vlm.image_token_id
-        words = torch.full((rows, tokens), vlm.tokenizer.pad_token_id)
-        self.images = gaussian((3, side, side), [str(row) for row in range(rows)]).mul(0.1).add(0.5).clamp(0, 1)
+        words = torch.full((rows, tokens), vlm.tokenizer.pad_token_id, device=vlm.device)
+        noise = gaussian((3, side, side), [str(row) for row in range(rows)]).to(vlm.device)
+        self.images = noise.mul(0.1).add(0.5).clamp(0, 1)
         self.encoded = Encoded(ids, torch.ones_like(ids), words, torch.ones_like(words))
-        self.rows = torch.arange(rows)
+        self.rows = torch.arange(rows, device=vlm.device)
 
 
 Step = Callable[[VLM, Batch], object]
@@ -62,7 +63,7 @@ def sft(vlm: VLM, batch: Batch) -> None:
     encoded = batch.encoded
     pixel_values, grid = patchify(batch.images, vlm.geometry)
     ids = torch.cat([encoded.prompt_ids, encoded.completion_ids], 1)
-    with _autocast():
+    with _autocast(vlm):
         found = vlm.model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -79,7 +80,7 @@ def sft(vlm: VLM, batch: Batch) -> None:
 def tower(vlm: VLM, batch: Batch) -> None:
     """A step of a training of the tower alone, after its attack, as FARE has it: the tower and its reference."""
     wanted = _features(vlm, batch.images)
-    with _autocast():
+    with _autocast(vlm):
         seen = tower_features(vlm.visual, *patchify(batch.images, vlm.geometry))
     feature_distance(seen, wanted).mean().backward()
 
@@ -91,7 +92,7 @@ def grpo(vlm: VLM, batch: Batch) -> None:
         encoded.prompt_ids, encoded.prompt_mask, encoded.completion_ids[:, :0], encoded.completion_mask[:, :0]
     )
     packed = pack(vlm, asked, batch.images, batch.rows.tolist(), encoded.completion_ids.tolist())
-    with _autocast():
+    with _autocast(vlm):
         hidden = packed_hidden(vlm.model, vlm, batch.images, packed)
         with torch.no_grad():
             packed_hidden(vlm.model, vlm, batch.images, packed)
@@ -101,11 +102,10 @@ def grpo(vlm: VLM, batch: Batch) -> None:
 def head(vlm: VLM, tokens: int) -> None:
     """The losses of so many tokens of GRPO, from hidden states on."""
     width = vlm.head.in_features
-    hidden = torch.zeros(tokens, width, requires_grad=True)
-    with _autocast():
-        chosen, kl = token_losses(
-            vlm.head, hidden, torch.zeros(tokens, dtype=torch.long), 1.0, (vlm.head, hidden.detach())
-        )
+    hidden = torch.zeros(tokens, width, requires_grad=True, device=vlm.device)
+    words = torch.zeros(tokens, dtype=torch.long, device=vlm.device)
+    with _autocast(vlm):
+        chosen, kl = token_losses(vlm.head, hidden, words, 1.0, (vlm.head, hidden.detach()))
     (chosen + kl).sum().backward()
 
 
@@ -120,12 +120,12 @@ def trained(vlm: VLM, adapter) -> VLM:
     return VLM(model.train(), vlm.processor)
 
 
-def _autocast() -> AbstractContextManager:
-    return torch.autocast("cpu", torch.bfloat16)
+def _autocast(vlm: VLM) -> AbstractContextManager:
+    return torch.autocast(vlm.device.type, torch.bfloat16)
 
 
 @torch.no_grad()
 def _features(vlm: VLM, images: Tensor) -> Tensor:
     """As many features as a frozen copy of the tower has of the images, none of them 0, which distances divide by."""
-    with _autocast():
+    with _autocast(vlm):
         return torch.ones_like(tower_features(vlm.visual, *patchify(images, vlm.geometry)))
