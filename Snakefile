@@ -129,7 +129,6 @@ rule stress:
 rule tables:
     input:
         TABLES,
-        PROVENANCE,
 
 
 rule figures:

@@ -85,7 +85,7 @@ def _figures(studies: dict[Path, Study], origin: dict[str, Path]) -> list[tuple[
 
 def _check_product(product: products.Product, folder: Path, known: dict) -> None:
     """Raise ValueError where a table or figure was made by other code than that of this checkout."""
-    if known["products"].get(product.place) != hash_here(product.script, product.module):
+    if known.get("products", {}).get(product.place) != hash_here(product.script, product.module):
         raise ValueError(
             f"{folder}/{product.place}: not made by the code as it is here. Run the study again, which makes it and "
             f"tables/{provenance.FILE} anew"

@@ -97,6 +97,7 @@ rule write_report:
         TABLES,
         FIGURES,
         PAGES,
+        PROVENANCE,
     output:
         html=f"{RESULTS}/report.html",
     log:
