@@ -94,7 +94,7 @@ rule attack:
     input:
         evaluations.sweeps(evaluations.studied),
         evaluations.suite(evaluations.studied),
-        evaluations.of_every("sanity", evaluations.of_own_seed),
+        evaluations.of_every("sanity", evaluations.studied),
         evaluations.of_every("transfer", evaluations.studied),
         evaluations.of_every("towers", evaluations.studied),
 

@@ -23,7 +23,6 @@ class Evaluations:
         self.attack, self.stress, self.certify = config["attack"], config["stress"], config["certify"]
         self.turns = config["turns"]
         self.studied = configs.models(config, config["study_methods"])
-        self.of_own_seed = configs.models(config, config["study_methods"], "")
         self.certified = configs.models(config, configs.certified_methods(config))
         self.made = config["evaluations"]  # those that the study makes
         self.replayed_on = self.attack["replay_on"]

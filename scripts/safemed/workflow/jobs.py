@@ -186,7 +186,7 @@ def _other_evaluations(config: dict, model: str, models: int) -> Iterator[dict]:
     limit = config["max_new_tokens"][variant]
     if "transfer" in made:
         yield _job("transfer_images", model, "", [_pass("answer", attack["questions"] * models, limit, at_once)])
-    if "sanity" in made and model in configs.models(config, config["study_methods"], ""):
+    if "sanity" in made:
         sanity = attack["sanity"]
         climbs = len(sanity["radii"]) + len(sanity["steps"]) + 4 + 3 * of_variant(sanity["restarts"], variant)
         rows = sanity["questions"] * climbs

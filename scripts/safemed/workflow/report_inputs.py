@@ -51,7 +51,7 @@ def _evaluated(evaluations: Evaluations) -> dict[str, list[str]]:
         "sweeps": evaluations.sweeps(studied),
         "suite": evaluations.suite(studied),
         "transferred": evaluations.of_every("transfer", studied),
-        "probes": evaluations.of_every("sanity", evaluations.of_own_seed),  # they check the attack, whatever the seed
+        "probes": evaluations.of_every("sanity", studied),
         "towers": evaluations.of_every("towers", studied),
         "certificates": evaluations.certificates(certified),
         "certified/attacks": evaluations.smoothed(certified, "l2"),
