@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import Qwen3VLConfig
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
@@ -44,22 +45,22 @@ def main() -> None:
         raise SystemExit("there is no GPU here that torch can use: run this where one is")
     shape = shapes.read_shape({"name": args.model, "revision": args.revision}, args.side)
     found = []
-    for row in measured(shape, args.side, "cuda", BATCHES):
+    for row in measured(shape, args.side):
         print(row, flush=True)
         found.append(row)
     files.write_csv(pd.DataFrame(found), args.out)
     print(torch.cuda.get_device_name(), torch.__version__)
 
 
-def measured(shape, side: int, device: str, batches: dict[str, tuple[int, ...]]) -> Iterator[dict]:
+def measured(shape: Qwen3VLConfig, side: int) -> Iterator[dict]:
     """A row for each step, kind of model (bf16, fp32 or LoRA) and batch."""
-    for kind, sizes in batches.items():
+    for kind, sizes in BATCHES.items():
         layers = shape.text_config.num_hidden_layers, shape.vision_config.depth
-        vlm = shapes.shallow(shape, *layers, "bf16" if kind == "bf16" else "fp32", device)
+        vlm = shapes.shallow(shape, *layers, "bf16" if kind == "bf16" else "fp32", "cuda")
         scatter(vlm)
         if kind == "LoRA":
             vlm = steps.trained(vlm, adapter(LORA))
-            vlm.model.to(device)
+            vlm.model.to("cuda")  # the adapters
         prompt = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2 + TEXT
         for rows in sizes:
             batch = steps.Batch(vlm, rows, side, prompt, TOKENS)
@@ -72,7 +73,7 @@ def measured(shape, side: int, device: str, batches: dict[str, tuple[int, ...]])
 
 
 def scatter(vlm: VLM) -> None:
-    """Random matrices: those of one number would make all rollouts one."""
+    """Random matrices: with equal weights, all rollouts would be the same."""
     for weights in vlm.model.parameters():
         weights.data.normal_(0, 0.02) if weights.ndim > 1 else weights.data.fill_(1)
 
@@ -91,31 +92,14 @@ def cost(vlm: VLM, work: Callable[[], object]) -> dict:
     spent = []
     for _ in range(TIMES):
         vlm.model.zero_grad(set_to_none=True)
-        before = start()
-        began = time.perf_counter()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before, began = torch.cuda.memory_allocated(), time.perf_counter()
         work()
-        peak = stop()
+        torch.cuda.synchronize()
         spent.append(time.perf_counter() - began)
-    seconds = statistics.median(spent)
-    flops = counted.get_total_flops()
-    return {"seconds": seconds, "gb": (peak - before) / 1e9, "tflops": flops / seconds / 1e12}
-
-
-def start() -> int:
-    """The bytes that are allocated, once nothing is left to do."""
-    if not torch.cuda.is_available():
-        return 0
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-def stop() -> int:
-    """The most bytes that were allocated since `start`, once all is done."""
-    if not torch.cuda.is_available():
-        return 0
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated()
+    seconds, added = statistics.median(spent), torch.cuda.max_memory_allocated() - before
+    return {"seconds": seconds, "gb": added / 1e9, "tflops": counted.get_total_flops() / seconds / 1e12}
 
 
 if __name__ == "__main__":

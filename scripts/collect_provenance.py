@@ -12,7 +12,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--costs", nargs="+", required=True, type=Path, help="the cost.json of all results")
     parser.add_argument("--config", type=json.loads, required=True, help="the study's config, as JSON")
     parser.add_argument(
-        "--products", type=json.loads, required=True, help="the hash of the code of tables and figures, as JSON"
+        "--products", type=json.loads, required=True, help="the hash of the code of tables, figures and pages, as JSON"
     )
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)

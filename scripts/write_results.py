@@ -10,6 +10,7 @@ page finds it. All results, tables and figures must be of the code as this check
 import argparse
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 from safemed.report import inputs, products
@@ -36,12 +37,13 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     study = together([*studies.values()])
     check_code(study.provenance, hash_here)
     origin = {name: folder for folder in reversed(folders) for name in studies[folder].tables if name in study.tables}
-    tables = [(product, origin[product.name]) for product in products.TABLES if product.name in origin]
-    figures = _figures(studies, origin)
-    for product, folder in [*tables, *figures]:
-        _check_product(product, folder, studies[folder].provenance)
-    shown = [folder / f"{product.place}.{suffix}" for product, folder in figures for suffix in SHOWN]
-    drawn = [product.name for product, _ in figures]
+    tables = [(table, origin[table.name]) for table in products.TABLES if table.name in origin]
+    figures = _figures(folders, origin)
+    for made, folder in [*tables, *figures]:
+        _check_product(made, folder, studies[folder].provenance)
+    kept = [folder / f"{figure.place}.{suffix}" for figure, folder in figures for suffix in SHOWN]
+    kept += [folder / f"{table.place}.csv" for table, folder in tables]
+    drawn = [figure.name for figure, _ in figures]
     written = {
         docs / "results.md": page(study, drawn),
         readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
@@ -54,7 +56,7 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
             f"{beside}: it would be replaced, and was not written by this script; name another folder by --docs"
         )
     with files.atomic_folder(beside) as folder:
-        for path in [*shown, *(origin[product.name] / f"{product.place}.csv" for product, _ in tables)]:
+        for path in kept:
             shutil.copyfile(path, folder / path.name)
         (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance), indent=1) + "\n")
     for path, text in written.items():
@@ -70,25 +72,25 @@ def _told(known: dict) -> dict:
     return known | {"environments": machines, "results": results}
 
 
-def _figures(studies: dict[Path, Study], origin: dict[str, Path]) -> list[tuple[products.Figure, Path]]:
-    """Each figure and the first folder that has it, drawn from tables that the page shows. origin: of each of these."""
-    found = []
-    for figure in products.FIGURES:
-        for folder, study in studies.items():
-            files = [folder / f"{figure.place}.{suffix}" for suffix in SHOWN]
-            read = [name for name in figure.tables if name in study.tables]
-            if all(file.exists() for file in files) and all(origin.get(name) == folder for name in read):
-                found.append((figure, folder))
-                break
-    return found
+def _figures(folders: list[Path], origin: dict[str, Path]) -> list[tuple[products.Figure, Path]]:
+    """Each figure and the first folder that has it, whose tables that it is drawn from are those that the page shows.
+
+    origin: name of a table -> the folder that it is shown from.
+    """
+    found = {}
+    for figure, folder in product(products.FIGURES, folders):
+        there = all((folder / f"{figure.place}.{suffix}").exists() for suffix in SHOWN)
+        if there and all(origin.get(name) == folder for name in figure.tables):
+            found.setdefault(figure.name, (figure, folder))
+    return [*found.values()]
 
 
-def _check_product(product: products.Product, folder: Path, known: dict) -> None:
+def _check_product(made: products.Product, folder: Path, known: dict) -> None:
     """Raise ValueError where a table or figure was made by other code than that of this checkout."""
-    if known.get("products", {}).get(product.place) != hash_here(product.script, product.module):
+    if known.get("products", {}).get(made.place) != hash_here(made.script, made.module):
         raise ValueError(
-            f"{folder}/{product.place}: not made by the code as it is here. Run the study again, which makes it and "
-            f"tables/{provenance.FILE} anew"
+            f"{folder}/{made.place}: not made by the code as it is here. Run the study again, which makes it and "
+            f"tables/{provenance.FILE} anew; if the study does not make it any more, move it away"
         )
 
 

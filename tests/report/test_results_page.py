@@ -170,13 +170,15 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     draw(other, "redteam", b"drawn, too")
     draw(other, "accuracy_vs_eps", b"another")
     draw(other, "towers", b"of a table that is not the one shown")
+    (folder / "tables" / "turns.csv").unlink()
+    draw(folder, "turns", b"of a table that is gone")
     alone, _ = run(folder)
     both, rows = run(folder, other)
     docs = folder.parents[1] / "docs" / "results"
     assert "## Red team" in both and "## Red team" not in alone and "| at-grpo | 93 | 87 | 86 |" in rows
     assert (docs / "redteam.png").read_bytes() == b"drawn, too"
     assert (docs / "accuracy_vs_eps.png").read_bytes() == b"drawn"
-    assert not (docs / "towers.png").exists()
+    assert not (docs / "towers.png").exists() and not (docs / "turns.png").exists()
     elsewhere = provenance("f" * 40)
     elsewhere["results"] = {"results/other/0": elsewhere["results"]["results/small/0"] | {"script": "audit.py"}}
     (other / "tables" / "provenance.json").write_text(json.dumps(elsewhere))

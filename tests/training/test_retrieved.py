@@ -1,6 +1,7 @@
 """Trainings beside retrieved reports: of other images, and true but for the share that is poisoned."""
 
 import itertools
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safemed.retrieval.corpus import Corpus, images_of, neighbours, pooled_featu
 from safemed.retrieval.entries import entries_of
 from safemed.stress.hints import Templates
 from safemed.training import alterations
+from safemed.utils.dependencies import fingerprint
 from support.commands import here
 from support.paths import TEMPLATES
 from support.settings import GRPO, TRAINING
@@ -102,3 +104,5 @@ def test_the_scripts_train_beside_reports(script, method, study_data, tiny_model
     given = training_arguments(study_data, tiny_model, tmp_path, altered=True)
     here(script, *given, "--corpus", corpus, settings=settings)
     assert (tmp_path / "model" / "model.safetensors").exists()
+    told = json.loads((tmp_path / "model" / "provenance.json").read_text())
+    assert told["code"]["hash"] == fingerprint(script, "safemed.training.alterations") != fingerprint(script)

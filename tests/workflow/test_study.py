@@ -145,8 +145,11 @@ def test_every_result_says_what_it_came_from(study):
         assert own["code"]["hash"] == result["code"]["hash"] == fingerprint(own["script"], *modules)
         assert own["packages"]["torch"] == metadata.version("torch") and own["hardware"]["cores"] == os.cpu_count()
         assert own["arguments"]["seed"] == SMALLEST["seed"] and own["arguments"]["settings"]
-    made = {str(path.relative_to(study / RESULTS).with_suffix("")) for path in (study / RESULTS).glob("[tf]*s/*.csv")}
-    assert set(recorded["products"]) == made
+    kinds = ("tables/*.csv", "figures/*.csv", "pages/*.html")
+    made = [
+        path.relative_to(study / RESULTS).with_suffix("") for kind in kinds for path in (study / RESULTS).glob(kind)
+    ]
+    assert set(recorded["products"]) == set(map(str, made))
     assert recorded["products"]["tables/suite"] == fingerprint("make_table.py", "safemed.report.tables.suite")
     attack = recorded["results"][f"{RESULTS}/attacks/sft-instruct/pgd"]["arguments"]["settings"]
     assert attack["pgd"] == SMALLEST["attack"]["attacks"]["pgd"]

@@ -22,6 +22,10 @@ DECISIVE = {
     if key not in ("resources", "monitoring", "preflight")
 }
 
+CODE = {
+    product.place: fingerprint(product.script, product.module) for product in PRODUCTS
+}
+
 for product in PRODUCTS:
 
     # All of these are values: a function would find the loop at its last product.
@@ -47,7 +51,7 @@ for product in PRODUCTS:
             mem_mb=grown(product.mem_mb),
             runtime=grown(15),
         params:
-            code=fingerprint(product.script, product.module),
+            code=CODE[product.place],
             script=product.script,
             function=product.dotted,
             inputs=product.options(INPUTS),
@@ -57,11 +61,12 @@ for product in PRODUCTS:
             "--out {output.shown} > {log} 2>&1"
 
 
-# What each result of the study came from, beside its tables, and the code that made these and the figures: after them all.
+# What each result of the study came from, and the code of what PRODUCTS makes, when all of it is there.
 rule collect_provenance:
     input:
         TABLES,
         FIGURES,
+        PAGES,
         [str(Path(path).parent) for path in INPUTS["costs"]],
     output:
         PROVENANCE,
@@ -78,13 +83,7 @@ rule collect_provenance:
         code=fingerprint("collect_provenance.py"),
         costs=INPUTS["costs"],
         config=settings(DECISIVE),
-        products=settings(
-            {
-                product.place: fingerprint(product.script, product.module)
-                for product in PRODUCTS
-                if not isinstance(product, products.Page)
-            }
-        ),
+        products=settings(CODE),
     shell:
         "python scripts/collect_provenance.py --costs {params.costs} --config {params.config:q} "
         "--products {params.products:q} --out {output} > {log} 2>&1"

@@ -17,7 +17,7 @@ from safemed.utils.noise import gaussian
 
 
 class Batch:
-    """Images of a side, and prompts of a number of tokens with completions of `tokens` more, where the model is."""
+    """Images of a side, and prompts of a number of tokens with completions of `tokens` more, on its device."""
 
     def __init__(self, vlm: VLM, rows: int, side: int, prompt: int, tokens: int):
         image = (side // vlm.geometry.patch // vlm.geometry.merge) ** 2

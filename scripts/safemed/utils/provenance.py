@@ -18,7 +18,7 @@ from safemed.utils.dependencies import SCRIPTS, fingerprint
 CHANGES_NO_RESULT = True
 
 FILE = "provenance.json"
-ALTERATIONS = "--alterations"  # the option that names a module, which the script imports because it is told to
+ALTERATIONS = "--alterations"  # the option that names a module, which the script imports by that name
 
 
 def write(folder: Path, args: argparse.Namespace, script: str) -> None:
@@ -46,7 +46,7 @@ def record(args: argparse.Namespace, script: str) -> dict:
 
 
 def modules(arguments: dict) -> list[str]:
-    """The modules that a script with these arguments imports because it is told to."""
+    """The modules that a script imports by names among its arguments."""
     return [arguments["alterations"]] if arguments.get("alterations") else []
 
 
@@ -67,8 +67,8 @@ def hardware() -> dict:
 
 
 def collected(costs: list[Path], config: dict, products: dict[str, str]) -> dict:
-    """The config of a study, the hash of the code of its tables and figures, and what each of the results beside these
-    cost.json came from, by its folder.
+    """The config of a study, the hash of the code of its tables, figures and pages, and what each of the results beside
+    these cost.json came from, by its folder.
 
     Packages and hardware that results have in common are told once: each names its own in `environment`.
     """

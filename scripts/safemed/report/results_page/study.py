@@ -65,7 +65,9 @@ def together(studies: Sequence[Study]) -> Study:
             for folder, result in other.provenance["results"].items()
         }
         environments = [*known["environments"], *other.provenance["environments"]]
-        known |= {"config": config, "environments": environments, "results": known["results"] | own}
+        products = other.provenance.get("products", {}) | known.get("products", {})
+        results = known["results"] | own
+        known |= {"config": config, "products": products, "environments": environments, "results": results}
     return Study(tables, known)
 
 
