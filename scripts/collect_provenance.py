@@ -1,4 +1,4 @@
-"""Collect what every result of a study came from, and its config, in one JSON."""
+"""Collect a study's config, what each result came from, and hashes of tables, figures and pages, in one JSON."""
 
 import argparse
 import json
@@ -14,10 +14,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--products", type=json.loads, required=True, help="the hash of the code of tables, figures and pages, as JSON"
     )
+    parser.add_argument("--results", required=True, type=Path, help="the folder of the study, whose files are hashed")
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)
+    products = provenance.checked(args.products, args.results)
     with files.atomic_file(args.out) as file:
-        file.write_text(json.dumps(provenance.collected(args.costs, args.config, args.products), indent=1) + "\n")
+        file.write_text(json.dumps(provenance.collected(args.costs, args.config, products), indent=1) + "\n")
 
 
 if __name__ == "__main__":

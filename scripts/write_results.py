@@ -39,10 +39,9 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     origin = {name: folder for folder in reversed(folders) for name in studies[folder].tables if name in study.tables}
     tables = [(table, origin[table.name]) for table in products.TABLES if table.name in origin]
     figures = _figures(folders, origin)
-    for made, folder in [*tables, *figures]:
-        _check_product(made, folder, studies[folder].provenance)
     kept = [folder / f"{figure.place}.{suffix}" for figure, folder in figures for suffix in SHOWN]
     kept += [folder / f"{table.place}.csv" for table, folder in tables]
+    shown = {made.place: _checked(made, folder, studies[folder].provenance) for made, folder in [*tables, *figures]}
     drawn = [figure.name for figure, _ in figures]
     written = {
         docs / "results.md": page(study, drawn),
@@ -58,18 +57,18 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     with files.atomic_folder(beside) as folder:
         for path in kept:
             shutil.copyfile(path, folder / path.name)
-        (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance), indent=1) + "\n")
+        (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance, shown), indent=1) + "\n")
     for path, text in written.items():
         with files.atomic_file(path) as file:
             file.write_text(text)
 
 
-def _told(known: dict) -> dict:
-    """What the page says of where results came from, without what names a machine or a place on it."""
+def _told(known: dict, shown: dict) -> dict:
+    """What the page says of where results and what is shown came from, without what names a machine or a place on it."""
     machines = [one | {"hardware": one["hardware"] | {"host": ""}} for one in known["environments"]]
     kept = ("script", "code", "finished", "environment")
     results = {folder: {key: result[key] for key in kept} for folder, result in known["results"].items()}
-    return known | {"environments": machines, "results": results}
+    return known | {"products": shown, "environments": machines, "results": results}
 
 
 def _figures(folders: list[Path], origin: dict[str, Path]) -> list[tuple[products.Figure, Path]]:
@@ -85,13 +84,24 @@ def _figures(folders: list[Path], origin: dict[str, Path]) -> list[tuple[product
     return [*found.values()]
 
 
-def _check_product(made: products.Product, folder: Path, known: dict) -> None:
-    """Raise ValueError where a table or figure was made by other code than that of this checkout."""
-    if known.get("products", {}).get(made.place) != hash_here(made.script, made.module):
-        raise ValueError(
-            f"{folder}/{made.place}: not made by the code as it is here. Run the study again, which makes it and "
-            f"tables/{provenance.FILE} anew; if the study does not make it any more, move it away"
-        )
+def _checked(made: products.Product, folder: Path, known: dict) -> dict:
+    """What provenance.json says of a table or figure.
+
+    Raises ValueError where it was made by other code than that of this checkout, or its file is another by now, such as
+    that of a study laid over this one.
+    """
+    found = provenance.checked({made.place: hash_here(made.script, made.module)}, folder)[made.place]
+    told = known.get("products", {}).get(made.place, {"code": None})
+    for key, problem in (
+        ("code", "not made by the code as it is here"),
+        ("files", f"changed since tables/{provenance.FILE}"),
+    ):
+        if found[key] != told.get(key):
+            raise ValueError(
+                f"{folder}/{made.place}: {problem}. Run the study again, which makes it and tables/{provenance.FILE} "
+                "anew; if the study does not make it any more, move it away"
+            )
+    return found
 
 
 def hash_here(script: str, *modules: str) -> str | None:

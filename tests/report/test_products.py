@@ -1,5 +1,6 @@
 """Every table and figure is declared with a function, a caption and defined columns, and is made by its script."""
 
+import hashlib
 import inspect
 import json
 import re
@@ -130,14 +131,27 @@ def test_provenance_is_collected_with_each_environment_once(tmp_path):
         record = {"script": f"{name}.py", "hardware": {"gpus": gpus}, **made_on}
         (tmp_path / name / "provenance.json").write_text(json.dumps(record))
     costs = [f"{tmp_path}/{name}/cost.json" for name in "abc"]
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "suite.csv").write_text("model\n")
     out = tmp_path / "provenance.json"
     collect_provenance.main(
-        ["--costs", *costs, "--config", '{"seed": 7}', "--products", '{"tables/suite": "ab"}', "--out", str(out)]
+        [
+            "--costs",
+            *costs,
+            "--config",
+            '{"seed": 7}',
+            "--products",
+            '{"tables/suite": "ab"}',
+            "--results",
+            str(tmp_path),
+            "--out",
+            str(out),
+        ]
     )
     collected = json.loads(out.read_text())
-    assert (collected["config"], collected["products"]) == ({"seed": 7}, {"tables/suite": "ab"}) and len(
-        collected["environments"]
-    ) == 2
+    of_file = hashlib.sha256(b"model\n").hexdigest()
+    assert collected["products"] == {"tables/suite": {"code": "ab", "files": {"suite.csv": of_file}}}
+    assert collected["config"] == {"seed": 7} and len(collected["environments"]) == 2
     found = [(result["script"], result["environment"]) for result in collected["results"].values()]
     assert found == [("a.py", 0), ("b.py", 0), ("c.py", 1)]
     assert collected["environments"][1]["hardware"] == {"gpus": ["A"]}

@@ -10,6 +10,7 @@ import write_results
 from safemed.report.results_page import readme
 from safemed.report.results_page.page import page
 from safemed.report.results_page.study import Study, together
+from safemed.utils.provenance import checked
 from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 from support.hostile import MARKUP
 
@@ -27,8 +28,8 @@ def folder(tmp_path) -> Path:
     (made / "figures").mkdir()
     for name, table in tables().items():
         table.to_csv(made / "tables" / f"{name}.csv", index=False)
-    (made / "tables" / "provenance.json").write_text(json.dumps(provenance(COMMIT)))
     draw(made, "accuracy_vs_eps", b"drawn")
+    keep(made, provenance(COMMIT))
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
     return made
@@ -38,6 +39,12 @@ def draw(folder: Path, name: str, drawn: bytes) -> None:
     """Put a figure into a study's folder."""
     for suffix in ("png", "pdf"):
         (folder / "figures" / f"{name}.{suffix}").write_bytes(drawn)
+
+
+def keep(folder: Path, known: dict) -> None:
+    """Put what is known of a study into its folder, with the hashes of its tables and figures as they are there."""
+    known = known | {"products": checked(known["products"], folder)}
+    (folder / "tables" / "provenance.json").write_text(json.dumps(known))
 
 
 def run(*folders: Path) -> tuple[str, str]:
@@ -117,7 +124,7 @@ def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):
 def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_written(folder, changes):
     known = provenance(COMMIT, "e" * 40)
     known["results"]["results/small/1"] |= changes
-    (folder / "tables" / "provenance.json").write_text(json.dumps(known))
+    keep(folder, known)
     with pytest.raises(
         SystemExit, match="^not computed by the scripts as they are here: results/small/1 .*Run the study again"
     ):
@@ -130,8 +137,15 @@ def test_results_of_other_code_than_the_checkout_has_are_refused_and_nothing_is_
 def test_a_table_or_figure_that_other_code_made_is_refused(folder, place):
     known = provenance(COMMIT)
     known["products"][place] = "0" * 32
-    (folder / "tables" / "provenance.json").write_text(json.dumps(known))
+    keep(folder, known)
     with pytest.raises(SystemExit, match=f"{place}: not made by the code as it is here. Run the study again"):
+        run(folder)
+
+
+@pytest.mark.parametrize("name", ["tables/suite.csv", "figures/accuracy_vs_eps.pdf"])
+def test_a_table_or_figure_that_another_study_has_replaced_is_refused(folder, name):
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    with pytest.raises(SystemExit, match=f"{name[:-4]}: changed since tables/provenance.json. Run the study again"):
         run(folder)
 
 
@@ -143,7 +157,7 @@ def test_a_folder_that_the_script_has_not_written_is_not_replaced(folder):
 
 
 def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
-    (folder / "tables" / "provenance.json").write_text(json.dumps(provenance("e" * 40, COMMIT)))
+    keep(folder, provenance("e" * 40, COMMIT))
     results, rows = run(folder)
     assert f"| Commit | `{'e' * 40}`, `{COMMIT}` |" in results and COMMIT[:12] in rows
 
@@ -172,6 +186,8 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     draw(other, "towers", b"of a table that is not the one shown")
     (folder / "tables" / "turns.csv").unlink()
     draw(folder, "turns", b"of a table that is gone")
+    keep(folder, provenance(COMMIT))
+    keep(other, provenance(COMMIT))
     alone, _ = run(folder)
     both, rows = run(folder, other)
     docs = folder.parents[1] / "docs" / "results"
@@ -181,7 +197,7 @@ def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder)
     assert not (docs / "towers.png").exists() and not (docs / "turns.png").exists()
     elsewhere = provenance("f" * 40)
     elsewhere["results"] = {"results/other/0": elsewhere["results"]["results/small/0"] | {"script": "audit.py"}}
-    (other / "tables" / "provenance.json").write_text(json.dumps(elsewhere))
+    keep(other, elsewhere)
     with pytest.raises(SystemExit, match="results/other/0"):
         run(folder, other)
 

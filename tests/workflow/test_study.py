@@ -9,6 +9,7 @@ import pandas as pd
 
 from safemed.report.tables.rows import ATTACK_ROWS
 from safemed.utils.dependencies import fingerprint
+from safemed.utils.files import content_hash
 from safemed.workflow import config as configuration
 from support.forked_scripts import forked_scripts
 from support.paths import SMALLEST_STUDY
@@ -150,7 +151,9 @@ def test_every_result_says_what_it_came_from(study):
         path.relative_to(study / RESULTS).with_suffix("") for kind in kinds for path in (study / RESULTS).glob(kind)
     ]
     assert set(recorded["products"]) == set(map(str, made))
-    assert recorded["products"]["tables/suite"] == fingerprint("make_table.py", "safemed.report.tables.suite")
+    code, files = recorded["products"]["tables/suite"].values()
+    assert code == fingerprint("make_table.py", "safemed.report.tables.suite")
+    assert files == {"suite.csv": content_hash(study / RESULTS / "tables" / "suite.csv")}
     attack = recorded["results"][f"{RESULTS}/attacks/sft-instruct/pgd"]["arguments"]["settings"]
     assert attack["pgd"] == SMALLEST["attack"]["attacks"]["pgd"]
     trained = recorded["results"][f"{RESULTS}/models/at-grpo-instruct"]["arguments"]["settings"]

@@ -13,6 +13,7 @@ from importlib.metadata import distributions
 from itertools import pairwise
 from pathlib import Path
 
+from safemed.utils import files
 from safemed.utils.dependencies import SCRIPTS, fingerprint
 
 CHANGES_NO_RESULT = True
@@ -66,9 +67,9 @@ def hardware() -> dict:
     return {"host": platform.node(), "cpu": _cpu(), "cores": os.cpu_count(), "memory_mb": memory, "gpus": gpus}
 
 
-def collected(costs: list[Path], config: dict, products: dict[str, str]) -> dict:
-    """The config of a study, the hash of the code of its tables, figures and pages, and what each of the results beside
-    these cost.json came from, by its folder.
+def collected(costs: list[Path], config: dict, products: dict) -> dict:
+    """The config of a study, its products as `checked` gives them, and what each of the results beside these cost.json
+    came from, by its folder.
 
     Packages and hardware that results have in common are told once: each names its own in `environment`.
     """
@@ -80,6 +81,17 @@ def collected(costs: list[Path], config: dict, products: dict[str, str]) -> dict
             environments.append(environment)
         results[str(path.parent)] = told | {"environment": environments.index(environment)}
     return {"config": config, "products": products, "environments": environments, "results": results}
+
+
+def checked(products: dict[str, str], results: Path) -> dict[str, dict]:
+    """Place below a study's results -> code, the hash as given, and files: name -> hash of each file that is there."""
+    return {
+        place: {
+            "code": code,
+            "files": {path.name: files.content_hash(path) for path in sorted(results.glob(f"{place}.*"))},
+        }
+        for place, code in products.items()
+    }
 
 
 def _commit() -> str | None:

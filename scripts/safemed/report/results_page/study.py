@@ -65,9 +65,7 @@ def together(studies: Sequence[Study]) -> Study:
             for folder, result in other.provenance["results"].items()
         }
         environments = [*known["environments"], *other.provenance["environments"]]
-        products = other.provenance.get("products", {}) | known.get("products", {})
-        results = known["results"] | own
-        known |= {"config": config, "products": products, "environments": environments, "results": results}
+        known |= {"config": config, "environments": environments, "results": known["results"] | own}
     return Study(tables, known)
 
 
