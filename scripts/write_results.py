@@ -64,7 +64,7 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
 
 
 def _told(known: dict, shown: dict) -> dict:
-    """What the page says of where results and what is shown came from, without what names a machine or a place on it."""
+    """Where results and what is shown came from, without what names a machine or a place on it."""
     machines = [one | {"hardware": one["hardware"] | {"host": ""}} for one in known["environments"]]
     kept = ("script", "code", "finished", "environment")
     results = {folder: {key: result[key] for key in kept} for folder, result in known["results"].items()}
