@@ -1,22 +1,22 @@
-"""Write docs/results.md and the README's result rows from the tables of finished studies.
+"""Write docs/results.md, docs/results/{study}/ and the README's result rows from the tables of finished studies.
 
-    python scripts/write_results.py results/evidence results/phantoms
+    python scripts/write_results.py results/evidence results/rewards
 
-The README's rows are of the first study; further ones add the tables and figures that those before them lack. The
-tables, provenance.json and all figures, as PNG and PDF, go into docs/results/, where whoever doubts a number of the
-page finds it. All results, tables and figures must be of the code as this checkout has it.
+The README's rows are of the first study, and each claim of docs/results.md takes its number from the first that has
+it. A study's folder holds its page, and beside it its tables, provenance.json and all figures, as PNG and PDF, where
+whoever doubts a number of the page finds it. All results, tables and figures must be of the code of this checkout.
 """
 
 import argparse
 import json
 import shutil
-from itertools import product
 from pathlib import Path
 
 from safemed.report import inputs, products
 from safemed.report.results_page import readme as readme_rows
+from safemed.report.results_page.front import front
 from safemed.report.results_page.page import page
-from safemed.report.results_page.study import Study, check_code, together
+from safemed.report.results_page.study import PAGE, Study, check_code
 from safemed.utils import dependencies, files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,35 +32,58 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def write(folders: list[Path], docs: Path, readme: Path) -> None:
-    """Write both texts, and what they are made from beside them; nothing where one of them cannot be made."""
-    studies = {folder: read_study(folder) for folder in folders}
-    study = together([*studies.values()])
-    check_code(study.provenance, hash_here)
-    origin = {name: folder for folder in reversed(folders) for name in studies[folder].tables if name in study.tables}
-    tables = [(table, origin[table.name]) for table in products.TABLES if table.name in origin]
-    figures = _figures(folders, origin)
-    kept = [folder / f"{figure.place}.{suffix}" for figure, folder in figures for suffix in SHOWN]
-    kept += [folder / f"{table.place}.csv" for table, folder in tables]
-    shown = {made.place: _checked(made, folder, studies[folder].provenance) for made, folder in [*tables, *figures]}
-    drawn = [figure.name for figure, _ in figures]
-    written = {
-        docs / "results.md": page(study, drawn),
-        readme: readme_rows.filled(readme.read_text(), readme_rows.block(study)),
-    }
+    """Write all pages, and what they are made from beside them; nothing where one of them cannot be made."""
+    studies = [read_study(folder) for folder in folders]
+    _check_names(studies)
+    products_of = [_products(study, folder) for study, folder in zip(studies, folders, strict=True)]
+    rows = readme_rows.filled(readme.read_text(), readme_rows.block(studies))
     beside = (docs / "results").resolve()
-    if beside.exists() and (
-        not (beside / provenance.FILE).exists() or any(beside in one.resolve().parents for one in folders)
-    ):
+    _check_place(beside, folders)
+    claimed = front(studies)
+    with files.atomic_folder(beside) as made:
+        for study, folder, shown in zip(studies, folders, products_of, strict=True):
+            _keep(study, folder, shown, made / study.name)
+    for path, text in ((docs / "results.md", claimed), (readme, rows)):
+        with files.atomic_file(path) as file:
+            file.write_text(text)
+
+
+def _products(study: Study, folder: Path) -> dict[str, dict]:
+    """What provenance.json says of each table and figure that a study has. Refuses those of other code or files."""
+    check_code(study.provenance, hash_here)
+    tables = [table for table in products.TABLES if table.name in study.tables]
+    figures = [one for one in products.FIGURES if all((folder / f"{one.place}.{suffix}").exists() for suffix in SHOWN)]
+    return {made.place: _checked(made, folder, study.provenance) for made in (*tables, *figures)}
+
+
+def _check_names(studies: list[Study]) -> None:
+    """Raise ValueError where two studies have one name, and so one page."""
+    names = [study.name for study in studies]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise ValueError(
+            f"several studies are named {', '.join(twice)}: each needs a page of its own, name one of them"
+        )
+
+
+def _check_place(beside: Path, folders: list[Path]) -> None:
+    """Raise ValueError where the pages' folder was not written by this script, or holds a study."""
+    ours = not beside.exists() or all((one / provenance.FILE).exists() for one in beside.iterdir())
+    if not ours or any(beside in one.resolve().parents for one in folders):
         raise ValueError(
             f"{beside}: it would be replaced, and was not written by this script; name another folder by --docs"
         )
-    with files.atomic_folder(beside) as folder:
-        for path in kept:
-            shutil.copyfile(path, folder / path.name)
-        (folder / provenance.FILE).write_text(json.dumps(_told(study.provenance, shown), indent=1) + "\n")
-    for path, text in written.items():
-        with files.atomic_file(path) as file:
-            file.write_text(text)
+
+
+def _keep(study: Study, folder: Path, shown: dict[str, dict], to: Path) -> None:
+    """Put a study's page, tables, figures and provenance into a new folder."""
+    to.mkdir()
+    for place in shown:
+        kept = SHOWN if place.startswith(products.Figure.folder) else products.Table.suffixes
+        for suffix in kept:
+            shutil.copy(folder / f"{place}.{suffix}", to)
+    drawn = [path.stem for path in to.glob("*.png")]
+    (to / PAGE).write_text(page(study, drawn))
+    (to / provenance.FILE).write_text(json.dumps(_told(study.provenance, shown), indent=1) + "\n")
 
 
 def _told(known: dict, shown: dict) -> dict:
@@ -69,19 +92,6 @@ def _told(known: dict, shown: dict) -> dict:
     kept = ("script", "code", "finished", "environment")
     results = {folder: {key: result[key] for key in kept} for folder, result in known["results"].items()}
     return known | {"products": shown, "environments": machines, "results": results}
-
-
-def _figures(folders: list[Path], origin: dict[str, Path]) -> list[tuple[products.Figure, Path]]:
-    """Each figure and the first folder that has it, whose tables that it is drawn from are those that the page shows.
-
-    origin: name of a table -> the folder that it is shown from.
-    """
-    found = {}
-    for figure, folder in product(products.FIGURES, folders):
-        there = all((folder / f"{figure.place}.{suffix}").exists() for suffix in SHOWN)
-        if there and all(origin.get(name) == folder for name in figure.tables):
-            found.setdefault(figure.name, (figure, folder))
-    return [*found.values()]
 
 
 def _checked(made: products.Product, folder: Path, known: dict) -> dict:
@@ -122,7 +132,7 @@ def read_study(folder: Path) -> Study:
 
 
 def read_tables(folder: Path) -> Study:
-    """The tables of a folder and provenance.json beside them, of results/{study} or of docs."""
+    """The tables of a folder and provenance.json beside them, of results/{study} or of docs/results."""
     tables = {path.stem: inputs.read_table(path) for path in sorted(folder.glob("*.csv"))}
     return Study(tables, json.loads((folder / provenance.FILE).read_text()))
 

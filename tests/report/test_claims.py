@@ -6,7 +6,6 @@ import pytest
 
 from safemed.report.results_page import claims, findings
 from safemed.report.results_page.findings import Finding
-from safemed.report.results_page.page import page
 from safemed.report.results_page.study import Study
 from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 
@@ -63,10 +62,10 @@ def test_over_several_seeds_both_intervals_must_exclude_0():
 
 def test_what_a_study_does_not_measure_is_neither_confirmed_nor_contradicted():
     bare = study(**{name: None for name in tables() if name not in ("robustness", "cost")})
-    rows = line(claims.claims(bare), "Thinking is more robust")
-    assert len(rows) == 1 and "not measured in this study" in rows[0] and "–" in rows[0]
-    written = page(bare, [])
-    assert len([row for row in written.splitlines() if "not measured in this study" in row]) == len(claims.CLAIMS) - 1
+    rows = line(claims.claims([bare]), "Thinking is more robust")
+    assert len(rows) == 1 and "| not measured |" in rows[0] and "–" in rows[0]
+    written = claims.claims([bare, bare])
+    assert len([row for row in written.splitlines() if "| not measured |" in row]) == len(claims.CLAIMS) - 1
 
 
 def test_every_claim_has_a_source_and_what_would_settle_it():

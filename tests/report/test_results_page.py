@@ -8,8 +8,9 @@ import pytest
 
 import write_results
 from safemed.report.results_page import readme
+from safemed.report.results_page.front import front
 from safemed.report.results_page.page import page
-from safemed.report.results_page.study import Study, together
+from safemed.report.results_page.study import Study
 from safemed.utils.provenance import checked
 from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 from support.hostile import MARKUP
@@ -48,10 +49,10 @@ def keep(folder: Path, known: dict) -> None:
 
 
 def run(*folders: Path) -> tuple[str, str]:
-    """Run the script; the results page and the README that it wrote."""
+    """Run the script; the page of study small and the README that it wrote."""
     root = folders[0].parents[1]
     write_results.main([*map(str, folders), "--docs", str(root / "docs"), "--readme", str(root / "README.md")])
-    return (root / "docs" / "results.md").read_text(), (root / "README.md").read_text()
+    return (root / "docs" / "results" / "small" / "index.md").read_text(), (root / "README.md").read_text()
 
 
 def test_the_page_shows_the_numbers_of_each_table(study):
@@ -67,11 +68,11 @@ def test_the_page_shows_the_numbers_of_each_table(study):
     # the table has them the other way round
     assert "| at-grpo-no-reward | instruct | -1 (-4.3 to +2.2) | 0.444 | +5 (-1.3 to +9.2) | 0.031 |" in written
     assert "| sft | instruct |" not in written
-    assert "(results/accuracy_vs_eps.png)" in written and "chain.png" not in written
+    assert "(accuracy_vs_eps.png)" in written and "chain.png" not in written
 
 
 def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_the_rewards_add(study):
-    block = readme.block(study)
+    block = readme.block([study])
     assert "≈ 25 → 84.45" in block and "2512.19317" in block
     for row in ("| sft | 91 | 12 | 3 |", "| at-grpo-no-reward | 92 | 83 | 81 |", "| at-grpo | 93 | 87 | 86 |"):
         assert row in block
@@ -83,7 +84,7 @@ def test_over_several_seeds_the_page_and_the_readme_tell_means_with_their_range(
     known = provenance(COMMIT)
     known["config"]["further_seeds"] = [8, 9]
     several = Study(tables() | tables_of_seeds(), known)
-    written, block = page(several, []), readme.block(several)
+    written, block = page(several, []), readme.block([several])
     assert "seeds 7, 8, 9, a training each" in written and "seeds 7, 8, 9, a training each" in block
     assert "| sft-instruct | 90.5 (2.1 to 96.2; 1.1 to 97.3) | 12.5 (2.1" in written
     assert (
@@ -98,7 +99,7 @@ def test_a_number_that_is_missing_is_shown_as_missing(study):
     attacked = study.tables["robustness"]
     attacked.loc[(attacked.model == "sft-instruct") & (attacked.attack == "pgd"), "status"] = "incomplete: 3 of 100"
     study.tables["suite"].loc[study.tables["suite"].model == "at-grpo-no-reward-instruct", "worst"] = float("nan")
-    block = readme.block(study)
+    block = readme.block([study])
     assert "| sft | 91 | – | 3 |" in block and "| at-grpo-no-reward | 92 | 83 | – |" in block
 
 
@@ -106,7 +107,6 @@ def test_sections_of_evaluations_that_the_study_lacks_are_left_out(study):
     kept = {name: study.tables[name] for name in ("robustness", "cost")}
     written = page(study._replace(tables=kept), [])
     assert [line for line in written.splitlines() if line.startswith("## ")] == [
-        "## Claims",
         "## Robustness",
         "## Cost",
     ]
@@ -165,54 +165,65 @@ def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
 def test_the_script_writes_the_page_its_figures_and_the_rows_between_the_markers(folder):
     results, rows = run(folder)
     assert results == page(write_results.read_study(folder), ["accuracy_vs_eps"])
-    beside = folder.parents[1] / "docs" / "results"
+    beside = folder.parents[1] / "docs" / "results" / "small"
     assert (beside / "accuracy_vs_eps.png").read_bytes() == (beside / "accuracy_vs_eps.pdf").read_bytes() == b"drawn"
     told = write_results.read_tables(beside)
     assert (page(told, ["accuracy_vs_eps"]), "node" in f"{told.provenance}") == (results, False)
     assert set(told.tables) == set(tables())
+    assert (beside.parents[1] / "results.md").read_text() == front([told])
     assert rows.startswith("before\n") and rows.endswith("after\n") and "old" not in rows
     assert "| at-grpo | 93 | 87 | 86 |" in rows
     assert run(folder) == (results, rows)
 
 
-def test_further_studies_add_the_tables_and_figures_that_the_first_lacks(folder):
-    other = folder.with_name("other")
+def further(folder: Path, name: str, *lacks: str) -> Path:
+    """A study of another name beside one, which has a figure of its own and lacks some tables."""
+    other = folder.with_name(name)
     shutil.copytree(folder, other)
-    for name in ("robustness", "cost"):
-        (other / "tables" / f"{name}.csv").unlink()
-    (folder / "tables" / "redteam.csv").unlink()
-    draw(other, "redteam", b"drawn, too")
+    for table in lacks:
+        (other / "tables" / f"{table}.csv").unlink()
     draw(other, "accuracy_vs_eps", b"another")
-    draw(other, "towers", b"of a table that is not the one shown")
-    (folder / "tables" / "turns.csv").unlink()
-    draw(folder, "turns", b"of a table that is gone")
-    keep(folder, provenance(COMMIT))
-    keep(other, provenance(COMMIT))
-    alone, _ = run(folder)
-    both, rows = run(folder, other)
-    docs = folder.parents[1] / "docs" / "results"
-    assert "## Red team" in both and "## Red team" not in alone and "| at-grpo | 93 | 87 | 86 |" in rows
-    assert (docs / "redteam.png").read_bytes() == b"drawn, too"
-    assert (docs / "accuracy_vs_eps.png").read_bytes() == b"drawn"
-    assert not (docs / "towers.png").exists() and not (docs / "turns.png").exists()
-    elsewhere = provenance("f" * 40)
-    elsewhere["results"] = {"results/other/0": elsewhere["results"]["results/small/0"] | {"script": "audit.py"}}
-    keep(other, elsewhere)
-    with pytest.raises(SystemExit, match="results/other/0"):
-        run(folder, other)
+    known = provenance(COMMIT)
+    known["config"]["study"] = name
+    keep(other, known)
+    return other
 
 
-def test_studies_of_other_data_and_tables_of_seeds_of_a_further_study_are_not_put_together():
-    one, several = Study(tables(), provenance(COMMIT)), Study(tables() | tables_of_seeds(), provenance(COMMIT))
-    assert not {"seeds", "seed_comparisons"} & set(together([one, several]).tables)
-    bare = one._replace(tables={name: table for name, table in tables().items() if name not in ("redteam", "turns")})
-    assert "| Of study small | redteam, turns |" in page(together([bare, one]), [])
-    assert {"seeds", "seed_comparisons"} <= set(together([several, one]).tables)
-    for changed in ({"data": {"source": "mine", "image_size": 64}}, {"seed": 8}, {"attack": {"headline_eps": 4}}):
-        other = provenance(COMMIT)
-        other["config"] |= changed
-        with pytest.raises(ValueError, match=f"another .*{next(iter(changed))}"):
-            together([one, Study(tables(), other)])
+def test_each_study_has_a_page_with_its_own_tables_and_figures(folder):
+    other = further(folder, "other", "redteam")
+    alone, rows = run(folder)
+    assert run(folder, other) == (alone, rows)
+    docs = folder.parents[1] / "docs"
+    assert (docs / "results" / "small" / "accuracy_vs_eps.png").read_bytes() == b"drawn"
+    assert (docs / "results" / "other" / "accuracy_vs_eps.png").read_bytes() == b"another"
+    written = (docs / "results" / "other" / "index.md").read_text()
+    assert "## Robustness" in written and "## Red team" in alone and "## Red team" not in written
+    assert "(results/small/index.md)" in (docs / "results.md").read_text().partition("## Claims")[0]
+    run(folder)
+    assert not (docs / "results" / "other").exists()
+
+
+def test_two_studies_of_one_name_and_a_first_one_without_attacks_are_refused(folder):
+    with pytest.raises(SystemExit, match="several studies are named small"):
+        run(folder, folder)
+    other = further(folder, "other", "robustness")
+    with pytest.raises(SystemExit, match="study other has no attacks"):
+        run(other, folder)
+    assert not list((folder.parents[1] / "docs").iterdir())
+
+
+def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
+    lacks = {name: table for name, table in tables().items() if name not in ("comparisons", "published")}
+    known = provenance(COMMIT)
+    known["config"] |= {"study": "first"}
+    first = Study(lacks, known)
+    both = readme.block([first, study])
+    assert "+5 (-1.3 to +9.2) points of the worst case (study [small](docs/results/small/index.md))" in both
+    assert "owes" not in readme.block([first])
+    claimed = [row for row in front([first, study]).splitlines() if "| Medical models echo" in row]
+    assert claimed and all("[small](results/small/index.md)" in row for row in claimed)
+    certified = [row for row in front([first, study]).splitlines() if "| Smoothing adds a certificate" in row]
+    assert certified and all("[first](results/first/index.md)" in row for row in certified)
 
 
 def test_a_readme_without_markers_and_a_folder_without_tables_are_refused(folder):

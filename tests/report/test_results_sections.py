@@ -186,7 +186,7 @@ def test_models_stand_in_the_order_of_the_studied_methods_in_every_section(study
 def test_a_figure_stands_below_the_heading_of_its_section(study):
     written, bare = page(study, FIGURES), page(study, [])
     drawn = ("groups", "published", "turns", "redteam", "defences", "gradient", "towers", "rag")
-    assert all(f"(results/{name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
+    assert all(f"({name}.png)" in section(written, SECTIONS[name][0]) for name in drawn) and ".png" not in bare
 
 
 def test_the_page_shows_tables_as_their_functions_make_them(report):

@@ -442,6 +442,7 @@ def provenance(*commits: str | None) -> dict:
             "seed": 7,
             "further_seeds": [],
             "variants": ["instruct"],
+            "evaluations": ["attack", "stress"],
             "study_methods": ["sft", "at-grpo-no-reward", "at-grpo"],
             "methods": {"at-grpo": {}, "at-grpo-no-reward": {}, "sft": {}},
             "attack": {"headline_eps": 8},

@@ -1,13 +1,13 @@
 """What the papers claim, and what became of each here: a number, a verdict, and what would settle it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import isnan
 from typing import NamedTuple
 
 from safemed.report.results_page import findings, markdown
 from safemed.report.results_page.findings import Finding
-from safemed.report.results_page.markdown import NONE, percent
-from safemed.report.results_page.study import Section, Study
+from safemed.report.results_page.markdown import NONE, link, percent
+from safemed.report.results_page.study import Study
 
 SAFEMED, MEDR2 = "SafeMed-R1 (arXiv 2512.19317)", "Med-R2 Bench (arXiv 2605.24492)"
 ECHO, DAS = "EchoBench (arXiv 2509.20146)", "DAS (arXiv 2508.00923)"
@@ -24,21 +24,26 @@ class Claim(NamedTuple):
     settles: str
 
 
-def claims(study: Study) -> str:
-    """The table of all CLAIMS. Those that the study has no number of say so."""
+def claims(studies: Sequence[Study]) -> str:
+    """The table of all CLAIMS, each by the first study that has a number of it. Those that none has one of say so."""
     rows = []
     for claim in CLAIMS:
-        found = [finding for finding in claim.found(study) if not isnan(finding.value)]
-        shown = [(_number(finding), finding.verdict) for finding in found] or [(NONE, "not measured in this study")]
+        shown = next(filter(None, (_shown(claim, study) for study in studies)), [(NONE, NONE, "not measured")])
         rows += [[claim.source, claim.says, *one, claim.settles] for one in shown]
     said = (
         "Each number is in points, and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval "
         "is above 0, contradicted here where it is below, and else not confirmed. Comparisons of methods in the worst "
         "case are over all seeds of the study, and their intervals allow for other questions and other seeds; all "
-        "other numbers are of the first seed. Here means this study's models and images: a verdict is not one on the "
+        "other numbers are of the first seed. Here means the study's models and images: a verdict is not one on the "
         "models of a paper."
     )
-    return markdown.text(said, ["paper", "claim", "here", "verdict", "what would settle it"], rows)
+    return markdown.text(said, ["paper", "claim", "here", "study", "verdict", "what would settle it"], rows)
+
+
+def _shown(claim: Claim, study: Study) -> list[tuple[str, str, str]]:
+    """The numbers that a study has of a claim, the study, and the verdicts."""
+    found = [finding for finding in claim.found(study) if not isnan(finding.value)]
+    return [(_number(finding), link(study.name, study.page), finding.verdict) for finding in found]
 
 
 def _number(finding: Finding) -> str:
@@ -113,5 +118,3 @@ CLAIMS = (
     ),
     Claim(AGENTS, "A loop of checks makes answers safer.", findings.loop, "the paper's agents, attacked adaptively"),
 )
-
-SECTION = Section("Claims", (claims,), {})

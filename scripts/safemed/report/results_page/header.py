@@ -1,17 +1,18 @@
-"""What the numbers of the results page are of."""
+"""What the numbers of a results page are of."""
 
 from safemed.data.prompts import of_variant
 from safemed.report.results_page import markdown
 from safemed.report.results_page.markdown import Markup, code
 from safemed.report.results_page.study import Study, commits
 
+WRITTEN = "This page is written by `scripts/write_results.py` from the tables of finished studies; do not edit it."
+
 
 def header(study: Study) -> str:
     """How to read the page, and the study's commits, machines, software, seed, model and images."""
     said = (
-        "This page is written by `scripts/write_results.py` from the tables of finished studies; do not edit it. "
-        "[Tables](tables.md) defines every column. Brackets hold 95 % intervals over the choice of questions; "
-        f"{_of_seeds(study)}"
+        f"{WRITTEN} [Tables](../../tables.md) defines every column. Brackets hold 95 % intervals over the choice of "
+        f"questions; {_of_seeds(study)}"
     )
     return markdown.text(said, ["", ""], _facts(study))
 
@@ -34,8 +35,6 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     environments, data = study.provenance["environments"], study.config["data"]
     finished = sorted(result["finished"][:10] for result in study.provenance["results"].values())
     return [
-        ("Study", code(study.config["study"])),
-        *((f"Of study {name}", ", ".join(tables)) for name, tables in study.provenance.get("added", {}).items()),
         ("Commit", Markup(", ".join(map(code, commits(study.provenance))))),
         ("Computed", " to ".join(dict.fromkeys([finished[0], finished[-1]]))),
         ("Hardware", "; ".join(sorted({_machine(environment["hardware"]) for environment in environments}))),

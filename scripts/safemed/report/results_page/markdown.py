@@ -49,6 +49,11 @@ def code(text: str) -> Markup:
     return Markup(f"{fence}{space}{text}{space}{fence}")
 
 
+def link(text: str, to: str) -> Markup:
+    """A link that shows the text as it is."""
+    return Markup(f"[{_escaped(text)}]({to})")
+
+
 def _cell(value: object) -> str:
     return value if isinstance(value, Markup) else _escaped(str(value))
 

@@ -1,4 +1,4 @@
-"""The results page, as Markdown, from the tables of one study.
+"""The results page of a study, as Markdown, from its tables.
 
 No number in it is typed by hand: all are read from the study's CSV tables and from provenance.json beside them. Each
 section has a module of its own; one that the study has no table of is left out.
@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable
 from safemed.report.results_page import (
     calibration,
     certificates,
-    claims,
     cost,
     defences,
     groups,
@@ -29,7 +28,6 @@ from safemed.report.results_page.study import Section, Study
 SECTIONS: tuple[Section, ...] = tuple(
     module.SECTION
     for module in (
-        claims,
         robustness,
         seeds,
         towers,
@@ -50,14 +48,14 @@ FIGURES = [name for section in SECTIONS for name in section.figures]
 
 
 def page(study: Study, figures: Iterable[str]) -> str:
-    """The results page. figures: names of FIGURES that lie in results/ beside the page as PNG."""
+    """The results page of a study. figures: names of FIGURES that lie beside the page as PNG."""
     there = set(figures)
     sections = [text for text in (_section(study, section, there) for section in SECTIONS) if text]
-    return "\n\n".join([f"# Results\n\n{header(study)}", *sections]) + "\n"
+    return "\n\n".join([f"# Study `{study.name}`\n\n{header(study)}", *sections]) + "\n"
 
 
 def _section(study: Study, section: Section, there: Collection[str]) -> str:
     """A section with those of its figures that are there; "" where the study has no table of it."""
     written = [text for text in (write(study) for write in section.writers) if text]
-    pictures = [f"![{shown}](results/{name}.png)" for name, shown in section.figures.items() if name in there]
+    pictures = [f"![{shown}]({name}.png)" for name, shown in section.figures.items() if name in there]
     return "\n\n".join([f"## {section.heading}", *pictures, *written]) if written else ""

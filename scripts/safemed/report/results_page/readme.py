@@ -1,6 +1,6 @@
-"""The README's result rows, as Markdown, from the tables of one study; the paper's own numbers stand beside them."""
+"""The README's result rows, as Markdown, from the tables of studies; the paper's own numbers stand beside them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from safemed.report.results_page import markdown
 from safemed.report.results_page.cost import duration
@@ -27,18 +27,29 @@ def filled(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
 
 
-def block(study: Study) -> str:
-    """The finding in one sentence, and rows for the paper and the studied ones of METHODS, a value a variant."""
+def block(studies: Sequence[Study]) -> str:
+    """The finding in some sentences, and rows for the paper and the METHODS of the first study, a value a variant.
+
+    Raises ValueError where the first study has no attacks.
+    """
+    study = studies[0]
+    if not {"robustness", "cost"} <= set(study.tables):
+        raise ValueError(
+            f"study {study.name} has no attacks: the README's rows are of the first study, name another first"
+        )
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
     head = [f"{n} questions, accuracy in % ({variants})", "clean", f"PGD, {study.eps}/255", "worst case of all attacks"]
     studied = [method for method in METHODS if method in study.config["study_methods"]]
     rows = [PAPER, *(_row(study, method) for method in studied)]
-    return f"{markdown.text(_finding(study), head, rows)}\n\n{_origin(study)}"
+    return f"{markdown.text(_finding(studies), head, rows)}\n\n{_origin(study)}"
 
 
-def _finding(study: Study) -> str:
-    """What became of standard fine-tuning and of AT-GRPO, and what parts of AT-GRPO add to it."""
+def _finding(studies: Sequence[Study]) -> str:
+    """What became of standard fine-tuning and of AT-GRPO, and what parts of AT-GRPO add to it, each by the first study
+    that compared it.
+    """
+    study = studies[0]
     clean, worst = (_shown(study)[name] for name in (CLEAN, WORST))
     said = (
         f"Here, supervised fine-tuning is right on {_both(study, 'sft', clean)} % of the clean images "
@@ -46,20 +57,18 @@ def _finding(study: Study) -> str:
         f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
         f"{_both(study, 'at-grpo', worst)} %."
     )
-    if told := _owed(study):
-        said += f" In the worst case, AT-GRPO owes {' and '.join(told)}."
-    return said
+    told = [next(filter(None, (_owed(one, arm) for one in studies)), None) for arm in ARMS]
+    return " ".join([said, *filter(None, told)])
 
 
-def _owed(study: Study) -> list[str]:
-    """What AT-GRPO owes to each of ARMS that was compared in all variants, in points."""
-    among = [name for name in ("seed_comparisons", "comparisons") if name in study.tables]
-    leads = {
-        part: [lead(study, arm, variant, WORST, among[0]) for variant in study.config["variants"]]
-        for arm, part in ARMS.items()
-        if among
-    }
-    return [f"{part} {' / '.join(one[0] for one in found)} points" for part, found in leads.items() if all(found)]
+def _owed(study: Study, arm: str) -> str | None:
+    """What AT-GRPO owes to the part that one of ARMS lacks, in points; None unless all variants were compared."""
+    among = next((name for name in ("seed_comparisons", "comparisons") if name in study.tables), None)
+    found = [among and lead(study, arm, variant, WORST, among) for variant in study.config["variants"]]
+    if not all(found):
+        return None
+    points = " / ".join(one[0] for one in found)
+    return f"AT-GRPO owes {ARMS[arm]} {points} points of the worst case (study [{study.name}](docs/{study.page}))."
 
 
 def _row(study: Study, method: str) -> list[str]:
@@ -80,9 +89,9 @@ def _both(study: Study, method: str, cells: Mapping[str, tuple[float, ...]]) -> 
 
 def _origin(study: Study) -> str:
     """One line on where the rows come from."""
-    name, took = study.config["study"], duration(study.tables["cost"])
+    took = duration(study.tables["cost"])
     known = ", ".join(f"`{one[:12]}{'+' * one.endswith('+')}`" for one in commits(study.provenance))
     return (
-        f"Study `{name}`, computed at {known}, {seeds(study)}; its jobs took {took} one after "
-        "another. [All results](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
+        f"Study [{study.name}](docs/{study.page}), computed at {known}, {seeds(study)}; its jobs took {took} one after "
+        "another. [Results and claims](docs/results.md), and [what each method is](docs/methods.md#what-to-compare)."
     )

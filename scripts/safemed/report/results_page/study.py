@@ -1,13 +1,13 @@
-"""A finished study, as the sections of the results page read it."""
+"""A finished study, as the sections of its results page read it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
 from safemed.utils.provenance import modules
 
-OF_SEEDS = ("seeds", "seed_comparisons")
+PAGE = "index.md"
 
 
 class Study(NamedTuple):
@@ -15,6 +15,15 @@ class Study(NamedTuple):
 
     tables: Mapping[str, pd.DataFrame]
     provenance: dict
+
+    @property
+    def name(self) -> str:
+        return self.config["study"]
+
+    @property
+    def page(self) -> str:
+        """Where its page is, below docs/."""
+        return f"results/{self.name}/{PAGE}"
 
     @property
     def config(self) -> dict:
@@ -39,45 +48,6 @@ class Study(NamedTuple):
         for column, value in values.items():
             found = found[found[column] == value]
         return [row for model in self.models(table) for row in found[found.model == model].itertuples()]
-
-
-def together(studies: Sequence[Study]) -> Study:
-    """The first study, with the tables that it lacks of those after it, and with all their methods and provenance.
-
-    Tables of seeds are the first study's or none. Raises ValueError where a study is of other data, another model,
-    radius or seed: its numbers would stand beside what is not true of them.
-    """
-    first, *others = studies
-    tables, known = dict(first.tables), dict(first.provenance)
-    for other in others:
-        _refuse_unlike(first.config, other.config)
-        added = {name: one for name, one in other.tables.items() if name not in (*OF_SEEDS, *tables)}
-        tables |= added
-        known["added"] = known.get("added", {}) | {other.config["study"]: sorted(added)}
-        methods = dict.fromkeys([*known["config"]["study_methods"], *other.config["study_methods"]])
-        config = known["config"] | {
-            "methods": other.config["methods"] | known["config"]["methods"],
-            "study_methods": list(methods),
-        }
-        before = len(known["environments"])
-        own = {
-            folder: result | {"environment": before + result["environment"]}
-            for folder, result in other.provenance["results"].items()
-        }
-        environments = [*known["environments"], *other.provenance["environments"]]
-        known |= {"config": config, "environments": environments, "results": known["results"] | own}
-    return Study(tables, known)
-
-
-def _refuse_unlike(first: dict, other: dict) -> None:
-    """Raise ValueError naming a setting in which a further study differs from the first, of those that count."""
-    pairs = {key: (first[key], other[key]) for key in ("data", "model", "seed")}
-    pairs["attack.headline_eps"] = tuple(config["attack"]["headline_eps"] for config in (first, other))
-    for key, (here, there) in pairs.items():
-        if here != there:
-            raise ValueError(
-                f"study {other['study']} has another {key} than {first['study']}: write a page for each of them"
-            )
 
 
 class Section(NamedTuple):
