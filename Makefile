@@ -1,5 +1,5 @@
 # `make demo` shows every stage in two minutes, `make study` runs the default study, `make study STUDY=ablation` that of
-# workflow/studies/ablation.yaml, `make test` the tests, `make docs` builds the documentation. Several studies are laid over
+# workflow/studies/ablation.yaml, `make test` the tests, `make docs` builds the documentation, `make install` the environment alone. Several studies are laid over
 # each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what it needs in .venv.
 # On Linux without a GPU, the smaller CPU build of torch is taken where pip is pointed at one (see the README).
 PYTHON ?= python3
@@ -22,7 +22,9 @@ NAMED := $(if $(wildcard $(FILES)),$(shell grep -ls '^study:' $(wildcard $(FILES
 # A waiting thread must not spin: two processes share two cores.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: study check-study demo test test-all lint docs clean
+.PHONY: install study check-study demo test test-all lint docs clean
+
+install: $(VENV)/.ready
 
 study: check-study $(VENV)/.ready
 	PATH="$$PWD/$(BIN):$$PATH" snakemake $(TARGET) --cores $(CORES) --rerun-incomplete $(CONFIG)

@@ -5,6 +5,7 @@
 The README's rows are of the first study, and each claim of docs/results.md takes its number from the first that has
 it. A study's folder holds its page, and beside it its tables, provenance.json and all figures, as PNG and PDF, where
 whoever doubts a number of the page finds it. All results, tables and figures must be of the code of this checkout.
+docs/results/ is replaced as a whole: name all studies that are to have a page.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from safemed.report import inputs, products
 from safemed.report.results_page import readme as readme_rows
 from safemed.report.results_page.front import front
 from safemed.report.results_page.page import page
-from safemed.report.results_page.study import PAGE, Study, check_code
+from safemed.report.results_page.study import PAGE, Study, check_alike, check_code
 from safemed.utils import dependencies, files, provenance
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,21 +36,25 @@ def write(folders: list[Path], docs: Path, readme: Path) -> None:
     """Write all pages, and what they are made from beside them; nothing where one of them cannot be made."""
     studies = [read_study(folder) for folder in folders]
     _check_names(studies)
-    products_of = [_products(study, folder) for study, folder in zip(studies, folders, strict=True)]
+    check_alike(studies)
+    hashes = [_hashes(study, folder) for study, folder in zip(studies, folders, strict=True)]
     rows = readme_rows.filled(readme.read_text(), readme_rows.block(studies))
     beside = (docs / "results").resolve()
     _check_place(beside, folders)
     claimed = front(studies)
     with files.atomic_folder(beside) as made:
-        for study, folder, shown in zip(studies, folders, products_of, strict=True):
+        for study, folder, shown in zip(studies, folders, hashes, strict=True):
             _keep(study, folder, shown, made / study.name)
     for path, text in ((docs / "results.md", claimed), (readme, rows)):
         with files.atomic_file(path) as file:
             file.write_text(text)
 
 
-def _products(study: Study, folder: Path) -> dict[str, dict]:
-    """What provenance.json says of each table and figure that a study has. Refuses those of other code or files."""
+def _hashes(study: Study, folder: Path) -> dict[str, dict]:
+    """The place of each table and figure that a study has -> hashes of its code and of the files that are shown.
+
+    Refuses a study of other code than this checkout's, and files that have changed.
+    """
     check_code(study.provenance, hash_here)
     tables = [table for table in products.TABLES if table.name in study.tables]
     figures = [one for one in products.FIGURES if all((folder / f"{one.place}.{suffix}").exists() for suffix in SHOWN)]
@@ -66,21 +71,21 @@ def _check_names(studies: list[Study]) -> None:
 
 
 def _check_place(beside: Path, folders: list[Path]) -> None:
-    """Raise ValueError where the pages' folder was not written by this script, or holds a study."""
-    ours = not beside.exists() or all((one / provenance.FILE).exists() for one in beside.iterdir())
-    if not ours or any(beside in one.resolve().parents for one in folders):
-        raise ValueError(
-            f"{beside}: it would be replaced, and was not written by this script; name another folder by --docs"
-        )
+    """Raise ValueError where the pages' folder, which is replaced, holds anything but pages of studies."""
+    there = [one for one in beside.iterdir() if not one.name.startswith(".")] if beside.exists() else []
+    for one in there:
+        if not (one / provenance.FILE).exists():
+            raise ValueError(f"{one}: no page of a study, and its folder would be replaced: move it away")
+    if any(beside in one.resolve().parents for one in folders):
+        raise ValueError(f"{beside}: it would be replaced, and holds a study; name another folder by --docs")
 
 
 def _keep(study: Study, folder: Path, shown: dict[str, dict], to: Path) -> None:
     """Put a study's page, tables, figures and provenance into a new folder."""
     to.mkdir()
-    for place in shown:
-        kept = SHOWN if place.startswith(products.Figure.folder) else products.Table.suffixes
-        for suffix in kept:
-            shutil.copy(folder / f"{place}.{suffix}", to)
+    for place, made in shown.items():
+        for name in made["files"]:
+            shutil.copy((folder / place).with_name(name), to)
     drawn = [path.stem for path in to.glob("*.png")]
     (to / PAGE).write_text(page(study, drawn))
     (to / provenance.FILE).write_text(json.dumps(_told(study.provenance, shown), indent=1) + "\n")
@@ -101,7 +106,8 @@ def _checked(made: products.Product, folder: Path, known: dict) -> dict:
     that of a study laid over this one.
     """
     found = provenance.checked({made.place: hash_here(made.script, made.module)}, folder)[made.place]
-    told = known.get("products", {}).get(made.place, {"code": None})
+    told = known.get("products", {}).get(made.place)
+    told = told if isinstance(told, dict) else {"code": None}  # of another version, or none
     for key, problem in (
         ("code", "not made by the code as it is here"),
         ("files", f"changed since tables/{provenance.FILE}"),
@@ -111,7 +117,13 @@ def _checked(made: products.Product, folder: Path, known: dict) -> dict:
                 f"{folder}/{made.place}: {problem}. Run the study again, which makes it and tables/{provenance.FILE} "
                 "anew; if the study does not make it any more, move it away"
             )
-    return found
+    shown = [f"{made.name}.{suffix}" for suffix in suffixes(made)]
+    return found | {"files": {name: found["files"][name] for name in shown}}
+
+
+def suffixes(made: products.Product) -> tuple[str, ...]:
+    """Of the files of a table or figure that are shown."""
+    return SHOWN if isinstance(made, products.Figure) else made.suffixes
 
 
 def hash_here(script: str, *modules: str) -> str | None:
@@ -132,7 +144,7 @@ def read_study(folder: Path) -> Study:
 
 
 def read_tables(folder: Path) -> Study:
-    """The tables of a folder and provenance.json beside them, of results/{study} or of docs/results."""
+    """The tables of a folder and provenance.json beside them, results/{study}/tables or docs/results/{study}."""
     tables = {path.stem: inputs.read_table(path) for path in sorted(folder.glob("*.csv"))}
     return Study(tables, json.loads((folder / provenance.FILE).read_text()))
 

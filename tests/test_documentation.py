@@ -11,8 +11,12 @@ import pytest
 import yaml
 
 import write_reference
+import write_results
 from safemed.report import products, report_pages
 from safemed.report.results_page import readme
+from safemed.report.results_page.front import front
+from safemed.report.results_page.page import page
+from safemed.utils.files import content_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -77,6 +81,21 @@ def test_the_pages_that_are_made_from_the_code_are_up_to_date():
     assert {name: (ROOT / "docs" / name).read_text() for name in made} == made, "run `make docs`"
 
 
+def test_the_results_pages_and_the_readmes_rows_hold_what_the_tables_beside_them_hold():
+    beside, written = ROOT / "docs" / "results", (ROOT / "docs" / "results.md").read_text()
+    names = list(dict.fromkeys(re.findall(r"\(results/([^/]+)/index\.md\)", written)))  # in the order of the page
+    assert sorted(names) == sorted(folder.name for folder in beside.iterdir())
+    studies = [write_results.read_tables(beside / name) for name in names]
+    assert front(studies) == written
+    for study, folder in zip(studies, (beside / name for name in names), strict=True):
+        drawn = [path.stem for path in folder.glob("*.png")]
+        assert page(study, drawn) == (folder / "index.md").read_text() and study.name == folder.name
+        known = {name: one for made in study.provenance["products"].values() for name, one in made["files"].items()}
+        there = [path for path in folder.iterdir() if path.name not in ("index.md", "provenance.json")]
+        assert there and {path.name: content_hash(path) for path in there}.items() == known.items()
+    assert readme.filled(README.read_text(), readme.block(studies)) == README.read_text()
+
+
 @pytest.mark.parametrize("table", products.TABLES, ids=lambda table: table.name)
 def test_the_docstring_of_a_table_describes_every_column_and_no_other(table):
     described = report_pages.columns(write_reference.docstring(table.dotted))
@@ -89,8 +108,8 @@ def test_the_documentation_builds_without_a_dead_link_and_loads_nothing_from_a_n
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = list(tmp_path.glob("*.html"))
-    assert len(pages) > len(list((ROOT / "docs").glob("*.md")))  # 404.html beside them
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > len(list((ROOT / "docs").rglob("*.md")))  # 404.html beside them
     loaded = re.compile(
         r"<(?:script|img|iframe)[^>]*src=\"(?:https?:)?//|<link[^>]*rel=\"stylesheet\"[^>]*href=\"(?:https?:)?//"
     )

@@ -11,6 +11,7 @@ from safemed.report.results_page import readme
 from safemed.report.results_page.front import front
 from safemed.report.results_page.page import page
 from safemed.report.results_page.study import Study
+from safemed.utils.files import content_hash
 from safemed.utils.provenance import checked
 from support.finished_study import COMMIT, provenance, tables, tables_of_seeds
 from support.hostile import MARKUP
@@ -30,6 +31,8 @@ def folder(tmp_path) -> Path:
     for name, table in tables().items():
         table.to_csv(made / "tables" / f"{name}.csv", index=False)
     draw(made, "accuracy_vs_eps", b"drawn")
+    draw(made, "sanity", b"as a table is named")
+    (made / "figures" / "sanity.csv").write_text("the numbers drawn\n")
     keep(made, provenance(COMMIT))
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
@@ -76,7 +79,7 @@ def test_the_readme_has_a_row_for_the_paper_and_for_each_method_and_what_the_rew
     assert "≈ 25 → 84.45" in block and "2512.19317" in block
     for row in ("| sft | 91 | 12 | 3 |", "| at-grpo-no-reward | 92 | 83 | 81 |", "| at-grpo | 93 | 87 | 86 |"):
         assert row in block
-    assert "+5 (-1.3 to +9.2) points" in block  # the table has it the other way round
+    assert "The rewards add +5 (-1.3 to +9.2) points" in block  # the table has it the other way round
     assert COMMIT[:12] in block and "seed 7" in block
 
 
@@ -85,14 +88,17 @@ def test_over_several_seeds_the_page_and_the_readme_tell_means_with_their_range(
     known["config"]["further_seeds"] = [8, 9]
     several = Study(tables() | tables_of_seeds(), known)
     written, block = page(several, []), readme.block([several])
-    assert "seeds 7, 8, 9, a training each" in written and "seeds 7, 8, 9, a training each" in block
+    assert (
+        "seeds 7, 8, 9, one training of each model a seed" in written
+        and "seeds 7, 8, 9, one training of each model a seed" in block
+    )
     assert "| sft-instruct | 90.5 (2.1 to 96.2; 1.1 to 97.3) | 12.5 (2.1" in written
     assert (
         "| sft-instruct less at-grpo-instruct | worst case | -83.5 (-91.0 to -78.0) | -93 to -74 | -95 to -72 |"
         in written
     )
     assert "| sft | 90.5 | 12.5 | 3.5 |" in block and "| at-grpo | 93.5 | 87.5 | 86.5 |" in block
-    assert "AT-GRPO owes the rewards +5.5 (+0.5 to +10.5) points" in block  # over images and seeds: 3 and 4 make 5
+    assert "The rewards add +5.5 (+0.5 to +10.5) points" in block  # over images and seeds: 3 and 4 make 5
 
 
 def test_a_number_that_is_missing_is_shown_as_missing(study):
@@ -140,6 +146,9 @@ def test_a_table_or_figure_that_other_code_made_is_refused(folder, place):
     keep(folder, known)
     with pytest.raises(SystemExit, match=f"{place}: not made by the code as it is here. Run the study again"):
         run(folder)
+    (folder / "tables" / "provenance.json").write_text(json.dumps(known))  # as it was written once, without files
+    with pytest.raises(SystemExit, match="not made by the code as it is here"):
+        run(folder)
 
 
 @pytest.mark.parametrize("name", ["tables/suite.csv", "figures/accuracy_vs_eps.pdf"])
@@ -151,7 +160,7 @@ def test_a_table_or_figure_that_another_study_has_replaced_is_refused(folder, na
 
 def test_a_folder_that_the_script_has_not_written_is_not_replaced(folder):
     root = folder.parents[1]
-    with pytest.raises(SystemExit, match="it would be replaced"):
+    with pytest.raises(SystemExit, match="small: no page of a study, and its folder would be replaced"):
         write_results.main([str(folder), "--docs", str(root), "--readme", str(root / "README.md")])
     assert (folder / "tables" / "provenance.json").exists() and "old" in (root / "README.md").read_text()
 
@@ -164,12 +173,15 @@ def test_results_of_several_commits_with_the_same_code_name_all_of_them(folder):
 
 def test_the_script_writes_the_page_its_figures_and_the_rows_between_the_markers(folder):
     results, rows = run(folder)
-    assert results == page(write_results.read_study(folder), ["accuracy_vs_eps"])
+    assert results == page(write_results.read_study(folder), ["accuracy_vs_eps", "sanity"])
     beside = folder.parents[1] / "docs" / "results" / "small"
     assert (beside / "accuracy_vs_eps.png").read_bytes() == (beside / "accuracy_vs_eps.pdf").read_bytes() == b"drawn"
     told = write_results.read_tables(beside)
-    assert (page(told, ["accuracy_vs_eps"]), "node" in f"{told.provenance}") == (results, False)
+    assert (page(told, ["accuracy_vs_eps", "sanity"]), "node" in f"{told.provenance}") == (results, False)
     assert set(told.tables) == set(tables())
+    known = {name: one for made in told.provenance["products"].values() for name, one in made["files"].items()}
+    there = [path for path in beside.iterdir() if path.name not in ("index.md", "provenance.json")]
+    assert known == {path.name: content_hash(path) for path in there}
     assert (beside.parents[1] / "results.md").read_text() == front([told])
     assert rows.startswith("before\n") and rows.endswith("after\n") and "old" not in rows
     assert "| at-grpo | 93 | 87 | 86 |" in rows
@@ -209,7 +221,30 @@ def test_two_studies_of_one_name_and_a_first_one_without_attacks_are_refused(fol
     other = further(folder, "other", "robustness")
     with pytest.raises(SystemExit, match="study other has no attacks"):
         run(other, folder)
+    known = provenance(COMMIT)
+    known["config"]["study_methods"] = ["at-grpo"]
+    keep(folder, known)
+    with pytest.raises(SystemExit, match="study small has no attacks, or not on both sft and at-grpo"):
+        run(folder)
     assert not list((folder.parents[1] / "docs").iterdir())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": {"source": "mine", "image_size": 64}},
+        {"seed": 8},
+        {"further_seeds": [8]},
+        {"attack": {"headline_eps": 4}},
+    ],
+)
+def test_claims_are_not_held_against_studies_of_other_data_models_radii_or_seeds(folder, changed):
+    other = further(folder, "other")
+    known = json.loads((other / "tables" / "provenance.json").read_text())
+    known["config"] |= changed
+    (other / "tables" / "provenance.json").write_text(json.dumps(known))
+    with pytest.raises(SystemExit, match=f"study other has another .*{next(iter(changed))}.* than small"):
+        run(folder, other)
 
 
 def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
@@ -218,8 +253,15 @@ def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
     known["config"] |= {"study": "first"}
     first = Study(lacks, known)
     both = readme.block([first, study])
-    assert "+5 (-1.3 to +9.2) points of the worst case (study [small](docs/results/small/index.md))" in both
-    assert "owes" not in readme.block([first])
+    added = (
+        "The rewards add +5 (-1.3 to +9.2) points of accuracy to AT-GRPO (instruct, worst case of all attacks, study "
+    )
+    assert f"{added}[small](docs/results/small/index.md))" in both
+    assert "add" not in readme.block([first])
+    failed = tables()["comparisons"].assign(difference=float("nan"))
+    assert added in readme.block([Study(tables() | {"comparisons": failed}, known), study])
+    study.config["attack"]["suite"] = ["pgd"]
+    assert added.replace("worst case of all attacks", "under pgd alone") in readme.block([study])
     claimed = [row for row in front([first, study]).splitlines() if "| Medical models echo" in row]
     assert claimed and all("[small](results/small/index.md)" in row for row in claimed)
     certified = [row for row in front([first, study]).splitlines() if "| Smoothing adds a certificate" in row]

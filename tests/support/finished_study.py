@@ -445,7 +445,7 @@ def provenance(*commits: str | None) -> dict:
             "evaluations": ["attack", "stress"],
             "study_methods": ["sft", "at-grpo-no-reward", "at-grpo"],
             "methods": {"at-grpo": {}, "at-grpo-no-reward": {}, "sft": {}},
-            "attack": {"headline_eps": 8},
+            "attack": {"headline_eps": 8, "suite": ["pgd", "apgd-t"], "questions": 100},
             "stress": {"attack": "pgd"},
             "model": {"name": "tiny"},
             "data": {"source": None, "image_size": 64},

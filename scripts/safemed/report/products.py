@@ -60,12 +60,6 @@ class Product:
         """Its files below a study's results, without suffix."""
         return f"{self.folder}/{self.name}"
 
-    @property
-    def tables(self) -> list[str]:
-        """The names of the tables that it reads."""
-        kinds = (kind.partition("/") for kind in (*self.inputs, *self.optional))
-        return [name for folder, _, name in kinds if folder == "tables"]
-
     def outputs(self, results: str) -> list[str]:
         """Its files below a study's results."""
         return [f"{results}/{self.place}.{suffix}" for suffix in self.suffixes]

@@ -31,13 +31,13 @@ def claims(studies: Sequence[Study]) -> str:
         shown = next(filter(None, (_shown(claim, study) for study in studies)), [(NONE, NONE, "not measured")])
         rows += [[claim.source, claim.says, *one, claim.settles] for one in shown]
     said = (
-        "Each number is in points, and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval "
-        "is above 0, contradicted here where it is below, and else not confirmed. Comparisons of methods in the worst "
-        "case are over all seeds of the study, and their intervals allow for other questions and other seeds; all "
-        "other numbers are of the first seed. Here means the study's models and images: a verdict is not one on the "
-        "models of a paper."
+        "Each claim is held against the first study of the table above that has measured it. Its number is in points, "
+        "and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval is above 0, contradicted "
+        "here where it is below, and else not confirmed. Comparisons of methods under attack are over all seeds of a "
+        "study, and their intervals allow for other questions and other seeds; all other numbers are of the first "
+        "seed. Here means the study's models and images: a verdict is not one on the models of a paper."
     )
-    return markdown.text(said, ["paper", "claim", "here", "study", "verdict", "what would settle it"], rows)
+    return markdown.text(said, ["paper", "claim", "measured here", "study", "verdict", "what would settle it"], rows)
 
 
 def _shown(claim: Claim, study: Study) -> list[tuple[str, str, str]]:

@@ -51,7 +51,7 @@ def _lead(study: Study, first: str, second: str) -> Iterator[Finding]:
         for row in table[(table["first"] == names[0]) & (table.second == names[1])].to_dict("records"):
             low, high = interval(row)
             ends = (low, high) if sign > 0 else (-high, -low)
-            yield Finding(f"{first} less {second}, worst case", sign * row["difference"], *ends)
+            yield Finding(f"{first} less {second}, {study.worst}", sign * row["difference"], *ends)
 
 
 def _under(study: Study, model: str) -> tuple[tuple | None, tuple | None]:

@@ -16,11 +16,13 @@ def front(studies: Sequence[Study]) -> str:
 
 def _studies(studies: Sequence[Study]) -> str:
     said = f"{WRITTEN} Each study has a page, with its tables and figures beside it."
-    head = ["study", "methods", "variants", "training", "evaluations", "commit"]
+    head = ["study", "methods", "variants", "attacks", "questions", "training", "evaluations", "commit"]
     return markdown.text(said, head, map(_row, studies))
 
 
 def _row(study: Study) -> list[str]:
     known = Markup(", ".join(code(one[:12] + "+" * one.endswith("+")) for one in commits(study.provenance)))
-    lists = [", ".join(study.config[key]) for key in ("study_methods", "variants", "evaluations")]
-    return [link(study.name, study.page), *lists[:2], seeds(study), lists[2], known]
+    methods, variants, made = (", ".join(study.config[key]) for key in ("study_methods", "variants", "evaluations"))
+    attacks = f"{', '.join(study.config['attack']['suite'])} at {study.eps}/255"
+    asked = f"{study.config['attack']['questions']}"
+    return [link(study.name, study.page), methods, variants, attacks, asked, seeds(study), made, known]

@@ -11,8 +11,9 @@ WRITTEN = "This page is written by `scripts/write_results.py` from the tables of
 def header(study: Study) -> str:
     """How to read the page, and the study's commits, machines, software, seed, model and images."""
     said = (
-        f"{WRITTEN} [Tables](../../tables.md) defines every column. Brackets hold 95 % intervals over the choice of "
-        f"questions; {_of_seeds(study)}"
+        f"{WRITTEN} Tables, figures and [where they came from](provenance.json) lie beside it; "
+        "[Tables](../../tables.md) defines every column, and [Results](../../results.md) holds the papers' claims "
+        f"against all studies. Brackets hold 95 % intervals over the choice of questions; {_of_seeds(study)}"
     )
     return markdown.text(said, ["", ""], _facts(study))
 
@@ -28,7 +29,7 @@ def seeds(study: Study) -> str:
     first, further = study.config["seed"], study.config["further_seeds"]
     if not further:
         return f"seed {first}, one training a model"
-    return f"seeds {', '.join(map(str, [first, *further]))}, a training each"
+    return f"seeds {', '.join(map(str, [first, *further]))}, one training of each model a seed"
 
 
 def _facts(study: Study) -> list[tuple[str, str]]:

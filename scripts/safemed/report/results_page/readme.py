@@ -14,7 +14,7 @@ from safemed.report.tables.rows import CLEAN
 
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 METHODS = ("sft", "grpo", "at-sft", "at-grpo-no-reward", "at-grpo", "fare-at-grpo")
-ARMS = {"at-grpo-no-reward": "the rewards", "grpo": "the attack in training"}  # what AT-GRPO has more than each
+ARMS = {"at-grpo-no-reward": "The rewards add", "grpo": "The attack in training adds"}  # what each lacks of AT-GRPO
 # What the papers report of themselves, not measured here: model, clean, PGD, worst case of a suite.
 PAPER = (Markup("[paper](https://arxiv.org/abs/2512.19317): fine-tuned → SafeMed-R1"), "95 → –", "≈ 25 → 84.45", "–")
 
@@ -30,12 +30,13 @@ def filled(text: str, block: str) -> str:
 def block(studies: Sequence[Study]) -> str:
     """The finding in some sentences, and rows for the paper and the METHODS of the first study, a value a variant.
 
-    Raises ValueError where the first study has no attacks.
+    Raises ValueError where the first study has no attacks, or lacks one of the two methods that they are about.
     """
     study = studies[0]
-    if not {"robustness", "cost"} <= set(study.tables):
+    if not ({"robustness", "cost"} <= set(study.tables) and {"sft", "at-grpo"} <= set(study.config["study_methods"])):
         raise ValueError(
-            f"study {study.name} has no attacks: the README's rows are of the first study, name another first"
+            f"study {study.name} has no attacks, or not on both sft and at-grpo, which the README's rows are of: name "
+            "one first that has them"
         )
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
@@ -57,18 +58,19 @@ def _finding(studies: Sequence[Study]) -> str:
         f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
         f"{_both(study, 'at-grpo', worst)} %."
     )
-    told = [next(filter(None, (_owed(one, arm) for one in studies)), None) for arm in ARMS]
+    told = [next(filter(None, (_added(one, arm) for one in studies)), None) for arm in ARMS]
     return " ".join([said, *filter(None, told)])
 
 
-def _owed(study: Study, arm: str) -> str | None:
-    """What AT-GRPO owes to the part that one of ARMS lacks, in points; None unless all variants were compared."""
+def _added(study: Study, arm: str) -> str | None:
+    """What the part that one of ARMS lacks adds to AT-GRPO, in points; None unless all variants were compared."""
     among = next((name for name in ("seed_comparisons", "comparisons") if name in study.tables), None)
     found = [among and lead(study, arm, variant, WORST, among) for variant in study.config["variants"]]
     if not all(found):
         return None
-    points = " / ".join(one[0] for one in found)
-    return f"AT-GRPO owes {ARMS[arm]} {points} points of the worst case (study [{study.name}](docs/{study.page}))."
+    points, variants = (" / ".join(words) for words in ([one[0] for one in found], study.config["variants"]))
+    where = f"{variants}, {study.worst}, study [{study.name}](docs/{study.page})"
+    return f"{ARMS[arm]} {points} points of accuracy to AT-GRPO ({where})."
 
 
 def _row(study: Study, method: str) -> list[str]:

@@ -28,7 +28,9 @@ def worst_case(study: Study) -> dict[str, tuple[float, float, float]]:
 
 
 def lead(study: Study, method: str, variant: str, images: str, among: str = "comparisons") -> tuple[str, str] | None:
-    """AT-GRPO less a method on `clean` images or in the worst case: in points, with interval, and Holm's p.
+    """AT-GRPO less a method on `clean` images or in the worst case: points with their interval, and Holm's p.
+
+    None where they were not compared.
 
     among: the table, comparisons or seed_comparisons, whose interval is that over images and seeds.
     """
@@ -36,6 +38,8 @@ def lead(study: Study, method: str, variant: str, images: str, among: str = "com
     table = study.tables[among]
     table = table[(table.family == "methods") & (table.images == images)]
     for row in table[table["first"].isin(signs) & table["second"].isin(signs)].itertuples():
+        if isnan(row.difference):
+            return None
         sign = signs[row.first]
         low, high = sorted(sign * end for end in interval(row._asdict()))
         return percent(sign * row.difference, low, high, sign="+"), p_value(row.p_holm)

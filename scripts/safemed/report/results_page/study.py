@@ -1,6 +1,6 @@
 """A finished study, as the sections of its results page read it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -26,6 +26,12 @@ class Study(NamedTuple):
         return f"results/{self.name}/{PAGE}"
 
     @property
+    def worst(self) -> str:
+        """What its worst case is of."""
+        suite = self.config["attack"]["suite"]
+        return "worst case of all attacks" if len(suite) > 1 else f"under {suite[0]} alone"
+
+    @property
     def config(self) -> dict:
         return self.provenance["config"]
 
@@ -48,6 +54,19 @@ class Study(NamedTuple):
         for column, value in values.items():
             found = found[found[column] == value]
         return [row for model in self.models(table) for row in found[found.model == model].itertuples()]
+
+
+def check_alike(studies: Sequence[Study]) -> None:
+    """Raise ValueError naming a setting in which a study differs from the first, of those that claims depend on."""
+    first = studies[0].config
+    for study in studies[1:]:
+        pairs = {key: (first[key], study.config[key]) for key in ("data", "model", "seed", "further_seeds")}
+        pairs["attack.headline_eps"] = (studies[0].eps, study.eps)
+        for key, (here, there) in pairs.items():
+            if here != there:
+                raise ValueError(
+                    f"study {study.name} has another {key} than {first['study']}: write pages for each, by --docs"
+                )
 
 
 class Section(NamedTuple):
