@@ -60,7 +60,7 @@ def check_alike(studies: Sequence[Study]) -> None:
     """Raise ValueError naming a setting in which a study differs from the first, of those that claims depend on."""
     first = studies[0].config
     for study in studies[1:]:
-        pairs = {key: (first[key], study.config[key]) for key in ("data", "model", "seed", "further_seeds")}
+        pairs = {key: (first[key], study.config[key]) for key in ("data", "model", "seed")}
         pairs["attack.headline_eps"] = (studies[0].eps, study.eps)
         for key, (here, there) in pairs.items():
             if here != there:
