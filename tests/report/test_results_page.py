@@ -234,7 +234,6 @@ def test_two_studies_of_one_name_and_a_first_one_without_attacks_are_refused(fol
     [
         {"data": {"source": "mine", "image_size": 64}},
         {"seed": 8},
-        {"further_seeds": [8]},
         {"attack": {"headline_eps": 4}},
     ],
 )
