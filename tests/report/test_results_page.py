@@ -252,15 +252,13 @@ def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
     known["config"] |= {"study": "first"}
     first = Study(lacks, known)
     both = readme.block([first, study])
-    added = (
-        "The rewards add +5 (-1.3 to +9.2) points of accuracy to AT-GRPO (instruct, worst case of all attacks, study "
-    )
+    added = "The rewards add +5 (-1.3 to +9.2) points of accuracy to AT-GRPO (instruct, in the worst case of all attacks, study "
     assert f"{added}[small](docs/results/small/index.md))" in both
     assert "add" not in readme.block([first])
     failed = tables()["comparisons"].assign(difference=float("nan"))
     assert added in readme.block([Study(tables() | {"comparisons": failed}, known), study])
     study.config["attack"]["suite"] = ["pgd"]
-    assert added.replace("worst case of all attacks", "under pgd alone") in readme.block([study])
+    assert added.replace("in the worst case of all attacks", "under pgd alone") in readme.block([study])
     claimed = [row for row in front([first, study]).splitlines() if "| Medical models echo" in row]
     assert claimed and all("[small](results/small/index.md)" in row for row in claimed)
     certified = [row for row in front([first, study]).splitlines() if "| Smoothing adds a certificate" in row]

@@ -54,8 +54,8 @@ def _finding(studies: Sequence[Study]) -> str:
     clean, worst = (_shown(study)[name] for name in (CLEAN, WORST))
     said = (
         f"Here, supervised fine-tuning is right on {_both(study, 'sft', clean)} % of the clean images "
-        f"({' / '.join(study.config['variants'])}) and on {_both(study, 'sft', worst)} % in the worst case of all "
-        f"attacks at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
+        f"({' / '.join(study.config['variants'])}) and on {_both(study, 'sft', worst)} % {study.worst} "
+        f"at {study.eps}/255; AT-GRPO on {_both(study, 'at-grpo', clean)} % and "
         f"{_both(study, 'at-grpo', worst)} %."
     )
     told = [next(filter(None, (_added(one, arm) for one in studies)), None) for arm in ARMS]

@@ -27,9 +27,9 @@ class Study(NamedTuple):
 
     @property
     def worst(self) -> str:
-        """What its worst case is of."""
+        """In words, under what its worst case is."""
         suite = self.config["attack"]["suite"]
-        return "worst case of all attacks" if len(suite) > 1 else f"under {suite[0]} alone"
+        return "in the worst case of all attacks" if len(suite) > 1 else f"under {suite[0]} alone"
 
     @property
     def config(self) -> dict:
