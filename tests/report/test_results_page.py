@@ -252,8 +252,9 @@ def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
     known["config"] |= {"study": "first"}
     first = Study(lacks, known)
     both = readme.block([first, study])
-    added = "The rewards add +5 (-1.3 to +9.2) points of accuracy to AT-GRPO (instruct, in the worst case of all attacks, study "
-    assert f"{added}[small](docs/results/small/index.md))" in both
+    said = "The rewards add +5 (-1.3 to +9.2) points of accuracy to AT-GRPO (instruct, in the worst case of all"
+    added = f"{said} attacks, study [small](docs/results/small/index.md))"
+    assert added in both
     assert "add" not in readme.block([first])
     failed = tables()["comparisons"].assign(difference=float("nan"))
     assert added in readme.block([Study(tables() | {"comparisons": failed}, known), study])
