@@ -44,6 +44,7 @@ def test_other_depths_batches_and_lengths_take_what_is_extrapolated(wide, peft):
             assert found.flops == pytest.approx(wanted.flops, rel=0.05), (kind, run)
 
 
+@pytest.mark.slow
 def test_as_many_rows_fit_as_their_memory_leaves_room_for(wide):
     fit = Factors.of(costs(wide, factors.runs(PROMPT), LORA, {"attack"})["attack"])
     model = table.Model(shapes.sizes(wide), {"attack": fit}, peak.Cost(0, 0), PROMPT, None, "bf16", 1)

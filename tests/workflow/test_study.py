@@ -6,6 +6,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from safemed.report.tables.rows import ATTACK_ROWS
 from safemed.utils.dependencies import fingerprint
@@ -170,6 +171,7 @@ def test_the_stored_images_are_replayed_to_the_same_rows(study):
         assert (again[again.attack == name].groupby("eps").size() == 8).all()
 
 
+@pytest.mark.slow  # that of Slurm holds the same, by jobs
 def test_the_same_config_in_a_fresh_folder_gives_the_same_rows(study, tmp_path):
     """Through all of data, base, SFT, FARE and AT-GRPO: the weights are equal to the bit, and so are the rows.
 
