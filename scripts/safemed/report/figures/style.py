@@ -18,7 +18,6 @@ from matplotlib.ticker import PercentFormatter
 from scipy.optimize import isotonic_regression
 
 from safemed.utils.files import atomic_file, write_csv
-from safemed.utils.stats import floor_to
 
 Drawn = tuple[Figure, pd.DataFrame]  # a figure, and the numbers drawn
 
@@ -249,11 +248,11 @@ def share_cells(axes: Axes, values: np.ndarray, rows: list[str], columns: list[s
 
 
 def _cell(axes: Axes, x: int, y: int, value: float, n: float) -> None:
-    """A share in per cent, rounded down to a tenth so that 100 means all, over n; nothing where there is none."""
+    """A share in per cent, to a tenth, where 100 means all, over n; nothing where there is none."""
     if np.isnan(value):
         return
     ink = "white" if value < 0.46 else "black"
-    words = f"{floor_to(100 * value, 1):.1f}"
+    words = f"{100 * value if value == 1 else min(100 * value, 99.9):.1f}"
     axes.text(x, y + (0 if np.isnan(n) else -0.17), words, ha="center", va="center", fontsize=7.5, color=ink)
     if not np.isnan(n):
         axes.text(x, y + 0.24, f"n {n:.0f}", ha="center", va="center", fontsize=5.5, color=ink)

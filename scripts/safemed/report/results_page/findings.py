@@ -137,7 +137,7 @@ def relies(study: Study) -> Iterator[Finding]:
 def cues(study: Study) -> Iterator[Finding]:
     """Answers that follow a wrong label burnt into the image, less those that give this option without its claim."""
     for row in study.rows("image_edits", kind="mark", polarity="negative", about="all"):
-        yield Finding(f"{row.model}, follows the label {row.name} less a silent one", *_number_of(row, "beyond"))
+        yield Finding(f"{row.model}, follows a wrong {row.name} less a silent one", *_number_of(row, "beyond"))
 
 
 def stepwise(study: Study) -> Iterator[Finding]:
