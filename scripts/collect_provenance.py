@@ -14,10 +14,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--products", type=json.loads, required=True, help="the hash of the code of tables, figures and pages, as JSON"
     )
-    parser.add_argument("--results", required=True, type=Path, help="the folder of the study, whose files are hashed")
-    parser.add_argument("--out", required=True, type=Path, help="JSON to write")
+    parser.add_argument("--out", required=True, type=Path, help="JSON to write, in the folder tables of the study")
     args = parser.parse_args(argv)
-    products = provenance.checked(args.products, args.results)
+    products = provenance.checked(args.products, args.out.parents[1])
     with files.atomic_file(args.out) as file:
         file.write_text(json.dumps(provenance.collected(args.costs, args.config, products), indent=1) + "\n")
 

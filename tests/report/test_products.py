@@ -133,7 +133,7 @@ def test_provenance_is_collected_with_each_environment_once(tmp_path):
     costs = [f"{tmp_path}/{name}/cost.json" for name in "abc"]
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "suite.csv").write_text("model\n")
-    out = tmp_path / "provenance.json"
+    out = tmp_path / "tables" / "provenance.json"
     collect_provenance.main(
         [
             "--costs",
@@ -142,8 +142,6 @@ def test_provenance_is_collected_with_each_environment_once(tmp_path):
             '{"seed": 7}',
             "--products",
             '{"tables/suite": "ab"}',
-            "--results",
-            str(tmp_path),
             "--out",
             str(out),
         ]

@@ -84,10 +84,9 @@ rule collect_provenance:
         costs=INPUTS["costs"],
         config=settings(DECISIVE),
         products=settings(CODE),
-        results=RESULTS,
     shell:
         "python scripts/collect_provenance.py --costs {params.costs} --config {params.config:q} "
-        "--products {params.products:q} --results {params.results:q} --out {output} > {log} 2>&1"
+        "--products {params.products:q} --out {output} > {log} 2>&1"
 
 
 # Snakemake's own report of the tables, figures and pages, with their captions. It reads the finished run's records, so it is
