@@ -44,10 +44,26 @@ def test_fine_tuning_collapses_where_less_than_half_is_left_whatever_the_interva
 
 
 def test_a_difference_is_turned_round_with_its_interval():
-    (found,) = findings.rewards(study())
+    found, clean = findings.rewards(study())
     assert (found.value, found.low, found.high) == pytest.approx(
         (0.05, -0.013, 0.092)
     ) and found.verdict == "not confirmed"
+    assert (clean.value, clean.low, clean.high) == pytest.approx((-0.01, -0.043, 0.022))
+    (more,) = findings.robust_rewards(study())  # 5 less -1, as far apart as both intervals allow
+    assert (more.value, more.low, more.high) == pytest.approx((0.06, -0.035, 0.135))
+
+
+def test_a_number_over_seeds_is_their_mean_and_its_interval_allows_for_both():
+    several = tables_of_seeds()
+    robustness = tables()["robustness"]
+    robustness = robustness.assign(ci_low=robustness.accuracy - 0.03, ci_high=robustness.accuracy + 0.03)
+    (one,) = findings.collapse(study(robustness=robustness))
+    (found,) = findings.collapse(study(robustness=robustness, **several))
+    rows = several["seeds"].query("method == 'sft' and measure == 'accuracy'").set_index("condition")
+    clean, pgd = rows.loc["clean"], rows.loc["pgd"]
+    assert found.value == pytest.approx(clean["mean"] / 2 - pgd["mean"]) != one.value
+    ends = [np.hypot(0.03, clean["mean"] - clean["low"]) / 2, np.hypot(0.03, pgd["high"] - pgd["mean"])]
+    assert found.low == pytest.approx(found.value - sum(ends)) and found.low < one.low
 
 
 def test_over_several_seeds_both_intervals_must_exclude_0():

@@ -33,9 +33,10 @@ def claims(studies: Sequence[Study]) -> str:
     said = (
         "Each claim is held against the first study of the table above that has measured it. Its number is in points, "
         "and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval is above 0, contradicted "
-        "here where it is below, and else not confirmed. Comparisons of methods under attack are over all seeds of a "
-        "study, and their intervals allow for other questions and other seeds; all other numbers are of the first "
-        "seed. Here means the study's models and images: a verdict is not one on the models of a paper."
+        "here where it is below, and else not confirmed. Comparisons of methods, the collapse and what hints do are "
+        "over all seeds of a study, and their intervals allow for other questions and other seeds; all other numbers "
+        "are of the first seed. Verdicts are not adjusted for their number. Here means the study's models and images: "
+        "a verdict is not one on the models of a paper."
     )
     return markdown.text(said, ["paper", "claim", "measured here", "study", "verdict", "what would settle it"], rows)
 
@@ -61,15 +62,24 @@ CLAIMS = (
     Claim(SAFEMED, "AT-GRPO holds what fine-tuning loses.", findings.holds, MORE_SEEDS),
     Claim(
         SAFEMED,
-        "The rewards are part of it (this project's question).",
+        "The rewards add to the accuracy (this project's question).",
         findings.rewards,
+        "an ablation on the paper's models",
+    ),
+    Claim(
+        SAFEMED,
+        "They add more under attack than on clean images (this project's question).",
+        findings.robust_rewards,
         "an ablation on the paper's models",
     ),
     Claim(
         SAFEMED, "Thinking is more robust than answering at once.", findings.thinking, "thoughts of hundreds of tokens"
     ),
     Claim(
-        SAFEMED, "Smoothing adds a certificate.", findings.certificate, "certificates at radii that an attack reaches"
+        SAFEMED,
+        "Smoothing certifies more than guessing, at the smallest radius.",
+        findings.certificate,
+        "certificates at radii that an attack reaches",
     ),
     Claim(
         SAFEMED,
@@ -79,7 +89,7 @@ CLAIMS = (
     ),
     Claim(
         SAFEMED,
-        "Robust training keeps, or adds to, the quality of reasoning.",
+        "Robust training adds to the quality of reasoning.",
         findings.reasoning,
         "expert ratings of thoughts",
     ),
@@ -99,8 +109,14 @@ CLAIMS = (
     Claim(DAS, "What fools is what is claimed.", findings.misled, "a language model as the red team"),
     Claim(
         HSAT,
-        "Hierarchical contrastive training makes towers robust.",
+        "Hierarchical contrastive training makes towers more robust than none.",
         findings.towers,
+        "whole slides, trained from scratch",
+    ),
+    Claim(
+        HSAT,
+        "It makes them more robust than contrast without levels.",
+        findings.hierarchy,
         "whole slides, trained from scratch",
     ),
     Claim(

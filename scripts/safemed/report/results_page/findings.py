@@ -5,6 +5,7 @@ such a claim is confirmed too rarely, not too often.
 """
 
 from collections.abc import Iterator
+from math import hypot
 from typing import NamedTuple
 
 from safemed.report.results_page.robustness import interval, under
@@ -41,22 +42,42 @@ def _number_of(row: NamedTuple, name: str, low: str | None = None, high: str | N
     return tuple(getattr(row, one) for one in (name, low or f"{name}_low", high or f"{name}_high"))
 
 
-def _lead(study: Study, first: str, second: str) -> Iterator[Finding]:
-    """A model's accuracy in the worst case less another's, over all seeds where there are several."""
+def _lead(study: Study, first: str, second: str, images: str = WORST) -> Iterator[Finding]:
+    """A model's accuracy less another's, clean or in the worst case, over all seeds where there are several."""
     table = study.tables.get("seed_comparisons", study.tables.get("comparisons"))
     if table is None:
         return
-    table = table[(table.images == WORST) & (table.family != "variants by modality")]
+    where = study.worst if images == WORST else "on clean images"
+    table = table[(table.images == images) & (table.family != "variants by modality")]
     for sign, names in ((1, (first, second)), (-1, (second, first))):
         for row in table[(table["first"] == names[0]) & (table.second == names[1])].to_dict("records"):
             low, high = interval(row)
             ends = (low, high) if sign > 0 else (-high, -low)
-            yield Finding(f"{first} less {second}, {study.worst}", sign * row["difference"], *ends)
+            yield Finding(f"{first} less {second}, {where}", sign * row["difference"], *ends)
 
 
-def _under(study: Study, model: str) -> tuple[tuple | None, tuple | None]:
-    """A model's accuracy and interval on clean images, and under pgd."""
-    return under(study, CLEAN).get(model), under(study, "pgd").get(model)
+def _over_seeds(study: Study, model: str, of_own: tuple, measure: str, condition: str) -> tuple:
+    """A number of a model and its interval: of its own seed where that is all, else the mean over the seeds.
+
+    The interval of a mean allows for other questions, by that of its own seed, and for other seeds: on each side the
+    two distances are added in squares.
+    """
+    if "seeds" not in study.tables:
+        return of_own
+    table = study.tables["seeds"]
+    named = table.method + "-" + table.variant
+    for row in table[(named == model) & (table.measure == measure) & (table.condition == condition)].itertuples():
+        below, above = (
+            hypot(own - of_own[0], end - row.mean) for own, end in zip(of_own[1:], (row.low, row.high), strict=True)
+        )
+        return row.mean, row.mean - below, row.mean + above
+    return of_own
+
+
+def _under(study: Study, model: str, attack: str) -> tuple | None:
+    """A model's accuracy and interval on clean images or under an attack, over all seeds."""
+    of_own = under(study, attack).get(model)
+    return of_own and _over_seeds(study, model, of_own, "accuracy", attack)
 
 
 # The claims of SafeMed-R1.
@@ -65,7 +86,7 @@ def _under(study: Study, model: str) -> tuple[tuple | None, tuple | None]:
 def collapse(study: Study) -> Iterator[Finding]:
     """Half of the clean accuracy of standard fine-tuning less its accuracy under PGD."""
     for variant in study.config["variants"]:
-        clean, attacked = _under(study, f"sft-{variant}")
+        clean, attacked = (_under(study, f"sft-{variant}", attack) for attack in (CLEAN, "pgd"))
         if clean and attacked:
             half = tuple(one / 2 for one in clean)
             yield _apart(f"half of sft-{variant}'s clean accuracy less that under PGD", half, attacked)
@@ -78,9 +99,19 @@ def holds(study: Study) -> Iterator[Finding]:
 
 
 def rewards(study: Study) -> Iterator[Finding]:
-    """AT-GRPO less the same without rewards, in the worst case."""
+    """AT-GRPO less the same without rewards, in the worst case and on clean images."""
     for variant in study.config["variants"]:
-        yield from _lead(study, f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}")
+        for images in (WORST, CLEAN):
+            yield from _lead(study, f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}", images)
+
+
+def robust_rewards(study: Study) -> Iterator[Finding]:
+    """What AT-GRPO is ahead of the same without rewards in the worst case, less what it is on clean images."""
+    for variant in study.config["variants"]:
+        names = f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}"
+        leads = [(one.value, one.low, one.high) for images in (WORST, CLEAN) for one in _lead(study, *names, images)]
+        if len(leads) == 2:
+            yield _apart(f"lead of at-grpo-{variant} {study.worst} less that on clean images", *leads)
 
 
 def thinking(study: Study) -> Iterator[Finding]:
@@ -98,7 +129,8 @@ def certificate(study: Study) -> Iterator[Finding]:
             blind = study.tables["robustness"].blind.max()
             ends = (one - blind for one in (row.certified_accuracy, row.ci_low, row.ci_high))
             smoothed = f"{row.model}, {row.function}, sigma {row.sigma}"
-            yield Finding(f"{smoothed}, certified at L2 radius {row.radius} less blind", *ends)
+            radius = f"L2 radius {row.radius} ({row.linf_equivalent:.2g}/255 in L_inf)"
+            yield Finding(f"{smoothed}, certified at {radius} less blind", *ends)
 
 
 def smoothing(study: Study) -> Iterator[Finding]:
@@ -131,7 +163,10 @@ def relies(study: Study) -> Iterator[Finding]:
     """Right answers that a misleading hint makes not right, less those that a hint without a claim does."""
     for row in study.rows("hints", voice="all", taught="new", seen=CLEAN):
         if row.model.startswith(("sft-", "at-grpo-")):
-            yield _apart(f"{row.model}, misled less drift", _number_of(row, "sycophancy"), _number_of(row, "drift"))
+            ends = (
+                _over_seeds(study, row.model, _number_of(row, name), name, "hints") for name in ("sycophancy", "drift")
+            )
+            yield _apart(f"{row.model}, misled less drift", *ends)
 
 
 def cues(study: Study) -> Iterator[Finding]:
@@ -153,8 +188,10 @@ def stepwise(study: Study) -> Iterator[Finding]:
 
 def sycophantic(study: Study) -> Iterator[Finding]:
     """EchoBench's sycophancy rate less the share under a wording that claims nothing."""
-    for row in study.rows("published", voice="all", taught="new", position="last"):
-        yield Finding(f"{row.model}, sycophancy rate less the silent one", *_number_of(row, "echo_beyond"))
+    for position, words in (("last", "after the options, as EchoBench's"), ("first", "before the question")):
+        for row in study.rows("published", voice="all", taught="new", position=position):
+            of = f"{row.model}, sycophancy rate less the silent one, hint {words}"
+            yield Finding(of, *_number_of(row, "echo_beyond"))
 
 
 def fooled(study: Study) -> Iterator[Finding]:
@@ -170,15 +207,25 @@ def misled(study: Study) -> Iterator[Finding]:
 
 
 def towers(study: Study) -> Iterator[Finding]:
-    """The vote of a hierarchically trained tower's neighbours under attack less that of the same without this training:
+    """The vote of neighbours under attack of a tower that HSAT has trained less that of the same without this training:
     of the tower itself less the base's, and of what standard fine-tuning makes of either.
     """
+    yield from _votes(study, (("hsat", "base"), ("sft-hsat", "sft")))
+
+
+def hierarchy(study: Study) -> Iterator[Finding]:
+    """The same less that of a tower trained by ACL, whose contrast has no levels."""
+    yield from _votes(study, (("hsat", "acl"), ("sft-hsat", "sft-acl")))
+
+
+def _votes(study: Study, pairs: tuple[tuple[str, str], ...]) -> Iterator[Finding]:
+    """The vote of a method's tower under attack less another's, at each level."""
     rows = {(row.model, row.level): row for row in study.rows("towers")}
     for (model, level), row in rows.items():
-        for trained, untrained in (("hsat", "base"), ("sft-hsat", "sft")):
+        for first, second in pairs:
             method, _, variant = model.rpartition("-")
-            other = rows.get((f"{untrained}-{variant}", level))
-            if method == trained and other:
+            other = rows.get((f"{second}-{variant}", level))
+            if method == first and other:
                 ends = (_number_of(one, "knn_pgd") for one in (row, other))
                 yield _apart(f"{level} by neighbours under attack, {model} less {other.model}", *ends)
 

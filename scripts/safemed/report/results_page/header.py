@@ -20,7 +20,7 @@ def header(study: Study) -> str:
 
 def _of_seeds(study: Study) -> str:
     if study.config["further_seeds"]:
-        return "what holds over several seeds is told under [Over seeds](#over-seeds), all else is of the first."
+        return "but for [Over seeds](#over-seeds), which says what its brackets hold, all is of the first seed."
     return "they say nothing of another training seed."
 
 

@@ -16,7 +16,12 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 METHODS = ("sft", "grpo", "at-sft", "at-grpo-no-reward", "at-grpo", "fare-at-grpo")
 ARMS = {"at-grpo-no-reward": "The rewards add", "grpo": "The attack in training adds"}  # what each lacks of AT-GRPO
 # What the papers report of themselves, not measured here: model, clean, PGD, worst case of a suite.
-PAPER = (Markup("[paper](https://arxiv.org/abs/2512.19317): fine-tuned → SafeMed-R1"), "95 → –", "≈ 25 → 84.45", "–")
+PAPER = (
+    Markup("[paper](https://arxiv.org/abs/2512.19317), on its own images: fine-tuned → SafeMed-R1"),
+    "95 → –",
+    "≈ 25 → 84.45",
+    "–",
+)
 
 
 def filled(text: str, block: str) -> str:
@@ -40,7 +45,10 @@ def block(studies: Sequence[Study]) -> str:
         )
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
-    head = [f"{n} questions, accuracy in % ({variants})", "clean", f"PGD, {study.eps}/255", "worst case of all attacks"]
+    trained = len(study.config["further_seeds"]) + 1
+    mean = f", mean of {trained} trainings" if trained > 1 else ""
+    of = f"{n} questions, accuracy in %{mean} ({variants})"
+    head = [of, "clean", f"PGD, {study.eps}/255", "worst case of the suite"]
     studied = [method for method in METHODS if method in study.config["study_methods"]]
     rows = [PAPER, *(_row(study, method) for method in studied)]
     return f"{markdown.text(_finding(studies), head, rows)}\n\n{_origin(study)}"
@@ -65,12 +73,13 @@ def _finding(studies: Sequence[Study]) -> str:
 def _added(study: Study, arm: str) -> str | None:
     """What the part that one of ARMS lacks adds to AT-GRPO, in points; None unless all variants were compared."""
     among = next((name for name in ("seed_comparisons", "comparisons") if name in study.tables), None)
-    found = [among and lead(study, arm, variant, WORST, among) for variant in study.config["variants"]]
-    if not all(found):
+    variants = study.config["variants"]
+    found = [[among and lead(study, arm, one, images, among) for one in variants] for images in (CLEAN, WORST)]
+    if not all(map(all, found)):
         return None
-    points, variants = (" / ".join(words) for words in ([one[0] for one in found], study.config["variants"]))
-    where = f"{variants}, {study.worst}, study [{study.name}](docs/{study.page})"
-    return f"{ARMS[arm]} {points} points of accuracy to AT-GRPO ({where})."
+    clean, worst = (" / ".join(one[0] for one in leads) for leads in found)
+    where = f"{' / '.join(variants)}, study [{study.name}](docs/{study.page})"
+    return f"{ARMS[arm]} {clean} points to AT-GRPO's accuracy on clean images and {worst} {study.worst} ({where})."
 
 
 def _row(study: Study, method: str) -> list[str]:

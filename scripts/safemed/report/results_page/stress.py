@@ -6,6 +6,8 @@ from safemed.report.results_page import markdown
 from safemed.report.results_page.markdown import NONE, percent
 from safemed.report.results_page.study import Section, Study
 
+CONDITIONS = {"plain": "no hint", "neutral": "silent hint", "negative": "misleading hint", "positive": "right hint"}
+
 
 def _hints(study: Study) -> str:
     found = study.rows("hints", voice="all", taught="new", seen="clean")
@@ -54,12 +56,16 @@ def _abstained(part: pd.DataFrame) -> str:
 
 def _chain(study: Study) -> str:
     rows = [
-        [row.model, row.condition, row.n, percent(row.joint, row.ci_low, row.ci_high), percent(row.product),
-         percent(row.diagnosis_when_seen), percent(row.diagnosis_when_missed)]
+        [
+            row.model, CONDITIONS.get(row.condition, row.condition), row.n,
+            percent(row.joint, row.ci_low, row.ci_high), percent(row.product),
+            percent(row.diagnosis_when_seen), percent(row.diagnosis_when_missed),
+        ]
         for row in study.rows("chain_summary")
     ]  # fmt: skip
     said = (
-        "Chains of evidence: all questions of an image in the order of the clinical workflow, under no hint or a hint."
+        "Chains of evidence: all questions of an image in the order of the clinical workflow. A silent hint claims "
+        "nothing: where chains break under it as under a misleading one, the claim is not what breaks them."
     )
     head = [
         "model", "condition", "images", "all stages right, %", "if errors were independent, %",

@@ -28,8 +28,9 @@ class Study(NamedTuple):
     @property
     def worst(self) -> str:
         """In words, under what its worst case is."""
-        suite = self.config["attack"]["suite"]
-        return "in the worst case of all attacks" if len(suite) > 1 else f"under {suite[0]} alone"
+        suite = self.tables["suite"]
+        attacks = suite[suite.norm == "linf"].attack.unique()
+        return f"in the worst case of {len(attacks)} attacks" if len(attacks) > 1 else f"under {attacks[0]} alone"
 
     @property
     def config(self) -> dict:
