@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from safemed.report.tables.rows import CLEAN
 from safemed.utils.provenance import modules
 
 PAGE = "index.md"
@@ -29,7 +30,7 @@ class Study(NamedTuple):
     def worst(self) -> str:
         """In words, under what its worst case is."""
         suite = self.tables["suite"]
-        attacks = suite[suite.norm == "linf"].attack.unique()
+        attacks = suite[(suite.norm == "linf") & (suite.attack != CLEAN)].attack.unique()
         return f"in the worst case of {len(attacks)} attacks" if len(attacks) > 1 else f"under {attacks[0]} alone"
 
     @property
