@@ -30,15 +30,20 @@ EVERYTHING = torch.arange(N)
 FORMS = ["B", " B ", "\nB\n", "b", " b ", "B.", " B.", "B:", "(B)", " (B) ", "B)", "( B )"]
 
 
-@pytest.fixture(scope="module", params=TEMPLATES)
-def published(request, vocabulary, made_once) -> tuple[str, Path]:
-    """A variant, and a tiny model with random weights, the real vocabulary and the template of the variant's kind."""
+def untaught(variant: str, vocabulary: Path, made_once) -> Path:
+    """A tiny model with random weights, the real vocabulary and the template of the variant's kind."""
 
     def make(folder: Path) -> None:
-        tokenizer = qwen.tokenizer(vocabulary, TEMPLATES[request.param])
+        tokenizer = qwen.tokenizer(vocabulary, TEMPLATES[variant])
         save_model(*tiny.assemble(tokenizer, SMALL, SIDE, seed=0), folder)
 
-    return request.param, made_once(f"qwen-{request.param}", make)
+    return made_once(f"qwen-{variant}", make)
+
+
+@pytest.fixture(scope="module", params=TEMPLATES)
+def published(request, vocabulary, made_once) -> tuple[str, Path]:
+    """A variant, and its untaught model."""
+    return request.param, untaught(request.param, vocabulary, made_once)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +53,10 @@ def asked(shown):
     return shown.select([i for pair in places for i in pair])
 
 
-@pytest.fixture(scope="module")
-def evaluator(published, asked, made_once) -> Evaluator:
-    """The same, once it has learned to answer `asked`."""
-    variant, start = published
+@pytest.fixture(scope="module", params=["instruct", pytest.param("think", marks=pytest.mark.slow)])
+def evaluator(request, vocabulary, asked, made_once) -> Evaluator:
+    """A variant's model, once it has learned to answer `asked`."""
+    variant, start = request.param, untaught(request.param, vocabulary, made_once)
     folder = made_once(f"qwen-{variant}-skilled", lambda folder: teach(start, asked, folder, variants=[variant]))
     return Evaluator(VLM.load(folder), asked, variant, 24)
 

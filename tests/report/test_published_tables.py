@@ -259,12 +259,12 @@ def test_an_image_whose_records_name_two_findings_is_in_both_groups():
 def test_alike_question_types_of_images_with_one_type_each_are_not_told_apart():
     """Three equal answers an image: drawn apart, they would make a gap look certain far too often."""
     rng, small = np.random.default_rng(0), 0
-    for seed in range(60):
+    for seed in range(30):
         right, kinds = np.repeat(rng.random(30) < 0.6, 3), np.repeat(rng.permutation(["a", "b"] * 15), 3)
         rows = answers(right, "CT", images=np.arange(90) // 3).assign(question_type=kinds)
         found = groups(rows, texts_of(rows), 8, [0.0], seed).set_index("kind")
         small += found.p["question_type"] <= 0.05
-    assert small <= 7
+    assert small <= 3
 
 
 def test_certificates_are_divided_at_every_radius():
