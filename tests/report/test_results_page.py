@@ -257,6 +257,8 @@ def test_what_the_first_study_has_no_number_of_is_that_of_the_next(study):
     failed = tables()["comparisons"].assign(difference=float("nan"))
     assert added in readme.block([Study(tables() | {"comparisons": failed}, known), study])
     study.tables["suite"] = study.tables["suite"].query("attack == 'pgd'")
+    bare = Study({name: table for name, table in tables().items() if name != "suite"}, provenance(COMMIT))
+    assert " in the worst case at 8/255" in readme.block([bare])
     assert added.replace("in the worst case of 2 attacks", "under pgd alone") in readme.block([study])
 
 

@@ -29,6 +29,8 @@ class Study(NamedTuple):
     @property
     def worst(self) -> str:
         """In words, under what its worst case is."""
+        if "suite" not in self.tables:
+            return "in the worst case"
         suite = self.tables["suite"]
         attacks = suite[(suite.norm == "linf") & (suite.attack != CLEAN)].attack.unique()
         return f"in the worst case of {len(attacks)} attacks" if len(attacks) > 1 else f"under {attacks[0]} alone"
