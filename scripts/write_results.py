@@ -1,6 +1,6 @@
 """Write docs/results.md, docs/results/{study}/ and the README's result rows from the tables of finished studies.
 
-    python scripts/write_results.py results/evidence results/rewards
+    python scripts/write_results.py results/evidence results/rewards results/towers
 
 The README's rows are of the first study, and each claim of docs/results.md takes its number from the first that has
 it. A study's folder holds its page, and beside it its tables, provenance.json and all figures, as PNG and PDF, where

@@ -102,6 +102,22 @@ def test_sound_reports_are_held_against_the_most_poisons_of_each_kind_whatever_t
     assert not list(findings.poisoned(study()))  # sft was not trained with reports
 
 
+def test_sycophancy_is_told_for_hints_after_the_options_and_before_the_question():
+    published = tables()["published"]
+    found = {one.of.rpartition("hint ")[2]: one.value for one in findings.sycophantic(study())}
+    rows = published[(published.voice == "all") & (published.taught == "new")].groupby("position").echo_beyond
+    assert found == {
+        "after the options, as EchoBench's": rows.last()["last"],
+        "before the question": rows.last()["first"],
+    }
+
+
+def test_a_difference_without_one_of_its_intervals_confirms_nothing():
+    without = tables_of_seeds()["seed_comparisons"].assign(seeds_low=float("nan"), seeds_high=float("nan"))
+    found = list(findings.holds(study(**tables_of_seeds() | {"seed_comparisons": without})))
+    assert [one.verdict for one in found] == ["not confirmed"]
+
+
 def test_the_loop_is_held_against_attacks_that_know_it():
     table = tables()["defences"].assign(difference=[0.1, -0.2], ci_low=[0.02, -0.3], ci_high=[0.2, -0.1])
     verdicts = [found.verdict for found in findings.loop(study(defences=table))]
@@ -113,7 +129,7 @@ def test_every_other_claim_is_confirmed_by_a_difference_in_its_favour_and_contra
     known = provenance(COMMIT)
     known["config"] |= {
         "variants": ["instruct", "think"],
-        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat")},
+        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat", "acl", "sft-hsat", "sft-acl")},
     }
     own = {"model": "sft-think"}
     cases = {
@@ -150,7 +166,7 @@ def test_claims_of_two_numbers_take_the_one_that_should_be_greater_first():
     known = provenance(COMMIT)
     known["config"] |= {
         "variants": ["instruct", "think"],
-        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat")},
+        "methods": {name: {} for name in ("base", "sft", "at-grpo", "hsat", "acl", "sft-hsat", "sft-acl")},
     }
 
     def verdicts(found, name: str, rows: list[dict]) -> list[str]:
@@ -176,9 +192,14 @@ def test_claims_of_two_numbers_take_the_one_that_should_be_greater_first():
             "knn_pgd_low": one - 0.1,
             "knn_pgd_high": one + 0.1,
         }
-        for model, one in {"hsat": 0.8, "base": 0.3}.items()
+        for model, one in {"hsat": 0.8, "base": 0.3, "acl": 0.4, "sft": 0.5, "sft-hsat": 0.9, "sft-acl": 0.6}.items()
     ]
-    assert verdicts(findings.towers, "towers", votes) == ["confirmed"]
+    assert verdicts(findings.towers, "towers", votes) == ["confirmed"] * 2
+    found = list(findings.hierarchy(Study({"towers": pd.DataFrame(votes)}, known)))
+    assert [(one.of.split(", ")[1], round(one.value, 2)) for one in found] == [
+        ("hsat-instruct less acl-instruct", 0.4),
+        ("sft-hsat-instruct less sft-acl-instruct", 0.3),
+    ]
 
 
 def test_a_certificate_is_held_against_a_model_that_sees_no_image():

@@ -219,12 +219,15 @@ def test_two_studies_of_one_name_and_a_first_one_without_attacks_are_refused(fol
     other = further(folder, "other", "robustness")
     with pytest.raises(SystemExit, match="study other has no attacks"):
         run(other, folder)
+    run(folder, other)
+    assert "## Robustness" not in (folder.parents[1] / "docs" / "results" / "other" / "index.md").read_text()
+    shutil.rmtree(folder.parents[1] / "docs" / "results")
     known = provenance(COMMIT)
     known["config"]["study_methods"] = ["at-grpo"]
     keep(folder, known)
     with pytest.raises(SystemExit, match="study small has no attacks, or not on both sft and at-grpo"):
         run(folder)
-    assert not list((folder.parents[1] / "docs").iterdir())
+    assert not (folder.parents[1] / "docs" / "results").exists()
 
 
 @pytest.mark.parametrize(

@@ -33,10 +33,11 @@ def claims(studies: Sequence[Study]) -> str:
     said = (
         "Each claim is held against the first study of the table above that has measured it. Its number is in points, "
         "and above 0 if the claim holds. A claim is confirmed where the whole 95 % interval is above 0, contradicted "
-        "here where it is below, and else not confirmed. Comparisons of methods, the collapse and what hints do are "
-        "over all seeds of a study, and their intervals allow for other questions and other seeds; all other numbers "
-        "are of the first seed. Verdicts are not adjusted for their number. Here means the study's models and images: "
-        "a verdict is not one on the models of a paper."
+        "here where it is below, and else not confirmed. Differences of accuracy between methods, the collapse, and "
+        "what misled answers are beyond drift are over all seeds of a study: their intervals allow for other questions "
+        "and other seeds, and are the widest that two numbers allow where their difference has none. All else (chains, "
+        "towers, certificates, EchoBench's rates) is of the first seed. Verdicts are not adjusted for their number. "
+        "Here means the study's models and images: a verdict is not one on the models of a paper."
     )
     return markdown.text(said, ["paper", "claim", "measured here", "study", "verdict", "what would settle it"], rows)
 
@@ -109,7 +110,7 @@ CLAIMS = (
     Claim(DAS, "What fools is what is claimed.", findings.misled, "a language model as the red team"),
     Claim(
         HSAT,
-        "Hierarchical contrastive training makes towers more robust than none.",
+        "Hierarchical contrastive training makes towers more robust than they are without it.",
         findings.towers,
         "whole slides, trained from scratch",
     ),

@@ -57,7 +57,7 @@ def _lead(study: Study, first: str, second: str, images: str = WORST) -> Iterato
 
 
 def _over_seeds(study: Study, model: str, of_own: tuple, measure: str, condition: str) -> tuple:
-    """A number of a model and its interval: of its own seed where that is all, else the mean over the seeds.
+    """A share of a model and its interval: of its own seed where that is all, else the mean over the seeds.
 
     The interval of a mean allows for other questions, by that of its own seed, and for other seeds: on each side the
     two distances are added in squares.
@@ -70,7 +70,7 @@ def _over_seeds(study: Study, model: str, of_own: tuple, measure: str, condition
         below, above = (
             hypot(own - of_own[0], end - row.mean) for own, end in zip(of_own[1:], (row.low, row.high), strict=True)
         )
-        return row.mean, row.mean - below, row.mean + above
+        return row.mean, max(0, row.mean - below), min(1, row.mean + above)
     return of_own
 
 
@@ -123,7 +123,7 @@ def thinking(study: Study) -> Iterator[Finding]:
 def certificate(study: Study) -> Iterator[Finding]:
     """Accuracy certified at the smallest radius above 0 less that of the better baseline that sees no image."""
     table = study.tables.get("certified")
-    for row in study.rows("certified"):
+    for row in study.rows("certified") if "robustness" in study.tables else ():
         radii = table[(table.model == row.model) & (table.radius > 0)].radius
         if row.model.startswith("at-grpo-") and row.radius == radii.min():
             blind = study.tables["robustness"].blind.max()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from safemed.report.results_page import markdown
 from safemed.report.results_page.claims import claims
 from safemed.report.results_page.header import WRITTEN, seeds
-from safemed.report.results_page.markdown import Markup, code, link
+from safemed.report.results_page.markdown import NONE, Markup, code, link
 from safemed.report.results_page.study import Study, commits
 
 
@@ -16,7 +16,7 @@ def front(studies: Sequence[Study]) -> str:
 
 def _studies(studies: Sequence[Study]) -> str:
     said = f"{WRITTEN} Each study has a page, with its tables and figures beside it."
-    head = ["study", "methods", "variants", "attacks", "questions", "training", "evaluations", "commit"]
+    head = ["study", "methods", "variants", "attacks", "questions attacked", "training", "evaluations", "commit"]
     return markdown.text(said, head, map(_row, studies))
 
 
@@ -24,5 +24,5 @@ def _row(study: Study) -> list[str]:
     known = Markup(", ".join(code(one[:12] + "+" * one.endswith("+")) for one in commits(study.provenance)))
     methods, variants, made = (", ".join(study.config[key]) for key in ("study_methods", "variants", "evaluations"))
     attacks = f"{', '.join(study.config['attack']['suite'])} at {study.eps}/255"
-    asked = f"{study.config['attack']['questions']}"
+    asked = f"{study.tables['robustness'].n.max():.0f}" if "robustness" in study.tables else NONE
     return [link(study.name, study.page), methods, variants, attacks, asked, seeds(study), made, known]

@@ -45,8 +45,7 @@ def block(studies: Sequence[Study]) -> str:
         )
     variants = " / ".join(study.config["variants"])
     n = int(study.tables["robustness"].n.max())
-    trained = len(study.config["further_seeds"]) + 1
-    mean = f", mean of {trained} trainings" if trained > 1 else ""
+    mean = f", mean of {len(study.config['further_seeds']) + 1} trainings" if "seeds" in study.tables else ""
     of = f"{n} questions, accuracy in %{mean} ({variants})"
     head = [of, "clean", f"PGD, {study.eps}/255", "worst case of the suite"]
     studied = [method for method in METHODS if method in study.config["study_methods"]]
@@ -89,7 +88,7 @@ def _row(study: Study, method: str) -> list[str]:
 def _shown(study: Study) -> dict[str, Mapping[str, tuple[float, ...]]]:
     """Clean, PGD and worst case -> model -> accuracy, the mean over seeds where there are several."""
     of_own = {CLEAN: under(study, CLEAN), "pgd": under(study, "pgd"), WORST: worst_case(study)}
-    return {name: means(study, name) or cells for name, cells in of_own.items()}
+    return {name: means(study, name) for name in of_own} if "seeds" in study.tables else of_own
 
 
 def _both(study: Study, method: str, cells: Mapping[str, tuple[float, ...]]) -> str:

@@ -12,6 +12,8 @@ from safemed.report.tables.rows import CLEAN, COMPLETE
 
 def under(study: Study, attack: str) -> dict[str, tuple[float, float, float]]:
     """Model -> accuracy and interval under `clean`, or under an attack at the headline radius."""
+    if "robustness" not in study.tables:
+        return {}
     table = study.tables["robustness"]
     chosen = table[(table.attack == attack) & (table.eps == (0 if attack == CLEAN else study.eps))]
     complete = chosen[chosen.status == COMPLETE]
@@ -49,17 +51,18 @@ def lead(study: Study, method: str, variant: str, images: str, among: str = "com
 def interval(row: Mapping) -> tuple[float, float]:
     """The 95 % interval of a row's `difference`: over images, and where there are several, over seeds as well.
 
-    The two are taken as independent: on each side, their distances from the difference are added in squares.
+    The two are taken as independent: on each side, their distances from the difference are added in squares. NaN where
+    one is missing.
     """
-    ends = []
-    for side in ("low", "high"):
-        known = [row.get(f"{kind}_{side}", float("nan")) - row["difference"] for kind in ("ci", "seeds")]
-        ends.append(hypot(*(end for end in known if not isnan(end))))
+    kinds = [kind for kind in ("ci", "seeds") if f"{kind}_low" in row]
+    ends = [hypot(*(row[f"{kind}_{side}"] - row["difference"] for kind in kinds)) for side in ("low", "high")]
     return row["difference"] - ends[0], row["difference"] + ends[1]
 
 
 def _accuracy(study: Study) -> str:
-    table = study.tables["robustness"]
+    table = study.tables.get("robustness")
+    if table is None:
+        return ""
     columns = [under(study, CLEAN), under(study, "pgd"), worst_case(study)]
     rows = [[model, *(_cell(cells, model) for cells in columns)] for model in study.models("robustness")]
     head = ["accuracy in %", "clean", f"PGD, {study.eps}/255", "worst case of the suite"]

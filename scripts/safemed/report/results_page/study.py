@@ -33,7 +33,7 @@ class Study(NamedTuple):
             return "in the worst case"
         suite = self.tables["suite"]
         attacks = suite[(suite.norm == "linf") & (suite.attack != CLEAN)].attack.unique()
-        return f"in the worst case of {len(attacks)} attacks" if len(attacks) > 1 else f"under {attacks[0]} alone"
+        return f"under {attacks[0]} alone" if len(attacks) == 1 else f"in the worst case of {len(attacks)} attacks"
 
     @property
     def config(self) -> dict:
@@ -45,10 +45,13 @@ class Study(NamedTuple):
         return self.config["attack"]["headline_eps"]
 
     def models(self, table: str) -> list[str]:
-        """The models of a table that have the study's own seed, those of the studied methods first."""
+        """The models of a table that have the study's own seed, those of the studied methods first; none where it is
+        lacking.
+        """
+        there = set(self.tables[table].model) if table in self.tables else set()
         known = dict.fromkeys([*self.config["study_methods"], *self.config["methods"]])
         named = [f"{method}-{variant}" for method in known for variant in self.config["variants"]]
-        return [name for name in named if name in set(self.tables[table].model)]
+        return [name for name in named if name in there]
 
     def rows(self, table: str, **values: str) -> list[NamedTuple]:
         """The rows of a table whose columns have these values, in the order of `models`; none where it is lacking."""
