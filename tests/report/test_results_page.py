@@ -220,7 +220,7 @@ def test_two_studies_of_one_name_and_a_first_one_without_attacks_are_refused(fol
     with pytest.raises(SystemExit, match="study other has no attacks"):
         run(other, folder)
     run(folder, other)
-    assert "## Robustness" not in (folder.parents[1] / "docs" / "results" / "other" / "index.md").read_text()
+    assert "Chance is" not in (folder.parents[1] / "docs" / "results" / "other" / "index.md").read_text()
     shutil.rmtree(folder.parents[1] / "docs" / "results")
     known = provenance(COMMIT)
     known["config"]["study_methods"] = ["at-grpo"]
