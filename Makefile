@@ -1,6 +1,7 @@
 # `make demo` shows every stage in two minutes, `make study` runs the default study, `make study STUDY=ablation` that of
-# workflow/studies/ablation.yaml, `make test` the tests, `make docs` builds the documentation, `make install` the environment alone. Several studies are laid over
-# each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what it needs in .venv.
+# workflow/studies/ablation.yaml, `make test` the tests, `make docs` builds the documentation, `make install` the environment
+# alone. Several studies are laid over each other in turn: make study STUDY="omnimedvqa ablation". Each command sets up what
+# it needs in .venv.
 # On Linux without a GPU, the smaller CPU build of torch is taken where pip is pointed at one (see the README).
 PYTHON ?= python3
 CORES ?= 2

@@ -117,13 +117,9 @@ def _checked(made: products.Product, folder: Path, known: dict) -> dict:
                 f"{folder}/{made.place}: {problem}. Run the study again, which makes it and tables/{provenance.FILE} "
                 "anew; if the study does not make it any more, move it away"
             )
-    shown = [f"{made.name}.{suffix}" for suffix in suffixes(made)]
+    suffixes = SHOWN if isinstance(made, products.Figure) else made.suffixes
+    shown = [f"{made.name}.{suffix}" for suffix in suffixes]
     return found | {"files": {name: found["files"][name] for name in shown}}
-
-
-def suffixes(made: products.Product) -> tuple[str, ...]:
-    """Of the files of a table or figure that are shown."""
-    return SHOWN if isinstance(made, products.Figure) else made.suffixes
 
 
 def hash_here(script: str, *modules: str) -> str | None:

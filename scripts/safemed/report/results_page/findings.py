@@ -42,7 +42,7 @@ def _number_of(row: NamedTuple, name: str, low: str | None = None, high: str | N
     return tuple(getattr(row, one) for one in (name, low or f"{name}_low", high or f"{name}_high"))
 
 
-def _lead(study: Study, first: str, second: str, images: str = WORST) -> Iterator[Finding]:
+def lead(study: Study, first: str, second: str, images: str = WORST) -> Iterator[Finding]:
     """A model's accuracy less another's, clean or in the worst case, over all seeds where there are several."""
     table = study.tables.get("seed_comparisons", study.tables.get("comparisons"))
     if table is None:
@@ -95,21 +95,21 @@ def collapse(study: Study) -> Iterator[Finding]:
 def holds(study: Study) -> Iterator[Finding]:
     """AT-GRPO less standard fine-tuning, in the worst case."""
     for variant in study.config["variants"]:
-        yield from _lead(study, f"at-grpo-{variant}", f"sft-{variant}")
+        yield from lead(study, f"at-grpo-{variant}", f"sft-{variant}")
 
 
 def rewards(study: Study) -> Iterator[Finding]:
     """AT-GRPO less the same without rewards, in the worst case and on clean images."""
     for variant in study.config["variants"]:
         for images in (WORST, CLEAN):
-            yield from _lead(study, f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}", images)
+            yield from lead(study, f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}", images)
 
 
 def robust_rewards(study: Study) -> Iterator[Finding]:
     """What AT-GRPO is ahead of the same without rewards in the worst case, less what it is on clean images."""
     for variant in study.config["variants"]:
         names = f"at-grpo-{variant}", f"at-grpo-no-reward-{variant}"
-        leads = [(one.value, one.low, one.high) for images in (WORST, CLEAN) for one in _lead(study, *names, images)]
+        leads = [(one.value, one.low, one.high) for images in (WORST, CLEAN) for one in lead(study, *names, images)]
         if len(leads) == 2:
             yield _apart(f"lead of at-grpo-{variant} {study.worst} less that on clean images", *leads)
 
@@ -117,7 +117,7 @@ def robust_rewards(study: Study) -> Iterator[Finding]:
 def thinking(study: Study) -> Iterator[Finding]:
     """Thinking less answering at once, of each method, in the worst case."""
     for method in study.config["study_methods"]:
-        yield from _lead(study, f"{method}-think", f"{method}-instruct")
+        yield from lead(study, f"{method}-think", f"{method}-instruct")
 
 
 def certificate(study: Study) -> Iterator[Finding]:

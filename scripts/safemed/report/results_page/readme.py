@@ -1,12 +1,14 @@
 """The README's result rows, as Markdown, from the tables of studies; the paper's own numbers stand beside them."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 
 from safemed.report.results_page import markdown
 from safemed.report.results_page.cost import duration
+from safemed.report.results_page.findings import lead
 from safemed.report.results_page.header import seeds
 from safemed.report.results_page.markdown import NONE, Markup, percent
-from safemed.report.results_page.robustness import lead, under, worst_case
+from safemed.report.results_page.robustness import under, worst_case
 from safemed.report.results_page.seeds import means
 from safemed.report.results_page.study import Study, commits
 from safemed.report.tables.comparisons import WORST
@@ -71,12 +73,16 @@ def _finding(studies: Sequence[Study]) -> str:
 
 def _added(study: Study, arm: str) -> str | None:
     """What the part that one of ARMS lacks adds to AT-GRPO, in points; None unless all variants were compared."""
-    among = next((name for name in ("seed_comparisons", "comparisons") if name in study.tables), None)
     variants = study.config["variants"]
-    found = [[among and lead(study, arm, one, images, among) for one in variants] for images in (CLEAN, WORST)]
-    if not all(map(all, found)):
+    leads = {
+        images: [one for name in variants for one in lead(study, f"at-grpo-{name}", f"{arm}-{name}", images)]
+        for images in (CLEAN, WORST)
+    }
+    if any(len(found) < len(variants) or any(isnan(one.value) for one in found) for found in leads.values()):
         return None
-    clean, worst = (" / ".join(one[0] for one in leads) for leads in found)
+    clean, worst = (
+        " / ".join(percent(one.value, one.low, one.high, sign="+") for one in found) for found in leads.values()
+    )
     where = f"{' / '.join(variants)}, study [{study.name}](docs/{study.page})"
     return f"{ARMS[arm]} {clean} points to AT-GRPO's accuracy on clean images and {worst} {study.worst} ({where})."
 

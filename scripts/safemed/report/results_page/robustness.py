@@ -29,15 +29,13 @@ def worst_case(study: Study) -> dict[str, tuple[float, float, float]]:
     return {row.model: (row.worst, row.ci_low, row.ci_high) for row in last.itertuples()}
 
 
-def lead(study: Study, method: str, variant: str, images: str, among: str = "comparisons") -> tuple[str, str] | None:
+def _lead(study: Study, method: str, variant: str, images: str) -> tuple[str, str] | None:
     """AT-GRPO less a method on `clean` images or in the worst case: points with their interval, and Holm's p.
 
     None where they were not compared.
-
-    among: the table, comparisons or seed_comparisons, whose interval is that over images and seeds.
     """
     signs = {f"at-grpo-{variant}": 1, f"{method}-{variant}": -1}
-    table = study.tables[among]
+    table = study.tables["comparisons"]
     table = table[(table.family == "methods") & (table.images == images)]
     for row in table[table["first"].isin(signs) & table["second"].isin(signs)].itertuples():
         if isnan(row.difference):
@@ -97,7 +95,7 @@ def _comparisons(study: Study) -> str:
     rows = []
     for method in study.config["study_methods"]:
         for variant in study.config["variants"]:
-            leads = [lead(study, method, variant, images) for images in (CLEAN, WORST)]
+            leads = [_lead(study, method, variant, images) for images in (CLEAN, WORST)]
             if all(leads):
                 rows.append([method, variant, *(cell for found in leads for cell in found)])
     said = (
